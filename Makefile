@@ -1,0 +1,65 @@
+# kaji: a whole Kubernetes in one program. `make help` lists the targets.
+
+VERSION   ?= v1.37.2+kaji
+GO        ?= go
+TAGS      := netgo osusergo seccomp
+COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
+STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/component-base/version.gitMajor=1 \
+             -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitCommit=$(COMMIT) \
+             -X k8s.io/component-base/version.gitTreeState=clean
+LDFLAGS   := -s -w $(STAMP)
+KUBECTL   := internal/app/kubectl/assets/kubectl.zst
+
+export CGO_ENABLED = 1
+
+.PHONY: all
+all: build
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bin/kaji ## build bin/kaji with everything inside
+
+bin/kaji: $(KUBECTL) $(HELPERS) deps-build FORCE
+	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS) -extldflags=-static' -o $@ ./cmd/kaji
+
+$(KUBECTL): go.mod cmd/kubectl/main.go | bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubectl ./cmd/kubectl
+	$(GO) run ./tools/pack bin/kubectl $@
+
+bin:
+	mkdir -p $@
+
+FORCE:
+
+.PHONY: up
+up: build ## build, then start a cluster on this machine (as root)
+	bin/kaji up
+
+.PHONY: down
+down: ## stop the cluster
+	bin/kaji down
+
+.PHONY: deps-build
+deps-build: ## install what the build needs (Debian; as root)
+	@test -e /usr/include/seccomp.h && command -v pkg-config >/dev/null || ./tools/install libseccomp-dev pkg-config gcc libc6-dev
+
+.PHONY: deps-test
+deps-test: deps-build ## install what the tests need (Debian; as root)
+	@for c in nft curl jq conntrack iptables; do command -v $$c >/dev/null || exec ./tools/install nftables curl jq conntrack iptables; done
+
+.PHONY: test
+test: deps-test build ## run every test
+	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) test -tags '$(TAGS)' -timeout 20m ./...
+
+.PHONY: lint
+lint: ## formatting and vet
+	@test -z "$$(gofmt -l cmd internal kajitest tools test bench 2>/dev/null)" || (gofmt -l cmd internal; exit 1)
+	$(GO) vet -tags '$(TAGS)' ./...
+
+.PHONY: clean
+clean: ## remove what the build made
+	rm -rf bin $(KUBECTL)
