@@ -37,7 +37,9 @@ func (d Dir) Exists() bool {
 	return err == nil
 }
 
-func (d Dir) join(elem ...string) string { return filepath.Join(append([]string{string(d)}, elem...)...) }
+func (d Dir) join(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
 
 // Store is the embedded store's directory.
 func (d Dir) Store() string { return d.join("store") }

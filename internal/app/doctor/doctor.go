@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package doctor looks at the machine and says what would get in a cluster's
+// way, and how to mend it. `kaji doctor` prints all findings; `kaji up` refuses
+// to start on the fatal ones. It changes nothing.
+package doctor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Severity grades a finding.
+type Severity int
+
+// The severities, in rising order.
+const (
+	OK Severity = iota
+	Warning
+	Fatal
+)
+
+// String returns the word that is printed.
+func (s Severity) String() string { return [...]string{"ok", "warning", "problem"}[s] }
+
+// Finding is the result of one check.
+type Finding struct {
+	Check    string
+	Severity Severity
+	// Detail says what was found; Remedy what to do about it.
+	Detail, Remedy string
+}
+
+// Config says what the cluster will need.
+type Config struct {
+	// DataDir is where the cluster keeps its files; it need not exist.
+	DataDir string
+	// Ports are the TCP ports of the host it will listen on.
+	Ports []int
+	// Root is where the host's files are read, "/" unless a test says so.
+	Root string
+}
+
+// Run makes all checks.
+func Run(c Config) []Finding {
+	if c.Root == "" {
+		c.Root = "/"
+	}
+	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), inotify(c), disk(c), memory(c), clock()}
+	for _, port := range c.Ports {
+		findings = append(findings, portFree(port))
+	}
+	return findings
+}
+
+// Err returns the fatal findings as one error, or nil.
+func Err(findings []Finding) error {
+	var errs []error
+	for _, f := range findings {
+		if f.Severity == Fatal {
+			errs = append(errs, fmt.Errorf("%s: %s", f.Detail, f.Remedy))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func root() Finding {
+	if os.Geteuid() != 0 {
+		return Finding{"permissions", Fatal, "kaji starts containers and needs root", "run it with sudo"}
+	}
+	return Finding{Check: "permissions", Detail: "running as root"}
+}
+
+func filesystems(c Config) Finding {
+	data, err := os.ReadFile(filepath.Join(c.Root, "proc/filesystems"))
+	if err != nil {
+		return Finding{"file systems", Warning, "the list of file systems cannot be read: " + err.Error(), "mount /proc"}
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[len(fields)-1] == "overlay" {
+			return Finding{Check: "file systems", Detail: "overlayfs is there"}
+		}
+	}
+	return Finding{"file systems", Fatal, "the kernel has no overlayfs", "run `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"}
+}
+
+func cgroups(c Config) Finding {
+	base := filepath.Join(c.Root, "sys/fs/cgroup")
+	if data, err := os.ReadFile(filepath.Join(base, "cgroup.controllers")); err == nil {
+		for _, need := range []string{"cpu", "memory", "pids"} {
+			if !strings.Contains(" "+strings.TrimSpace(string(data))+" ", " "+need+" ") {
+				return Finding{"cgroups", Fatal, "the cgroup controller " + need + " is missing", "enable it on the kernel's command line (cgroup_enable=" + need + ")"}
+			}
+		}
+		return Finding{Check: "cgroups", Detail: "cgroup v2"}
+	}
+	for _, need := range []string{"cpu", "memory", "pids", "devices"} {
+		if _, err := os.Stat(filepath.Join(base, need)); err != nil {
+			return Finding{"cgroups", Fatal, "the cgroup controller " + need + " is not mounted", "mount cgroup2 on /sys/fs/cgroup"}
+		}
+	}
+	return Finding{Check: "cgroups", Detail: "cgroup v1"}
+}
+
+func forwarding(c Config) Finding {
+	data, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/net/ipv4/ip_forward"))
+	if err == nil && strings.TrimSpace(string(data)) == "1" {
+		return Finding{Check: "forwarding", Detail: "IPv4 forwarding is on"}
+	}
+	return Finding{"forwarding", Warning, "IPv4 forwarding is off", "kaji switches it on while it runs; set net.ipv4.ip_forward=1 in /etc/sysctl.d to keep it"}
+}
+
+func inotify(c Config) Finding {
+	const want = 512
+	data, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/fs/inotify/max_user_instances"))
+	n, perr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || perr != nil {
+		return Finding{Check: "inotify", Detail: "no limit found"}
+	}
+	if n < want {
+		return Finding{"inotify", Warning, fmt.Sprintf("only %d inotify instances a user", n), fmt.Sprintf("sysctl fs.inotify.max_user_instances=%d", want)}
+	}
+	return Finding{Check: "inotify", Detail: fmt.Sprintf("%d instances a user", n)}
+}
+
+func disk(c Config) Finding {
+	dir := c.DataDir
+	if dir == "" {
+		dir = c.Root
+	}
+	var stat syscall.Statfs_t
+	for err := syscall.Statfs(dir, &stat); err != nil; err = syscall.Statfs(dir, &stat) {
+		if dir == filepath.Dir(dir) {
+			return Finding{"disk", Warning, "free space cannot be read: " + err.Error(), "check the data directory"}
+		}
+		dir = filepath.Dir(dir)
+	}
+	free := stat.Bavail * uint64(stat.Bsize)
+	detail := fmt.Sprintf("%d MiB free for %s", free>>20, c.DataDir)
+	switch {
+	case free < 256<<20:
+		return Finding{"disk", Fatal, detail, "free at least 256 MiB, or choose another place with --data-dir"}
+	case free < 2<<30:
+		return Finding{"disk", Warning, detail, "images and logs may fill it; 2 GiB is a good start"}
+	}
+	return Finding{Check: "disk", Detail: detail}
+}
+
+func memory(c Config) Finding {
+	f, err := os.Open(filepath.Join(c.Root, "proc/meminfo"))
+	if err != nil {
+		return Finding{"memory", Warning, "free memory cannot be read: " + err.Error(), "mount /proc"}
+	}
+	defer f.Close()
+	for scan := bufio.NewScanner(f); scan.Scan(); {
+		fields := strings.Fields(scan.Text())
+		if len(fields) < 2 || fields[0] != "MemAvailable:" {
+			continue
+		}
+		kib, err := strconv.ParseInt(fields[1], 10, 64)
+		if err == nil && kib < 256<<10 {
+			return Finding{"memory", Warning, fmt.Sprintf("only %d MiB of memory available", kib>>10), "close other programs; 256 MiB is the least for a small cluster"}
+		}
+		return Finding{Check: "memory", Detail: fmt.Sprintf("%d MiB available", kib>>10)}
+	}
+	return Finding{Check: "memory", Detail: "the kernel does not tell"}
+}
+
+func clock() Finding {
+	if time.Now().Year() < 2024 {
+		return Finding{"clock", Fatal, "the clock stands at " + time.Now().Format(time.DateOnly), "set it; certificates made now would be refused"}
+	}
+	return Finding{Check: "clock", Detail: time.Now().Format(time.RFC3339)}
+}
+
+func portFree(port int) Finding {
+	name := fmt.Sprintf("port %d", port)
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return Finding{name, Fatal, fmt.Sprintf("TCP port %d is in use", port), fmt.Sprintf("stop what listens there (`ss -ltnp 'sport = :%d'` names it), or choose another port", port)}
+	}
+	l.Close()
+	return Finding{Check: name, Detail: "free"}
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package doctor
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// machine writes the host files of a machine below a temporary root.
+func machine(t *testing.T, files map[string]string) Config {
+	root := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Config{Root: root, DataDir: root}
+}
+
+func TestFindings(t *testing.T) {
+	good := map[string]string{
+		"proc/filesystems":                       "nodev\tsysfs\n\text4\nnodev\toverlay\n",
+		"sys/fs/cgroup/cgroup.controllers":       "cpuset cpu io memory pids\n",
+		"proc/sys/net/ipv4/ip_forward":           "1\n",
+		"proc/sys/fs/inotify/max_user_instances": "8192\n",
+		"proc/meminfo":                           "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n",
+	}
+	for _, c := range []struct {
+		name, file, content string
+		check               string
+		want                Severity
+	}{
+		{name: "good machine", check: "cgroups", want: OK},
+		{name: "no overlayfs", file: "proc/filesystems", content: "\text4\n", check: "file systems", want: Fatal},
+		{name: "no memory controller", file: "sys/fs/cgroup/cgroup.controllers", content: "cpu pids\n", check: "cgroups", want: Fatal},
+		{name: "no forwarding", file: "proc/sys/net/ipv4/ip_forward", content: "0\n", check: "forwarding", want: Warning},
+		{name: "few inotify instances", file: "proc/sys/fs/inotify/max_user_instances", content: "128\n", check: "inotify", want: Warning},
+		{name: "little memory", file: "proc/meminfo", content: "MemAvailable: 1000 kB\n", check: "memory", want: Warning},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := map[string]string{}
+			for k, v := range good {
+				files[k] = v
+			}
+			if c.file != "" {
+				files[c.file] = c.content
+			}
+			for _, f := range Run(machine(t, files)) {
+				if f.Check != c.check {
+					continue
+				}
+				if f.Severity != c.want {
+					t.Fatalf("got %v: %s", f.Severity, f.Detail)
+				}
+				if f.Severity != OK && f.Remedy == "" {
+					t.Fatal("a finding without a remedy")
+				}
+				return
+			}
+			t.Fatalf("no finding of check %q", c.check)
+		})
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = Err(Run(Config{Ports: []int{l.Addr().(*net.TCPAddr).Port}}))
+	if err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Fatalf("got %v", err)
+	}
+}
