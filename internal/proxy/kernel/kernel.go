@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kernel keeps a node's nftables in step with the frontends of package
+// plan. Package proxy is its only caller.
+//
+// All state is elements of a few maps; chains depend only on the shape of a
+// target (how many backends, whose packets are masqueraded, affinity), so that
+// Services share them. A change of one endpoint is one transaction of a few
+// elements, whatever the number of Services:
+//
+//	services    address . protocol . port          → goto <shape>
+//	node-ports  protocol . port                    → goto <shape>
+//	backends    address . protocol . port . index  → address . port
+//
+// The chain of a shape draws an index below its number of backends and looks
+// the backend up by the packet's own destination.
+//
+// It writes only its own tables, one per family, named kaji-proxy.
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	corev1 "k8s.io/api/core/v1"
+
+	"kaji/internal/proxy/plan"
+)
+
+// TableName is the name of the tables, in family ip and ip6.
+const TableName = "kaji-proxy"
+
+// socketBuffer holds the largest transaction's messages.
+const socketBuffer = 32 << 20
+
+// chunk bounds the elements of one message: a netlink attribute holds 64 KiB.
+const chunk = 400
+
+// Config says what is programmed.
+type Config struct {
+	// IPv6 selects the family of this Kernel.
+	IPv6 bool
+	// PodCIDRs are the cluster's pod ranges of the family; packets from
+	// outside them are masqueraded on their way to a ClusterIP.
+	PodCIDRs []netip.Prefix
+	// NetNS is a file descriptor of the network namespace; zero is the own one.
+	NetNS int
+}
+
+// Kernel programs one family. It is used by one goroutine.
+type Kernel struct {
+	c        Config
+	conn     *nftables.Conn
+	table    *nftables.Table
+	sets     sets
+	current  map[plan.Frontend]plan.Target
+	chains   map[string]int // references to each shape's chain
+	hairpins map[netip.Addr]int
+}
+
+// New opens a connection to the kernel. Nothing is written before Reset.
+func New(c Config) (*Kernel, error) {
+	opts := []nftables.ConnOption{nftables.WithSockOptions(
+		func(conn *netlink.Conn) error { return conn.SetWriteBuffer(socketBuffer) },
+		func(conn *netlink.Conn) error { return conn.SetReadBuffer(socketBuffer) },
+	)}
+	if c.NetNS != 0 {
+		opts = append(opts, nftables.WithNetNSFd(c.NetNS))
+	}
+	conn, err := nftables.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: opening nftables: %w", err)
+	}
+	family := nftables.TableFamilyIPv4
+	if c.IPv6 {
+		family = nftables.TableFamilyIPv6
+	}
+	return &Kernel{c: c, conn: conn, table: &nftables.Table{Name: TableName, Family: family}}, nil
+}
+
+// Reset replaces the whole table by all, in one transaction: traffic sees
+// either the old rules or the new ones.
+func (k *Kernel) Reset(all map[plan.Frontend]plan.Target) error {
+	k.conn.AddTable(k.table) // so that the deletion cannot fail
+	k.conn.DelTable(k.table)
+	k.conn.AddTable(k.table)
+	k.current = map[plan.Frontend]plan.Target{}
+	k.chains, k.hairpins = map[string]int{}, map[netip.Addr]int{}
+	if err := k.base(); err != nil {
+		return err
+	}
+	return k.apply(all, nil)
+}
+
+// Apply sets and removes frontends in one transaction. After an error the
+// kernel is unchanged; Reset is the way back.
+func (k *Kernel) Apply(set map[plan.Frontend]plan.Target, removed []plan.Frontend) error {
+	return k.apply(set, removed)
+}
+
+// Remove deletes the table.
+func (k *Kernel) Remove() error {
+	k.conn.AddTable(k.table)
+	k.conn.DelTable(k.table)
+	return k.conn.Flush()
+}
+
+// change collects the elements of one transaction.
+type change struct {
+	add, del map[*nftables.Set][]nftables.SetElement
+	unused   []string // chains without references afterwards
+}
+
+func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Frontend) error {
+	c := &change{add: map[*nftables.Set][]nftables.SetElement{}, del: map[*nftables.Set][]nftables.SetElement{}}
+	stale := map[plan.Backend]bool{}
+	for _, f := range removed {
+		if old, ok := k.current[f]; ok {
+			k.drop(c, f, old, stale)
+			delete(k.current, f)
+		}
+	}
+	for f, t := range set {
+		old, ok := k.current[f]
+		if ok && old.Equal(t) {
+			continue
+		}
+		if ok {
+			k.drop(c, f, old, stale)
+		}
+		if err := k.put(c, f, t); err != nil {
+			return err
+		}
+		k.current[f] = t
+	}
+	if err := k.forgetAffinity(c, stale); err != nil {
+		return err
+	}
+	if err := k.write(c); err != nil {
+		return err
+	}
+	return k.collect()
+}
+
+// write sends deletions before additions: an element may be replaced.
+func (k *Kernel) write(c *change) error {
+	for set, elements := range c.del {
+		for part := range slices.Chunk(elements, chunk) {
+			if err := k.conn.SetDeleteElements(set, part); err != nil {
+				return fmt.Errorf("proxy: %s: %w", set.Name, err)
+			}
+		}
+	}
+	for set, elements := range c.add {
+		for part := range slices.Chunk(elements, chunk) {
+			if err := k.conn.SetAddElements(set, part); err != nil {
+				return fmt.Errorf("proxy: %s: %w", set.Name, err)
+			}
+		}
+	}
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("proxy: writing nftables: %w", err)
+	}
+	return nil
+}
+
+// collect deletes the chains nobody goes to any more.
+func (k *Kernel) collect() error {
+	gone := false
+	for name, refs := range k.chains {
+		if refs == 0 {
+			k.conn.DelChain(&nftables.Chain{Table: k.table, Name: name})
+			delete(k.chains, name)
+			gone = true
+		}
+	}
+	if !gone {
+		return nil
+	}
+	return k.conn.Flush()
+}
+
+// put adds a frontend's elements.
+func (k *Kernel) put(c *change, f plan.Frontend, t plan.Target) error {
+	chain, err := k.chainFor(f, t, 1)
+	if err != nil {
+		return err
+	}
+	k.elements(c.add, f, t, chain)
+	for _, b := range append(slices.Clone(t.Backends), t.Local...) {
+		if k.hairpins[b.Addr]++; k.hairpins[b.Addr] == 1 {
+			c.add[k.sets.hairpin] = append(c.add[k.sets.hairpin], nftables.SetElement{Key: hairpinKey(b.Addr)})
+		}
+	}
+	return nil
+}
+
+// drop removes a frontend's elements.
+func (k *Kernel) drop(c *change, f plan.Frontend, t plan.Target, stale map[plan.Backend]bool) {
+	chain := shapeOf(f, t).name()
+	k.chains[chain]--
+	k.elements(c.del, f, t, chain)
+	if t.Sources != nil {
+		k.chains[firewallName(f)]--
+	}
+	for _, b := range append(slices.Clone(t.Backends), t.Local...) {
+		if t.Affinity > 0 {
+			stale[b] = true
+		}
+		if k.hairpins[b.Addr]--; k.hairpins[b.Addr] == 0 {
+			delete(k.hairpins, b.Addr)
+			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: hairpinKey(b.Addr)})
+		}
+	}
+}
+
+// elements appends what a frontend contributes to each map.
+func (k *Kernel) elements(to map[*nftables.Set][]nftables.SetElement, f plan.Frontend, t plan.Target, chain string) {
+	verdict := func(set *nftables.Set, key []byte, chain string) {
+		to[set] = append(to[set], nftables.SetElement{Key: key, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}})
+	}
+	key := frontendKey(f)
+	vips, refused := k.sets.services, k.sets.refused
+	if f.IsNodePort() {
+		key = key[len(f.Addr.AsSlice()):]
+		vips, refused = k.sets.nodePorts, k.sets.refusedPorts
+	}
+	if t.Sources != nil {
+		verdict(k.sets.firewall, frontendKey(f), firewallName(f))
+	}
+	if len(t.Backends) == 0 {
+		verdict(refused, key, chain)
+		return
+	}
+	verdict(vips, key, chain)
+	for set, backends := range map[*nftables.Set][]plan.Backend{k.sets.backends: t.Backends, k.sets.local: t.Local} {
+		for i, b := range backends {
+			to[set] = append(to[set], nftables.SetElement{
+				Key: append(frontendKey(f), binaryutil.NativeEndian.PutUint32(uint32(i))...),
+				Val: backendValue(b),
+			})
+		}
+	}
+}
+
+// forgetAffinity removes the remembered clients of backends that went away.
+func (k *Kernel) forgetAffinity(c *change, stale map[plan.Backend]bool) error {
+	for _, t := range k.current {
+		for _, b := range t.Backends {
+			delete(stale, b)
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	remembered, err := k.conn.GetSetElements(k.sets.affinity)
+	if err != nil {
+		return fmt.Errorf("proxy: reading client affinity: %w", err)
+	}
+	for _, e := range remembered {
+		for b := range stale {
+			if slices.Equal(e.Val, backendValue(b)) {
+				c.del[k.sets.affinity] = append(c.del[k.sets.affinity], nftables.SetElement{Key: e.Key})
+			}
+		}
+	}
+	return nil
+}
+
+func frontendKey(f plan.Frontend) []byte {
+	key := slices.Clone(f.Addr.AsSlice())
+	return append(key, protocolNumber(f.Protocol), 0, 0, 0, byte(f.Port>>8), byte(f.Port), 0, 0)
+}
+
+func backendValue(b plan.Backend) []byte {
+	return append(slices.Clone(b.Addr.AsSlice()), byte(b.Port>>8), byte(b.Port), 0, 0)
+}
+
+func hairpinKey(addr netip.Addr) []byte {
+	return append(slices.Clone(addr.AsSlice()), addr.AsSlice()...)
+}
+
+func protocolNumber(p corev1.Protocol) byte {
+	switch p {
+	case corev1.ProtocolUDP:
+		return 17
+	case corev1.ProtocolSCTP:
+		return 132
+	}
+	return 6
+}

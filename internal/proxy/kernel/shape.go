@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"kaji/internal/proxy/plan"
+)
+
+// shape is everything of a target that its rules depend on. Frontends of one
+// shape share a chain.
+type shape struct {
+	node        bool
+	masquerade  plan.Masquerade
+	all, local  int
+	preferLocal bool
+	drop        bool
+	affinity    time.Duration
+}
+
+func shapeOf(f plan.Frontend, t plan.Target) shape {
+	if len(t.Backends) == 0 {
+		return shape{drop: t.Drop}
+	}
+	return shape{node: f.IsNodePort(), masquerade: t.Masquerade, all: len(t.Backends), local: len(t.Local),
+		preferLocal: t.PreferLocal, affinity: t.Affinity}
+}
+
+func (s shape) name() string {
+	switch {
+	case s.all == 0 && s.drop:
+		return chainDrop
+	case s.all == 0:
+		return chainRefuse
+	}
+	name := [...]string{plan.MasqueradeOutside: "cluster", plan.MasqueradeAll: "external", plan.MasqueradeNone: "local"}[s.masquerade]
+	if s.node {
+		name = "node-" + name
+	}
+	name = fmt.Sprintf("%s-%d", name, s.all)
+	if s.preferLocal {
+		name = fmt.Sprintf("%s-here-%d", name, s.local)
+	}
+	if s.affinity > 0 {
+		name = fmt.Sprintf("%s-affinity-%d", name, int(s.affinity.Seconds()))
+	}
+	return name
+}
+
+// chainFor returns the chain of a target, made if it is new, and counts its
+// references.
+func (k *Kernel) chainFor(f plan.Frontend, t plan.Target, refs int) (string, error) {
+	if t.Sources != nil {
+		k.addFirewall(f, t)
+	}
+	s := shapeOf(f, t)
+	name := s.name()
+	if name == chainDrop || name == chainRefuse {
+		k.chains[name] += refs + permanent(k.chains[name])
+		return name, nil
+	}
+	if k.chains[name] += refs; k.chains[name] == refs {
+		k.chain(name, k.rules(s)...)
+	}
+	return name, nil
+}
+
+// permanent gives the shared end chains one reference of their own.
+func permanent(refs int) int {
+	if refs == 0 {
+		return 1
+	}
+	return 0
+}
+
+// rules are the chain of a shape.
+func (k *Kernel) rules(s shape) [][]expr.Any {
+	r := k.regs()
+	var rules [][]expr.Any
+	switch s.masquerade {
+	case plan.MasqueradeAll:
+		rules = append(rules, r.mark())
+	case plan.MasqueradeOutside:
+		rules = append(rules, append(r.fromPods(k.sets.pods, true), r.mark()...))
+	case plan.MasqueradeNone:
+	}
+	if !s.preferLocal {
+		return append(rules, k.balance(s, nil, k.sets.backends, s.all)...)
+	}
+	rules = append(rules, k.balance(s, r.fromPods(k.sets.pods, false), k.sets.backends, s.all)...)
+	if s.local == 0 {
+		return append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+	}
+	return append(rules, k.balance(s, nil, k.sets.local, s.local)...)
+}
+
+// balance sends packets that match to one of n backends of a map.
+func (k *Kernel) balance(s shape, match []expr.Any, from *nftables.Set, n int) [][]expr.Any {
+	r := k.regs()
+	var rules [][]expr.Any
+	join := func(parts ...[]expr.Any) {
+		var rule []expr.Any
+		for _, p := range append([][]expr.Any{match}, parts...) {
+			rule = append(rule, p...)
+		}
+		rules = append(rules, rule)
+	}
+	if s.affinity > 0 {
+		join(r.client(), []expr.Any{r.lookup(k.sets.affinity), r.dnat()})
+	}
+	load, index := r.frontend(), r.key+r.width+2
+	if s.node {
+		load = r.nodePort()
+	}
+	draw := []expr.Any{&expr.Numgen{Register: index, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}, r.lookup(from)}
+	var remember []expr.Any
+	if s.affinity > 0 {
+		remember = append(r.client(), &expr.Dynset{SrcRegKey: r.key, SrcRegData: r.found, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
+			Timeout: s.affinity, SetName: k.sets.affinity.Name, SetID: k.sets.affinity.ID})
+	}
+	join(load, draw, remember, []expr.Any{r.dnat()})
+	return rules
+}
+
+func firewallName(f plan.Frontend) string {
+	return fmt.Sprintf("firewall-%016x", hash64(frontendKey(f)))
+}
+
+// addFirewall makes the chain that lets a frontend's source ranges in.
+func (k *Kernel) addFirewall(f plan.Frontend, t plan.Target) {
+	name := firewallName(f)
+	k.chains[name]++
+	r := k.regs()
+	var rules [][]expr.Any
+	for _, p := range t.Sources {
+		first := p.Masked().Addr().AsSlice()
+		last := first
+		if end, ok := after(p); ok {
+			last = end.Prev().AsSlice()
+		}
+		rules = append(rules, []expr.Any{
+			r.saddr(r.key),
+			&expr.Range{Op: expr.CmpOpEq, Register: r.key, FromData: first, ToData: last},
+			&expr.Verdict{Kind: expr.VerdictReturn},
+		})
+	}
+	chain := k.conn.AddChain(&nftables.Chain{Table: k.table, Name: name})
+	k.conn.FlushChain(chain)
+	for _, rule := range append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}) {
+		k.conn.AddRule(&nftables.Rule{Table: k.table, Chain: chain, Exprs: rule})
+	}
+}
