@@ -26,20 +26,13 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	corev1 "k8s.io/api/core/v1"
 
+	"kaji/internal/netfilter"
 	"kaji/internal/proxy/plan"
 )
 
 // TableName is the name of the tables, in family ip and ip6.
 const TableName = "kaji-proxy"
-
-// socketBuffer holds the largest transaction's messages.
-const socketBuffer = 32 << 20
-
-// chunk bounds the elements of one message: a netlink attribute holds 64 KiB.
-const chunk = 400
 
 // Config says what is programmed.
 type Config struct {
@@ -57,6 +50,7 @@ type Kernel struct {
 	c        Config
 	conn     *nftables.Conn
 	table    *nftables.Table
+	rule     netfilter.Rules
 	sets     sets
 	current  map[plan.Frontend]plan.Target
 	chains   map[string]int // references to each shape's chain
@@ -65,22 +59,12 @@ type Kernel struct {
 
 // New opens a connection to the kernel. Nothing is written before Reset.
 func New(c Config) (*Kernel, error) {
-	opts := []nftables.ConnOption{nftables.WithSockOptions(
-		func(conn *netlink.Conn) error { return conn.SetWriteBuffer(socketBuffer) },
-		func(conn *netlink.Conn) error { return conn.SetReadBuffer(socketBuffer) },
-	)}
-	if c.NetNS != 0 {
-		opts = append(opts, nftables.WithNetNSFd(c.NetNS))
-	}
-	conn, err := nftables.New(opts...)
+	conn, err := netfilter.Open(c.NetNS)
 	if err != nil {
-		return nil, fmt.Errorf("proxy: opening nftables: %w", err)
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	family := nftables.TableFamilyIPv4
-	if c.IPv6 {
-		family = nftables.TableFamilyIPv6
-	}
-	return &Kernel{c: c, conn: conn, table: &nftables.Table{Name: TableName, Family: family}}, nil
+	return &Kernel{c: c, conn: conn, rule: netfilter.For(c.IPv6),
+		table: &nftables.Table{Name: TableName, Family: netfilter.TableFamily(c.IPv6)}}, nil
 }
 
 // Reset replaces the whole table by all, in one transaction: traffic sees
@@ -150,17 +134,13 @@ func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Fronten
 // write sends deletions before additions: an element may be replaced.
 func (k *Kernel) write(c *change) error {
 	for set, elements := range c.del {
-		for part := range slices.Chunk(elements, chunk) {
-			if err := k.conn.SetDeleteElements(set, part); err != nil {
-				return fmt.Errorf("proxy: %s: %w", set.Name, err)
-			}
+		if err := netfilter.DeleteElements(k.conn, set, elements); err != nil {
+			return fmt.Errorf("proxy: %w", err)
 		}
 	}
 	for set, elements := range c.add {
-		for part := range slices.Chunk(elements, chunk) {
-			if err := k.conn.SetAddElements(set, part); err != nil {
-				return fmt.Errorf("proxy: %s: %w", set.Name, err)
-			}
+		if err := netfilter.AddElements(k.conn, set, elements); err != nil {
+			return fmt.Errorf("proxy: %w", err)
 		}
 	}
 	if err := k.conn.Flush(); err != nil {
@@ -194,7 +174,7 @@ func (k *Kernel) put(c *change, f plan.Frontend, t plan.Target) error {
 	k.elements(c.add, f, t, chain)
 	for _, b := range append(slices.Clone(t.Backends), t.Local...) {
 		if k.hairpins[b.Addr]++; k.hairpins[b.Addr] == 1 {
-			c.add[k.sets.hairpin] = append(c.add[k.sets.hairpin], nftables.SetElement{Key: hairpinKey(b.Addr)})
+			c.add[k.sets.hairpin] = append(c.add[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
 		}
 	}
 	return nil
@@ -214,7 +194,7 @@ func (k *Kernel) drop(c *change, f plan.Frontend, t plan.Target, stale map[plan.
 		}
 		if k.hairpins[b.Addr]--; k.hairpins[b.Addr] == 0 {
 			delete(k.hairpins, b.Addr)
-			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: hairpinKey(b.Addr)})
+			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
 		}
 	}
 }
@@ -242,7 +222,7 @@ func (k *Kernel) elements(to map[*nftables.Set][]nftables.SetElement, f plan.Fro
 		for i, b := range backends {
 			to[set] = append(to[set], nftables.SetElement{
 				Key: append(frontendKey(f), binaryutil.NativeEndian.PutUint32(uint32(i))...),
-				Val: backendValue(b),
+				Val: netfilter.Endpoint(b.Addr, b.Port),
 			})
 		}
 	}
@@ -264,7 +244,7 @@ func (k *Kernel) forgetAffinity(c *change, stale map[plan.Backend]bool) error {
 	}
 	for _, e := range remembered {
 		for b := range stale {
-			if slices.Equal(e.Val, backendValue(b)) {
+			if slices.Equal(e.Val, netfilter.Endpoint(b.Addr, b.Port)) {
 				c.del[k.sets.affinity] = append(c.del[k.sets.affinity], nftables.SetElement{Key: e.Key})
 			}
 		}
@@ -273,24 +253,5 @@ func (k *Kernel) forgetAffinity(c *change, stale map[plan.Backend]bool) error {
 }
 
 func frontendKey(f plan.Frontend) []byte {
-	key := slices.Clone(f.Addr.AsSlice())
-	return append(key, protocolNumber(f.Protocol), 0, 0, 0, byte(f.Port>>8), byte(f.Port), 0, 0)
-}
-
-func backendValue(b plan.Backend) []byte {
-	return append(slices.Clone(b.Addr.AsSlice()), byte(b.Port>>8), byte(b.Port), 0, 0)
-}
-
-func hairpinKey(addr netip.Addr) []byte {
-	return append(slices.Clone(addr.AsSlice()), addr.AsSlice()...)
-}
-
-func protocolNumber(p corev1.Protocol) byte {
-	switch p {
-	case corev1.ProtocolUDP:
-		return 17
-	case corev1.ProtocolSCTP:
-		return 132
-	}
-	return 6
+	return append(slices.Clone(f.Addr.AsSlice()), netfilter.PortKey(string(f.Protocol), f.Port)...)
 }

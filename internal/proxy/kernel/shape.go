@@ -4,12 +4,14 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"kaji/internal/netfilter"
 	"kaji/internal/proxy/plan"
 )
 
@@ -81,19 +83,19 @@ func permanent(refs int) int {
 
 // rules are the chain of a shape.
 func (k *Kernel) rules(s shape) [][]expr.Any {
-	r := k.regs()
+	r := k.rule
 	var rules [][]expr.Any
 	switch s.masquerade {
 	case plan.MasqueradeAll:
-		rules = append(rules, r.mark())
+		rules = append(rules, r.Mark())
 	case plan.MasqueradeOutside:
-		rules = append(rules, append(r.fromPods(k.sets.pods, true), r.mark()...))
+		rules = append(rules, append(r.SourceIn(k.sets.pods, true), r.Mark()...))
 	case plan.MasqueradeNone:
 	}
 	if !s.preferLocal {
 		return append(rules, k.balance(s, nil, k.sets.backends, s.all)...)
 	}
-	rules = append(rules, k.balance(s, r.fromPods(k.sets.pods, false), k.sets.backends, s.all)...)
+	rules = append(rules, k.balance(s, r.SourceIn(k.sets.pods, false), k.sets.backends, s.all)...)
 	if s.local == 0 {
 		return append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	}
@@ -102,51 +104,47 @@ func (k *Kernel) rules(s shape) [][]expr.Any {
 
 // balance sends packets that match to one of n backends of a map.
 func (k *Kernel) balance(s shape, match []expr.Any, from *nftables.Set, n int) [][]expr.Any {
-	r := k.regs()
+	r := k.rule
 	var rules [][]expr.Any
 	join := func(parts ...[]expr.Any) {
-		var rule []expr.Any
-		for _, p := range append([][]expr.Any{match}, parts...) {
-			rule = append(rule, p...)
-		}
-		rules = append(rules, rule)
+		rules = append(rules, append(slices.Clone(match), netfilter.Join(parts...)...))
 	}
 	if s.affinity > 0 {
-		join(r.client(), []expr.Any{r.lookup(k.sets.affinity), r.dnat()})
+		join(r.Client(), []expr.Any{r.Lookup(k.sets.affinity), r.DNAT()})
 	}
-	load, index := r.frontend(), r.key+r.width+2
+	load, index := r.Frontend(), r.Key+r.Width+2
 	if s.node {
-		load = r.nodePort()
+		load = r.NodePort()
 	}
-	draw := []expr.Any{&expr.Numgen{Register: index, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}, r.lookup(from)}
+	draw := []expr.Any{&expr.Numgen{Register: index, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}, r.Lookup(from)}
 	var remember []expr.Any
 	if s.affinity > 0 {
-		remember = append(r.client(), &expr.Dynset{SrcRegKey: r.key, SrcRegData: r.found, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
+		remember = append(r.Client(), &expr.Dynset{SrcRegKey: r.Key, SrcRegData: r.Found, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
 			Timeout: s.affinity, SetName: k.sets.affinity.Name, SetID: k.sets.affinity.ID})
 	}
-	join(load, draw, remember, []expr.Any{r.dnat()})
+	join(load, draw, remember, []expr.Any{r.DNAT()})
 	return rules
 }
 
 func firewallName(f plan.Frontend) string {
-	return fmt.Sprintf("firewall-%016x", hash64(frontendKey(f)))
+	return fmt.Sprintf("firewall-%016x", netfilter.Hash(frontendKey(f)))
 }
 
 // addFirewall makes the chain that lets a frontend's source ranges in.
 func (k *Kernel) addFirewall(f plan.Frontend, t plan.Target) {
 	name := firewallName(f)
 	k.chains[name]++
-	r := k.regs()
+	r := k.rule
 	var rules [][]expr.Any
 	for _, p := range t.Sources {
 		first := p.Masked().Addr().AsSlice()
 		last := first
-		if end, ok := after(p); ok {
+		if end, ok := netfilter.After(p); ok {
 			last = end.Prev().AsSlice()
 		}
 		rules = append(rules, []expr.Any{
-			r.saddr(r.key),
-			&expr.Range{Op: expr.CmpOpEq, Register: r.key, FromData: first, ToData: last},
+			r.Source(r.Key),
+			&expr.Range{Op: expr.CmpOpEq, Register: r.Key, FromData: first, ToData: last},
 			&expr.Verdict{Kind: expr.VerdictReturn},
 		})
 	}

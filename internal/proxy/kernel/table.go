@@ -6,9 +6,9 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+
+	"kaji/internal/netfilter"
 )
 
 // sets are the named maps and sets of the table.
@@ -25,17 +25,11 @@ const (
 	chainServices = "services"
 	chainRefuse   = "refuse"
 	chainDrop     = "drop"
-	// masqueradeMark is upstream's bit, so that rules of others that know it
-	// keep working.
-	masqueradeMark = 0x4000
 )
 
 // base creates sets, hooks and shared chains.
 func (k *Kernel) base() error {
-	addr := nftables.TypeIPAddr
-	if k.c.IPv6 {
-		addr = nftables.TypeIP6Addr
-	}
+	addr := k.rule.AddrType()
 	concat := nftables.MustConcatSetType
 	port := concat(nftables.TypeInetProto, nftables.TypeInetService)
 	vip := concat(addr, nftables.TypeInetProto, nftables.TypeInetService)
@@ -60,7 +54,7 @@ func (k *Kernel) base() error {
 	var ranges []nftables.SetElement
 	for _, p := range k.c.PodCIDRs {
 		if p.Addr().Is6() == k.c.IPv6 {
-			ranges = append(ranges, interval(p)...)
+			ranges = append(ranges, netfilter.Interval(p)...)
 		}
 	}
 	s := k.sets
@@ -92,32 +86,25 @@ func (k *Kernel) hook(name string, kind nftables.ChainType, hook *nftables.Chain
 
 func (k *Kernel) hooks() {
 	s := k.sets
-	r := k.regs()
-	vip := func(set *nftables.Set) []expr.Any { return append(r.frontend(), verdictLookup(r.key, set)) }
+	r := k.rule
+	jump := netfilter.Jump
+	vip := func(set *nftables.Set) []expr.Any { return append(r.Frontend(), r.Verdict(set)) }
 	ports := func(set *nftables.Set) []expr.Any {
-		// Only ports of the node's own addresses; loopback stays with the host.
-		rule := []expr.Any{
-			&expr.Fib{Register: r.key, FlagDADDR: true, ResultADDRTYPE: true},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: r.key, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-		}
-		return append(append(rule, r.port(r.key)...), verdictLookup(r.key, set))
+		return netfilter.Join(r.ToNode(), r.Port(r.Key), []expr.Any{r.Verdict(set)})
 	}
-	jump := func(chain string) []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}} }
+	// A loopback source cannot be routed off the node: such packets stay.
+	loopback := append(r.ToLoopback(), &expr.Verdict{Kind: expr.VerdictReturn})
 
-	k.chain(chainRefuse, r.refuse())
+	k.chain(chainRefuse, netfilter.Refuse())
 	k.chain(chainDrop, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
-	k.chain(chainServices, vip(s.services), r.loopback(), ports(s.nodePorts))
+	k.chain(chainServices, vip(s.services), loopback, ports(s.nodePorts))
 
 	k.hook("nat-prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, jump(chainServices))
 	k.hook("nat-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, jump(chainServices))
 	k.hook("nat-postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
-		r.masqueradeMarked(), r.masqueradeHairpin(s.hairpin))
+		r.MasqueradeMarked(), r.MasqueradeHairpin(s.hairpin))
 	k.hook("filter-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest-10, vip(s.firewall))
 	k.hook("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
 	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, vip(s.refused))
 	k.hook("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
-}
-
-func verdictLookup(key uint32, set *nftables.Set) expr.Any {
-	return &expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set.Name, SetID: set.ID}
 }
