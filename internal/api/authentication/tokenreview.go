@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package authentication
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"kaji/internal/api"
+)
+
+func tokenReview() *api.Kind {
+	return &api.Kind{
+		Group: authenticationv1.GroupName, Name: "TokenReview", Resource: "tokenreviews", Singular: "tokenreview",
+		Verbs: []string{"create"},
+		Versions: []api.Version{{
+			GroupVersion: authenticationv1.SchemeGroupVersion,
+			New:          api.New[authenticationv1.TokenReview],
+		}},
+		Storage: authenticationv1.SchemeGroupVersion,
+		New:     api.New[authenticationv1.TokenReview],
+	}
+}
