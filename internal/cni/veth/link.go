@@ -95,8 +95,8 @@ func configureHost(host *netlink.Veth, addrs []address) error {
 		}
 	}
 	if hasIPv6(addrs) {
-		if err := netlink.LinkSetIP6AddrGenMode(host, addrGenNone); err != nil {
-			return fmt.Errorf("host end: %w", err)
+		if err := linkLocal(host); err != nil {
+			return fmt.Errorf("link-local address of the host end: %w", err)
 		}
 	}
 	if err := netlink.LinkSetUp(host); err != nil {
@@ -121,11 +121,6 @@ func configurePod(inside *netlink.Handle, addrs []address) error {
 			return fmt.Errorf("address %s: %w", a.ip, err)
 		}
 	}
-	if hasIPv6(addrs) {
-		if err := inside.LinkSetIP6AddrGenMode(eth, addrGenNone); err != nil {
-			return fmt.Errorf("pod end: %w", err)
-		}
-	}
 	if err := inside.LinkSetUp(eth); err != nil {
 		return fmt.Errorf("pod end up: %w", err)
 	}
@@ -142,9 +137,17 @@ func configurePod(inside *netlink.Handle, addrs []address) error {
 	return nil
 }
 
-// addrGenNone is IN6_ADDR_GEN_MODE_NONE: no link-local address of the kernel's,
-// whose duplicate detection would hold the first packets back for two seconds.
-const addrGenNone = 1
+// linkLocal gives the host end a link-local address at once. The kernel's own
+// is usable only after duplicate detection, and a router asks for neighbours
+// with nothing else: the first packets to a new pod would wait two seconds.
+func linkLocal(host netlink.Link) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	if err := netlink.LinkSetIP6AddrGenMode(host, none); err != nil {
+		return err
+	}
+	local := &net.IPNet{IP: net.ParseIP("fe80::1"), Mask: net.CIDRMask(64, 128)}
+	return netlink.AddrAdd(host, &netlink.Addr{IPNet: local, Flags: unix.IFA_F_NODAD})
+}
 
 func hasIPv6(addrs []address) bool {
 	return slices.ContainsFunc(addrs, func(a address) bool { return a.ip.Is6() })
