@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/request"
+)
+
+// Target is what a body is decoded into.
+type Target struct {
+	// GVK is expected, and assumed where the body does not say.
+	GVK schema.GroupVersionKind
+	// New returns an empty object of it.
+	New func() runtime.Object
+	// Accepts says which other versions the body may be in, with their types;
+	// nil accepts none.
+	Accepts func(schema.GroupVersionKind) func() runtime.Object
+	// Known says whether a kind exists at all; it picks the error.
+	Known func(schema.GroupVersionKind) bool
+	// Custom marks unstructured objects.
+	Custom bool
+}
+
+// TargetOf returns the target of a kind's own objects in version s.
+func TargetOf(kinds *request.Kinds, s *request.Served) Target {
+	return Target{
+		GVK:    s.GVK,
+		New:    func() runtime.Object { return s.Version.New() },
+		Known:  func(gvk schema.GroupVersionKind) bool { return kinds.Kind(gvk) != nil },
+		Custom: s.Kind.Custom,
+	}
+}
+
+// Decode reads a body. strict are the complaints of strict decoding (unknown
+// and duplicate fields); err is a 400.
+func Decode(body []byte, format Format, t Target, strictly bool) (obj runtime.Object, strict []error, err error) {
+	if format == Protobuf {
+		obj, err = decodeProtobuf(body, t)
+		return obj, nil, err
+	}
+	data := body
+	if format == YAML {
+		data, err = yaml.YAMLToJSON(body)
+		if err != nil {
+			return nil, nil, unrecognized(t, err, body)
+		}
+		if strictly {
+			if _, yamlErr := yaml.YAMLToJSONStrict(body); yamlErr != nil {
+				strict = append(strict, yamlErr)
+			}
+		}
+	}
+	gvk, err := interpret(data)
+	if err != nil {
+		return nil, nil, unrecognized(t, err, body)
+	}
+	if gvk, err = t.match(gvk, body); err != nil {
+		return nil, nil, err
+	}
+	if t.Custom {
+		return decodeCustom(data, t, gvk, strictly, strict)
+	}
+	newObject := t.New
+	if gvk != t.GVK && t.Accepts != nil {
+		newObject = t.Accepts(gvk)
+	}
+	obj = newObject()
+	if strictly {
+		more, err := kjson.UnmarshalStrict(data, obj)
+		if err != nil {
+			return nil, nil, cannotBeHandled(t, gvk, err)
+		}
+		strict = append(strict, more...)
+	} else if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
+		return nil, nil, cannotBeHandled(t, gvk, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, strict, nil
+}
+
+// decodeCustom reads an unstructured object.
+func decodeCustom(data []byte, t Target, gvk schema.GroupVersionKind, strictly bool, strict []error) (runtime.Object, []error, error) {
+	content := map[string]any{}
+	if strictly {
+		more, err := kjson.UnmarshalStrict(data, &content)
+		if err != nil {
+			return nil, nil, cannotBeHandled(t, gvk, err)
+		}
+		strict = append(strict, more...)
+	} else if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &content); err != nil {
+		return nil, nil, cannotBeHandled(t, gvk, err)
+	}
+	u := &unstructured.Unstructured{Object: content}
+	u.SetGroupVersionKind(gvk)
+	return u, strict, nil
+}
+
+// interpret finds apiVersion and kind.
+func interpret(data []byte) (schema.GroupVersionKind, error) {
+	var meta struct {
+		APIVersion string `json:"apiVersion,omitempty"`
+		Kind       string `json:"kind,omitempty"`
+	}
+	if err := json.Unmarshal(data, &meta); err != nil {
+		return schema.GroupVersionKind{}, fmt.Errorf("couldn't get version/kind; json parse error: %v", err)
+	}
+	gv, err := schema.ParseGroupVersion(meta.APIVersion)
+	if err != nil {
+		return schema.GroupVersionKind{}, err
+	}
+	return gv.WithKind(meta.Kind), nil
+}
+
+// match fills what the body left out and judges whether it may be handled.
+func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVersionKind, error) {
+	if gvk.Kind == "" {
+		gvk.Kind = t.GVK.Kind
+	}
+	if gvk.Version == "" {
+		gvk.Group, gvk.Version = t.GVK.Group, t.GVK.Version
+	}
+	switch {
+	case gvk == t.GVK:
+		return gvk, nil
+	case t.Accepts != nil && t.Accepts(gvk) != nil:
+		return gvk, nil
+	case gvk.Kind == t.GVK.Kind && gvk.GroupVersion() != t.GVK.GroupVersion() && t.Known != nil && t.Known(gvk):
+		return gvk, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
+			gvk.GroupVersion(), t.GVK.GroupVersion()))
+	case t.Known != nil && t.Known(gvk):
+		return gvk, cannotBeHandled(t, gvk, fmt.Errorf("converting (%s) to (%s): unknown conversion", goName(gvk.Version, gvk.Kind), goName(internalName(t.GVK.Group), t.GVK.Kind)))
+	}
+	return gvk, cannotBeHandled(t, gvk, notRegistered(gvk))
+}
+
+func goName(pkg, kind string) string { return pkg + "." + kind }
+
+// internalName is the package of upstream's internal types of a group, which
+// its messages name.
+func internalName(group string) string {
+	if group == "" {
+		return "core"
+	}
+	name, _, _ := strings.Cut(group, ".")
+	return name
+}
+
+// notRegistered words the error upstream's scheme has for an unknown kind.
+func notRegistered(gvk schema.GroupVersionKind) error {
+	return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/api/legacyscheme/scheme.go:30\"", gvk.Kind, gvk.GroupVersion().String())
+}
+
+func cannotBeHandled(t Target, gvk schema.GroupVersionKind, err error) error {
+	if gvk.Kind == "" {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, t.GVK.Kind, err))
+}
+
+func unrecognized(t Target, err error, body []byte) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", t.GVK.Kind, err, summarize(body)))
+}
+
+// summarize shows the beginning of a body in an error.
+func summarize(body []byte) string {
+	const limit = 30
+	switch {
+	case len(body) == 0:
+		return "<empty>"
+	case body[0] == '{' && len(body) > limit:
+		return string(body[:limit]) + " ..."
+	case body[0] == '{':
+		return string(body)
+	case len(body) > limit:
+		return fmt.Sprintf("%x ...", body[:limit])
+	}
+	return fmt.Sprintf("%x", body)
+}
+
+func decodeProtobuf(body []byte, t Target) (runtime.Object, error) {
+	raw, ok := bytes.CutPrefix(body, protobufPrefix)
+	if !ok {
+		return nil, unrecognized(t, fmt.Errorf("provided data does not appear to be a protobuf message, expected prefix %v", protobufPrefix), body)
+	}
+	var u runtime.Unknown
+	if err := u.Unmarshal(raw); err != nil {
+		return nil, unrecognized(t, err, body)
+	}
+	gv, err := schema.ParseGroupVersion(u.APIVersion)
+	if err != nil {
+		return nil, unrecognized(t, err, body)
+	}
+	gvk, err := t.match(gv.WithKind(u.Kind), body)
+	if err != nil {
+		return nil, err
+	}
+	newObject := t.New
+	if gvk != t.GVK && t.Accepts != nil {
+		newObject = t.Accepts(gvk)
+	}
+	obj := newObject()
+	m, ok := obj.(protoMessage)
+	if !ok {
+		return nil, cannotBeHandled(t, gvk, fmt.Errorf("%T has no protobuf form", obj))
+	}
+	if err := m.Unmarshal(u.Raw); err != nil {
+		return nil, cannotBeHandled(t, gvk, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, nil
+}
+
+// DecodeObject is Decode for objects with metadata.
+func DecodeObject(body []byte, format Format, t Target, strictly bool) (api.Object, []error, error) {
+	obj, strict, err := Decode(body, format, t, strictly)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, ok := obj.(api.Object)
+	if !ok {
+		return nil, nil, errors.New("decoded object has no metadata")
+	}
+	return o, strict, nil
+}
+
+// DecodeOptions reads DeleteOptions from a body, in the group's own version
+// or meta/v1.
+func DecodeOptions(body []byte, format Format, into *metav1.DeleteOptions) error {
+	t := Target{
+		GVK: metav1.SchemeGroupVersion.WithKind("DeleteOptions"),
+		New: func() runtime.Object { return into },
+	}
+	t.Accepts = func(gvk schema.GroupVersionKind) func() runtime.Object {
+		if gvk.Kind == t.GVK.Kind {
+			return t.New
+		}
+		return nil
+	}
+	_, _, err := Decode(body, format, t, false)
+	return err
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package codec
+
+import (
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/munnerz/goautoneg"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Accept is the form a client wants its answer in.
+type Accept struct {
+	Format Format
+	Pretty bool
+	// As is the kind the answer is turned into (Table or
+	// PartialObjectMetadata), nil for the resource itself.
+	As *schema.GroupVersionKind
+	// Stream says that the client asked for a watch's framing.
+	Stream bool
+}
+
+// accepted are the formats in the order of preference.
+var accepted = []Format{JSON, YAML, Protobuf}
+
+func names(formats []Format, suffix string) string {
+	list := make([]string, len(formats))
+	for i, f := range formats {
+		list[i] = f.MediaType() + suffix
+	}
+	return strings.Join(list, ", ")
+}
+
+// formats are those an object can be asked in; custom ones have no protobuf.
+func formats(custom bool) []Format {
+	if custom {
+		return accepted[:2]
+	}
+	return accepted
+}
+
+// Negotiate reads what a request accepts. custom says that the resource is a
+// custom one. The error is a 406.
+func Negotiate(r *http.Request, custom bool) (Accept, error) {
+	header := r.Header.Get("Accept")
+	if header == "" {
+		return Accept{Pretty: isPretty(r)}, nil
+	}
+	if !representable(header) {
+		return Accept{}, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+			"406: Not Acceptable\n\nAvailable representations: "+names(accepted, ""))
+	}
+	for _, clause := range goautoneg.ParseAccept(header) {
+		for _, f := range accepted {
+			kind, sub, _ := strings.Cut(f.MediaType(), "/")
+			if (clause.Type == kind && (clause.SubType == sub || clause.SubType == "*")) || (clause.Type == "*" && clause.SubType == "*") {
+				if a, ok := clauseParams(clause.Params, f, custom); ok {
+					a.Pretty = a.Pretty || isPretty(r)
+					return a, nil
+				}
+			}
+		}
+	}
+	return Accept{}, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+		"only the following media types are accepted: "+names(accepted, ""))
+}
+
+// representable says whether the header names any form at all that the server
+// knows; ranges other than */* do not count.
+func representable(header string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		name, _, _ := strings.Cut(part, ";")
+		switch name = strings.TrimSpace(name); name {
+		case "*/*":
+			return true
+		default:
+			for _, f := range accepted {
+				if name == f.MediaType() {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func clauseParams(params map[string]string, f Format, custom bool) (Accept, bool) {
+	a := Accept{Format: f}
+	as := func() *schema.GroupVersionKind {
+		if a.As == nil {
+			a.As = &schema.GroupVersionKind{}
+		}
+		return a.As
+	}
+	for key, value := range params {
+		switch key {
+		case "as":
+			as().Kind = value
+		case "g":
+			as().Group = value
+		case "v":
+			as().Version = value
+		case "stream":
+			if value != "" && value != "watch" {
+				return a, false
+			}
+			a.Stream = value == "watch"
+		case "sv":
+			if value != "" && value != "v1" {
+				return a, false
+			}
+		case "pretty":
+			a.Pretty = value == "1"
+		}
+	}
+	if a.As == nil {
+		return a, !custom || f != Protobuf
+	}
+	if gv := a.As.GroupVersion(); gv != metav1.SchemeGroupVersion && gv != metav1beta1.SchemeGroupVersion {
+		return a, false
+	}
+	switch a.As.Kind {
+	case "Table":
+		return a, f != Protobuf
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		return a, true
+	}
+	return a, false
+}
+
+// isPretty says whether the query or the look of the client asks for indented
+// JSON.
+func isPretty(r *http.Request) bool {
+	if strings.Contains(r.URL.RawQuery, "pretty") {
+		if value := r.URL.Query().Get("pretty"); value != "" {
+			on, err := strconv.ParseBool(value)
+			return err == nil && on
+		}
+	}
+	agent := r.UserAgent()
+	return strings.HasPrefix(agent, "curl") || strings.HasPrefix(agent, "Wget") || strings.HasPrefix(agent, "Mozilla/5.0")
+}
+
+// ContentType returns the format of a request's body. The error is a 415.
+func ContentType(r *http.Request, custom bool) (Format, error) {
+	header := r.Header.Get("Content-Type")
+	if header == "" {
+		return JSON, nil
+	}
+	if name, _, err := mime.ParseMediaType(header); err == nil {
+		for _, f := range formats(custom) {
+			if f.MediaType() == name {
+				return f, nil
+			}
+		}
+	}
+	return 0, status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
+		fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s", names(formats(custom), "")))
+}
+
+func status(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message,
+	}}
+}
