@@ -43,7 +43,7 @@ var bans = []struct {
 	{"github.com/google/nftables", []string{"internal/netfilter", "internal/proxy", "internal/policy", "internal/cni", "internal/loadbalancer"}, "the kernel's rules have few writers"},
 	{"k8s.io/kubectl/pkg/cmd", []string{"cmd/kubectl"}, "its package initialisation costs 20 ms and 7 MB"},
 	{"helm.sh/helm", []string{"test"}, "its package initialisation costs as much again"},
-	{"github.com/cockroachdb/pebble", []string{"internal/store"}, "one door to the disk"},
+	{"github.com/cockroachdb/pebble", []string{"internal/store", "internal/vfs"}, "one door to the disk"},
 }
 
 // pluginParents hold children that must not import one another.
