@@ -154,8 +154,12 @@ func (r Rules) MasqueradeHairpin(hairpin *nftables.Set) []expr.Any {
 func Masquerade() expr.Any { return &expr.Masq{FullyRandom: true} }
 
 // Refuse answers with "port unreachable", as if nobody listened.
-func Refuse() []expr.Any {
-	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}
+func (r Rules) Refuse() []expr.Any {
+	code := uint8(3) // ICMP_PORT_UNREACH
+	if r.V6 {
+		code = 4 // ICMPV6_PORT_UNREACH
+	}
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}}
 }
 
 // Jump calls another chain.

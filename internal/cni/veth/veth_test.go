@@ -107,7 +107,6 @@ func TestHostPorts(t *testing.T) {
 				return err
 			}
 		}
-		_ = netlink.RuleDel(netlink.NewRule())
 		return netlink.RouteReplace(&netlink.Route{LinkIndex: eth.Attrs().Index, Dst: single(netip.MustParseAddr("127.0.0.1")), Gw: []byte{10, 244, 1, 1}})
 	})
 	other.MustNotReach("tcp", "127.0.0.1:9000")

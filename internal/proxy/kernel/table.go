@@ -95,7 +95,7 @@ func (k *Kernel) hooks() {
 	// A loopback source cannot be routed off the node: such packets stay.
 	loopback := append(r.ToLoopback(), &expr.Verdict{Kind: expr.VerdictReturn})
 
-	k.chain(chainRefuse, netfilter.Refuse())
+	k.chain(chainRefuse, r.Refuse())
 	k.chain(chainDrop, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	k.chain(chainServices, vip(s.services), loopback, ports(s.nodePorts))
 
