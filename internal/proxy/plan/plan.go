@@ -133,7 +133,7 @@ func frontends(out map[Frontend]Target, svc *corev1.Service, port *corev1.Servic
 	}
 	internal := Target{Masquerade: MasqueradeOutside, Backends: c.cluster, Affinity: affinity}
 	if ptr.Deref(svc.Spec.InternalTrafficPolicy, corev1.ServiceInternalTrafficPolicyCluster) == corev1.ServiceInternalTrafficPolicyLocal {
-		internal.Backends, internal.Drop = c.local, len(c.cluster) > 0
+		internal.Backends, internal.Drop = c.local, len(c.local) == 0 && len(c.cluster) > 0
 	}
 	external := Target{Masquerade: MasqueradeAll, Backends: c.cluster, Affinity: affinity}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
