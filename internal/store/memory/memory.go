@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"kaji/internal/store"
+	"kaji/internal/store/watchhub"
 )
 
 // Store implements store.Store. The zero value is not usable; call New.
 type Store struct {
-	mu struct {
+	hub *watchhub.Hub
+	mu  struct {
 		sync.Mutex
 		closed    bool
 		revision  int64
@@ -25,10 +27,7 @@ type Store struct {
 		history   map[string][]version
 		log       []store.Event // all events after compacted, in order
 		live      int64         // bytes of live values
-		// changed is closed and replaced whenever revision or progress moves.
-		changed  chan struct{}
-		progress int64
-		expiry   map[string]*time.Timer
+		expiry    map[string]*time.Timer
 	}
 }
 
@@ -42,8 +41,8 @@ func New() *Store {
 	s := &Store{}
 	s.mu.revision = 1
 	s.mu.history = map[string][]version{}
-	s.mu.changed = make(chan struct{})
 	s.mu.expiry = map[string]*time.Timer{}
+	s.hub = watchhub.New(watchhub.Config{Revision: s.mu.revision, History: s.events})
 	return s
 }
 
@@ -70,8 +69,10 @@ func (s *Store) usable(ctx context.Context) error {
 func (s *Store) at(key string, rev int64) (store.KeyValue, bool) {
 	versions := s.mu.history[key]
 	for i := len(versions) - 1; i >= 0; i-- {
-		if v := versions[i]; v.kv.ModRevision <= rev {
-			return v.kv, !v.deleted
+		if v := versions[i]; v.kv.ModRevision <= rev && !v.deleted {
+			return v.kv, true
+		} else if v.kv.ModRevision <= rev {
+			break
 		}
 	}
 	return store.KeyValue{}, false
@@ -124,15 +125,13 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (*store.TxnResult, erro
 	if current, ok := s.guard(t.Guards); !ok {
 		return &store.TxnResult{Revision: s.mu.revision, Current: current}, nil
 	}
-	rev, changed := s.mu.revision+1, false
+	rev, known := s.mu.revision+1, len(s.mu.log)
 	for _, op := range t.Ops {
-		if s.apply(op, rev) {
-			changed = true
-		}
+		s.apply(op, rev)
 	}
-	if changed {
+	if len(s.mu.log) > known {
 		s.mu.revision = rev
-		s.signal()
+		s.hub.Publish(rev, s.mu.log[known:])
 	}
 	return &store.TxnResult{Succeeded: true, Revision: s.mu.revision}, nil
 }
@@ -150,17 +149,14 @@ func (s *Store) guard(guards []store.Guard) ([]store.KeyValue, bool) {
 	return current, ok
 }
 
-func (s *Store) apply(op store.Op, rev int64) bool {
+func (s *Store) apply(op store.Op, rev int64) {
 	prev, found := s.at(op.Key, s.mu.revision)
 	if op.Delete && !found {
-		return false
+		return
 	}
 	if timer := s.mu.expiry[op.Key]; timer != nil {
 		timer.Stop()
 		delete(s.mu.expiry, op.Key)
-	}
-	if !found {
-		prev = store.KeyValue{}
 	}
 	s.mu.live -= int64(len(prev.Value))
 	next := store.KeyValue{Key: op.Key, ModRevision: rev}
@@ -183,7 +179,6 @@ func (s *Store) apply(op store.Op, rev int64) bool {
 	}
 	s.mu.history[op.Key] = append(s.mu.history[op.Key], version{next, op.Delete})
 	s.mu.log = append(s.mu.log, store.Event{Deleted: op.Delete, KV: next, Prev: prev})
-	return true
 }
 
 func (s *Store) expire(key string, rev int64) {
@@ -193,11 +188,6 @@ func (s *Store) expire(key string, rev int64) {
 		Guards: []store.Guard{{Key: key, ModRevision: rev}},
 		Ops:    []store.Op{{Key: key, Delete: true}},
 	})
-}
-
-func (s *Store) signal() {
-	close(s.mu.changed)
-	s.mu.changed = make(chan struct{})
 }
 
 // Watch implements store.Store.
@@ -210,74 +200,36 @@ func (s *Store) Watch(ctx context.Context, w store.Watch) (<-chan store.Batch, e
 	if w.After < s.mu.compacted {
 		return nil, store.ErrCompacted
 	}
-	out := make(chan store.Batch)
-	go s.deliver(ctx, w, out, s.mu.progress)
-	return out, nil
+	return s.hub.Watch(ctx, w)
 }
 
-func (s *Store) deliver(ctx context.Context, w store.Watch, out chan<- store.Batch, progress int64) {
-	defer close(out)
-	for {
-		batch, changed, asked := s.since(w, progress)
-		progress = asked.count
-		if len(batch.Events) > 0 || batch.Err != nil || asked.now {
-			select {
-			case out <- batch:
-			case <-ctx.Done():
-				return
-			}
-		}
-		if batch.Err != nil {
-			return
-		}
-		w.After = max(w.After, batch.Revision)
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-type progressAsked struct {
-	count int64
-	now   bool
-}
-
-// since collects the events after w.After, and the channel that tells of more.
-func (s *Store) since(w store.Watch, progress int64) (store.Batch, <-chan struct{}, progressAsked) {
+// events is the hub's source of events it no longer has.
+func (s *Store) events(_ context.Context, start, end string, after, until int64) ([]store.Event, int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	asked := progressAsked{s.mu.progress, s.mu.progress != progress}
-	batch := store.Batch{Revision: s.mu.revision}
-	switch {
-	case s.mu.closed:
-		batch.Err = store.ErrClosed
-	case w.After < s.mu.compacted:
-		batch.Err = store.ErrCompacted
+	if after < s.mu.compacted {
+		return nil, 0, store.ErrCompacted
 	}
-	if batch.Err != nil {
-		return batch, s.mu.changed, asked
-	}
-	first := sort.Search(len(s.mu.log), func(i int) bool { return s.mu.log[i].KV.ModRevision > w.After })
-	for _, e := range s.mu.log[first:] {
-		if e.KV.Key >= w.Start && (w.End == "" || e.KV.Key < w.End) {
-			batch.Events = append(batch.Events, e)
+	var events []store.Event
+	for _, e := range s.mu.log[s.after(after):s.after(until)] {
+		if e.KV.Key >= start && (end == "" || e.KV.Key < end) {
+			events = append(events, e)
 		}
 	}
-	return batch, s.mu.changed, asked
+	return events, until, nil
+}
+
+// after returns the index of the first logged event after revision.
+func (s *Store) after(revision int64) int {
+	return sort.Search(len(s.mu.log), func(i int) bool { return s.mu.log[i].KV.ModRevision > revision })
 }
 
 // Progress implements store.Store.
 func (s *Store) Progress(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.usable(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.mu.progress++
-	s.signal()
-	return nil
+	return s.hub.Progress()
 }
 
 // Revision implements store.Store.
@@ -301,8 +253,7 @@ func (s *Store) Compact(ctx context.Context, revision int64) error {
 		return store.ErrCompacted
 	}
 	s.mu.compacted = revision
-	first := sort.Search(len(s.mu.log), func(i int) bool { return s.mu.log[i].KV.ModRevision > revision })
-	s.mu.log = append([]store.Event(nil), s.mu.log[first:]...)
+	s.mu.log = append([]store.Event(nil), s.mu.log[s.after(revision):]...)
 	keys := s.mu.keys[:0:0]
 	for _, key := range s.mu.keys {
 		kept := forget(s.mu.history[key], revision)
@@ -314,7 +265,6 @@ func (s *Store) Compact(ctx context.Context, revision int64) error {
 		keys = append(keys, key)
 	}
 	s.mu.keys = keys
-	s.signal()
 	return nil
 }
 
@@ -343,14 +293,11 @@ func (s *Store) Size(ctx context.Context) (int64, error) {
 // Close implements store.Store.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.closed {
-		return nil
-	}
 	s.mu.closed = true
 	for _, timer := range s.mu.expiry {
 		timer.Stop()
 	}
-	s.signal()
+	s.mu.Unlock()
+	s.hub.Close()
 	return nil
 }
