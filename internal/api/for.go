@@ -21,6 +21,7 @@ type For[T Object] struct {
 	Warnings            func(obj, old T) []string
 	Canonicalize        func(obj T)
 	CheckGracefulDelete func(obj T, options *metav1.DeleteOptions) bool
+	Held                func(obj T) bool
 	TTL                 func(obj T) int64
 	Fields              func(obj T) fields.Set
 	Columns             []metav1.TableColumnDefinition
@@ -39,6 +40,7 @@ func (f For[T]) Rules() Rules {
 		Warnings:            Warn(f.Warnings),
 		Canonicalize:        Default(f.Canonicalize),
 		CheckGracefulDelete: graceful(f.CheckGracefulDelete),
+		Held:                one[T, bool](f.Held),
 		TTL:                 one[T, int64](f.TTL),
 		Fields:              one[T, fields.Set](f.Fields),
 		Columns:             f.Columns,

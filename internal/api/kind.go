@@ -75,6 +75,9 @@ type Kind struct {
 	AllowCreateOnUpdate bool
 	// AllowUnconditionalUpdate accepts an update without resourceVersion.
 	AllowUnconditionalUpdate bool
+	// GarbageCollection says what becomes of dependents when a deletion does
+	// not say; the zero value deletes them in the background.
+	GarbageCollection GarbageCollection
 	// ReturnDeletedObject answers a deletion with the object, not a Status.
 	ReturnDeletedObject bool
 	// ResetFields are the dotted paths that a main-resource write never owns,
@@ -87,6 +90,19 @@ type Kind struct {
 	// *unstructured.Unstructured and it is stored as JSON.
 	Custom bool
 }
+
+// GarbageCollection is a kind's default for the dependents of deleted objects.
+type GarbageCollection int
+
+// The defaults there are.
+const (
+	// GCBackground deletes dependents afterwards.
+	GCBackground GarbageCollection = iota
+	// GCOrphan leaves dependents alone (ReplicationController, Job).
+	GCOrphan
+	// GCUnsupported ignores any policy asked for (Event).
+	GCUnsupported
+)
 
 // Version is one served version of a kind.
 type Version struct {
@@ -136,6 +152,9 @@ type Rules struct {
 	// CheckGracefulDelete settles options.GracePeriodSeconds and says whether
 	// the object is deleted gracefully (marked first, removed later).
 	CheckGracefulDelete func(obj Object, options *metav1.DeleteOptions) bool
+	// Held says whether something besides metadata.finalizers keeps an object
+	// that is being deleted, such as a Namespace's spec.finalizers.
+	Held func(obj Object) bool
 	// TTL is the time to live in seconds, zero for ever (Events).
 	TTL func(obj Object) int64
 	// Fields are the selectable fields beyond metadata.name and

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	genericvalidation "k8s.io/apimachinery/pkg/api/validation"
+	pathvalidation "k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/warning"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/request"
+	"kaji/internal/store"
+)
+
+// maxGenerated bounds how often another name is tried when a generated one is
+// taken.
+const maxGenerated = 8
+
+// Create stores obj, a hub object that becomes the layer's own. The result is
+// shared and must not be changed.
+func (o *Objects) Create(ctx context.Context, in *request.Info, obj api.Object, opts *metav1.CreateOptions) (api.Object, error) {
+	wipe(obj)
+	if err := MatchNamespace(obj, in.ObjectNamespace()); err != nil {
+		return nil, err
+	}
+	dedupOwners(ctx, obj, duplicateOwners)
+	obj, err := o.track(in, Empty(in.Served), obj, Manager(opts.FieldManager, in.UserAgent))
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	dryRun := isDryRun(opts.DryRun)
+	attrs := admission.Of(ctx, in, admission.Create, opts, dryRun).With(obj, nil)
+	if in.APIGroup == "" && in.Resource == "namespaces" && attrs.Namespace == "" {
+		attrs.Namespace = obj.GetName()
+	}
+	before := obj.GetManagedFields()
+	if err := o.Admission.Mutate(ctx, attrs); err != nil {
+		return nil, err
+	}
+	keepManagedFields(ctx, obj, before)
+	dedupOwners(ctx, obj, duplicateOwnersAfter)
+
+	if obj.GetName() != "" || obj.GetGenerateName() == "" {
+		return o.create(ctx, in.Served, obj, in.ObjectNamespace(), attrs)
+	}
+	for try := 1; ; try++ {
+		attempt := obj.DeepCopyObject().(api.Object)
+		result, err := o.create(ctx, in.Served, attempt, in.ObjectNamespace(), attrs)
+		if err == nil || !apierrors.IsAlreadyExists(err) || try == maxGenerated {
+			return result, err
+		}
+	}
+}
+
+// create validates and stores one new object.
+func (o *Objects) create(ctx context.Context, s *request.Served, obj api.Object, namespace string, attrs *admission.Attributes) (api.Object, error) {
+	fill(obj)
+	if obj.GetGenerateName() != "" && obj.GetName() == "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+	for {
+		side, err := o.prepareCreate(ctx, s.Kind, obj, namespace, attrs.DryRun)
+		if err != nil {
+			return nil, err
+		}
+		if err := o.validateAdmission(ctx, attrs, obj, nil); err != nil {
+			return nil, err
+		}
+		if obj.GetResourceVersion() != "" && obj.GetResourceVersion() != "0" {
+			return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+				Status: metav1.StatusFailure, Code: 500,
+				Message: "resourceVersion should not be set on objects to be created",
+			}}
+		}
+		result, retry, err := o.insert(ctx, s.Kind, obj, side, attrs.DryRun)
+		if err != nil || !retry {
+			return result, err
+		}
+	}
+}
+
+// prepareCreate runs the kind's rules for a new object.
+func (o *Objects) prepareCreate(ctx context.Context, kind *api.Kind, obj api.Object, namespace string, dryRun bool) (Side, error) {
+	if err := MatchNamespace(obj, namespace); err != nil {
+		return Side{}, err
+	}
+	if prepare := kind.Rules.PrepareForCreate; prepare != nil {
+		prepare(ctx, obj)
+	}
+	var side Side
+	if hook := o.Hooks[kind.GroupResource()]; hook != nil {
+		var err error
+		if side, err = hook.BeforeWrite(ctx, obj, nil, dryRun); err != nil {
+			return Side{}, err
+		}
+	}
+	var errs field.ErrorList
+	validateName := kind.Rules.ValidateName
+	if validateName == nil {
+		validateName = pathvalidation.ValidatePathSegmentName
+	}
+	errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, validateName, field.NewPath("metadata"))
+	if kind.Rules.Validate != nil {
+		errs = append(errs, kind.Rules.Validate(obj)...)
+	}
+	if len(errs) == 0 {
+		errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, field.NewPath("metadata"))
+	}
+	if len(errs) > 0 {
+		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
+	}
+	if warn := kind.Rules.Warnings; warn != nil {
+		for _, w := range warn(obj, nil) {
+			warning.AddWarning(ctx, "", w)
+		}
+	}
+	if canonicalize := kind.Rules.Canonicalize; canonicalize != nil {
+		canonicalize(obj)
+	}
+	return side, nil
+}
+
+func (o *Objects) validateAdmission(ctx context.Context, attrs *admission.Attributes, obj, old api.Object) error {
+	if len(o.Admission) == 0 {
+		return nil
+	}
+	if old == nil {
+		return o.Admission.Validate(ctx, attrs.With(obj, nil))
+	}
+	return o.Admission.Validate(ctx, attrs.With(obj, old))
+}
+
+// insert writes a new object. retry says that only a guard of the side writes
+// failed.
+func (o *Objects) insert(ctx context.Context, kind *api.Kind, obj api.Object, side Side, dryRun bool) (result api.Object, retry bool, err error) {
+	key := kind.Key(obj.GetNamespace(), obj.GetName())
+	if dryRun {
+		_, exists, _, err := o.Store.Get(ctx, key)
+		if err != nil {
+			return nil, false, o.fault(err)
+		}
+		if exists {
+			return nil, false, o.exists(ctx, kind, key, obj)
+		}
+		return obj, false, nil
+	}
+	_, sealed, err := o.seal(ctx, kind, key, obj)
+	if err != nil {
+		return nil, false, err
+	}
+	op := store.Op{Key: key, Value: sealed}
+	if kind.Rules.TTL != nil {
+		op.TTL = kind.Rules.TTL(obj)
+	}
+	res, err := o.commit(ctx, store.Txn{
+		Guards: append([]store.Guard{{Key: key}}, side.Guards...),
+		Ops:    append([]store.Op{op}, side.Ops...),
+	})
+	switch {
+	case errors.Is(err, store.ErrTooLarge) && len(obj.GetManagedFields()) > 0:
+		obj.SetManagedFields(nil)
+		return o.insert(ctx, kind, obj, side, dryRun)
+	case err != nil:
+		return nil, false, err
+	case res.Succeeded:
+		codec.SetRevision(obj, res.Revision)
+		return obj, false, nil
+	case res.Current[0].ModRevision != 0:
+		return nil, false, o.exists(ctx, kind, key, obj)
+	}
+	return nil, true, nil
+}
+
+// exists words the error for a name that is taken.
+func (o *Objects) exists(ctx context.Context, kind *api.Kind, key string, obj api.Object) error {
+	if obj.GetGenerateName() != "" {
+		return apierrors.NewGenerateNameConflict(kind.GroupResource(), obj.GetName(), 1)
+	}
+	err := apierrors.NewAlreadyExists(kind.GroupResource(), obj.GetName())
+	if now, getErr := o.fresh(ctx, kind, key); getErr == nil && now.object != nil && now.object.GetDeletionTimestamp() != nil {
+		err.ErrStatus.Message = fmt.Sprintf("object is being deleted: %s", err.ErrStatus.Message)
+	}
+	return err
+}
