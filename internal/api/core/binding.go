@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"kaji/internal/api"
+)
+
+func binding() *api.Kind {
+	return &api.Kind{
+		Name: "Binding", Resource: "bindings", Singular: "binding",
+		Namespaced: true,
+		Verbs:      []string{"create"},
+		Versions: []api.Version{{
+			GroupVersion: corev1.SchemeGroupVersion,
+			New:          api.New[corev1.Binding],
+		}},
+		Storage: corev1.SchemeGroupVersion,
+		Prefix:  "/registry/bindings",
+		New:     api.New[corev1.Binding],
+	}
+}
