@@ -86,7 +86,9 @@ func newImage(name string) *runtimeapi.Image {
 	}
 }
 
-func notFound(what, id string) error { return status.Errorf(codes.NotFound, "%s %q not found", what, id) }
+func notFound(what, id string) error {
+	return status.Errorf(codes.NotFound, "%s %q not found", what, id)
+}
 
 func (r *Runtime) id(kind string) string {
 	r.mu.next++
