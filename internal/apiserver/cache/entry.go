@@ -20,6 +20,7 @@ type Entry struct {
 	Revision int64
 
 	encoded atomic.Pointer[encoding]
+	making  sync.Mutex // held while an encoding is made
 	pool    *pool
 }
 
@@ -35,25 +36,34 @@ type encoding struct {
 // are shared and must not be modified. A nil result of make is not kept.
 // Encodings are dropped when they were not asked for during a while.
 func (e *Entry) Encoded(form string, make func() []byte) []byte {
-	head := e.encoded.Load()
-	for at := head; at != nil; at = at.next {
-		if at.form == form {
-			return at.data
-		}
-	}
-	data := make()
-	if data == nil || e.pool == nil || !e.pool.admit(e, len(data)) {
+	if data := e.kept(form); data != nil {
 		return data
 	}
-	for !e.encoded.CompareAndSwap(head, &encoding{form: form, data: data, next: head}) {
-		head = e.encoded.Load()
+	// A thousand watchers wake for one event: one of them encodes.
+	e.making.Lock()
+	defer e.making.Unlock()
+	if data := e.kept(form); data != nil {
+		return data
+	}
+	data := make()
+	if data != nil && e.pool != nil && e.pool.admit(e, len(data)) {
+		e.encoded.Store(&encoding{form: form, data: data, next: e.encoded.Load()})
 	}
 	return data
 }
 
+func (e *Entry) kept(form string) []byte {
+	for at := e.encoded.Load(); at != nil; at = at.next {
+		if at.form == form {
+			return at.data
+		}
+	}
+	return nil
+}
+
 // Limits of the kept encodings: of one, and of all together.
 const (
-	maxEncoding  = 256 << 10
+	maxEncoding  = 2 << 20
 	maxEncodings = 96 << 20
 )
 

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package list
+
+import (
+	"iter"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/request"
+)
+
+// Selection says which objects of a resource are meant.
+type Selection struct {
+	Served *request.Served
+	// Namespace and Name are empty for all.
+	Namespace, Name string
+	// Labels and Fields are nil for all.
+	Labels labels.Selector
+	Fields fields.Selector
+}
+
+// All says that nothing but a namespace narrows the selection.
+func (s *Selection) All() bool { return s.Labels == nil && s.Fields == nil }
+
+// Matches says whether an entry is selected, wherever it lives.
+func (s *Selection) Matches(e *cache.Entry) bool {
+	if s.Namespace != "" && !s.inNamespace(e.Key) {
+		return false
+	}
+	return s.selected(e.Object)
+}
+
+func (s *Selection) inNamespace(key string) bool {
+	rest := key[len(s.Served.Kind.Prefix)+1:]
+	return len(rest) > len(s.Namespace) && rest[len(s.Namespace)] == '/' && strings.HasPrefix(rest, s.Namespace)
+}
+
+func (s *Selection) selected(obj api.Object) bool {
+	if s.Name != "" && obj.GetName() != s.Name {
+		return false
+	}
+	if s.Labels != nil && !s.Labels.Matches(labels.Set(obj.GetLabels())) {
+		return false
+	}
+	return s.Fields == nil || s.Fields.Matches(fieldsOf{s.Served.Kind, obj})
+}
+
+// fieldsOf shows an object's selectable fields; those beyond its name and
+// namespace are computed when they are asked for.
+type fieldsOf struct {
+	kind *api.Kind
+	obj  api.Object
+}
+
+func (f fieldsOf) Get(field string) string {
+	switch field {
+	case "metadata.name":
+		return f.obj.GetName()
+	case "metadata.namespace":
+		return f.obj.GetNamespace()
+	}
+	if f.kind.Rules.Fields == nil {
+		return ""
+	}
+	return f.kind.Rules.Fields(f.obj)[field]
+}
+
+func (f fieldsOf) Has(field string) bool {
+	if field == "metadata.name" || field == "metadata.namespace" {
+		return true
+	}
+	if f.kind.Rules.Fields == nil {
+		return false
+	}
+	_, ok := f.kind.Rules.Fields(f.obj)[field]
+	return ok
+}
+
+// Entries returns the selected entries of a snapshot in order.
+func (s *Selection) Entries(at *cache.Snapshot) iter.Seq[*cache.Entry] { return s.from(at, "") }
+
+// from returns the selected entries of a snapshot in order, beginning with the
+// key start, along an index where one helps.
+func (s *Selection) from(at *cache.Snapshot, start string) iter.Seq[*cache.Entry] {
+	all := at.All(s.Namespace, start)
+	switch {
+	case s.All():
+		return all
+	case s.Name != "" && (s.Namespace != "" || !s.Served.Kind.Namespaced):
+		key := s.Served.Kind.Key(s.Namespace, s.Name)
+		all = func(yield func(*cache.Entry) bool) {
+			if e, ok := at.Get(key); ok && key >= start {
+				yield(e)
+			}
+		}
+	case s.Fields != nil:
+		for _, field := range s.Served.Kind.IndexedFields {
+			if value, ok := s.Fields.RequiresExactMatch(field); ok && at.Indexed(field) {
+				all = at.Select(s.Namespace, start, field, value)
+				break
+			}
+		}
+	}
+	return func(yield func(*cache.Entry) bool) {
+		for e := range all {
+			if s.selected(e.Object) && !yield(e) {
+				return
+			}
+		}
+	}
+}
