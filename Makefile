@@ -9,6 +9,7 @@ STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/co
              -X k8s.io/component-base/version.gitTreeState=clean
 LDFLAGS   := -s -w $(STAMP)
 KUBECTL   := internal/app/kubectl/assets/kubectl.zst
+HELPERS   := internal/container/oci/assets/kaji-init.zst
 
 export CGO_ENABLED = 1
 
@@ -28,6 +29,10 @@ bin/kaji: $(KUBECTL) $(HELPERS) deps-build FORCE
 $(KUBECTL): go.mod cmd/kubectl/main.go | bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubectl ./cmd/kubectl
 	$(GO) run ./tools/pack bin/kubectl $@
+
+$(HELPERS): go.mod $(wildcard cmd/kaji-init/*) | bin deps-build
+	$(GO) build -trimpath -tags 'netgo osusergo seccomp' -ldflags '-s -w -extldflags=-static' -o bin/kaji-init ./cmd/kaji-init
+	$(GO) run ./tools/pack bin/kaji-init $@
 
 bin:
 	mkdir -p $@

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kaji-init is the small executable that kaji runs around containers.
+// It is embedded in kaji (internal/container/oci) and is never called by hand.
+// Its first argument says what it is:
+//
+//	monitor  the parent of a pod's containers (monitor.c); it never starts Go's runtime
+//	create   makes a container whose init waits to be started, then ends
+//	exec     runs one more process in a container and ends as it does
+//	delete   runs the hooks that follow a container and forgets it
+//	init     the first process inside a container (libcontainer's own)
+//
+// It is apart from kaji because a container's init re-executes the program that
+// made it: a small one costs a quarter of the time, and a container's life does
+// not hang on kaji's.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
+)
+
+// statusFD is where create, exec and delete answer with one JSON report.
+const statusFD = 3
+
+// report is the answer of a verb: a process, or why there is none.
+type report struct {
+	Pid   int    `json:"pid,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "kaji-init is run by kaji, not by hand")
+		os.Exit(2)
+	}
+	if os.Args[1] == "init" {
+		libcontainer.Init() // does not return
+	}
+	debug.SetGCPercent(400) // the process ends soon
+	status := os.NewFile(statusFD, "status")
+	code, err := run(os.Args[1], os.Args[2:], status)
+	if err != nil {
+		answer(status, report{Error: err.Error()})
+		os.Exit(125)
+	}
+	os.Exit(code)
+}
+
+func run(verb string, args []string, status *os.File) (int, error) {
+	switch {
+	case verb == "create" && len(args) == 3:
+		return 0, create(args[0], args[1], args[2], status)
+	case verb == "exec" && len(args) == 2:
+		return execute(args[0], args[1], status)
+	case verb == "delete" && len(args) == 2:
+		return 0, remove(args[0], args[1])
+	}
+	return 0, fmt.Errorf("kaji-init: unknown call %q with %d arguments", verb, len(args))
+}
+
+func answer(status *os.File, r report) {
+	raw, err := json.Marshal(r)
+	if err == nil {
+		_, err = status.Write(raw)
+	}
+	if err := errors.Join(err, status.Close()); err != nil {
+		os.Exit(126)
+	}
+}
