@@ -19,6 +19,7 @@ import (
 	"kaji/internal/api/batch"
 	"kaji/internal/api/certificates"
 	"kaji/internal/api/coordination"
+	"kaji/internal/api/core"
 	"kaji/internal/api/discovery"
 	"kaji/internal/api/flowcontrol"
 	"kaji/internal/api/networking"
@@ -45,6 +46,7 @@ func All() []*api.Kind {
 		batch.Kinds(),
 		certificates.Kinds(),
 		coordination.Kinds(),
+		core.Kinds(),
 		discovery.Kinds(),
 		flowcontrol.Kinds(),
 		networking.Kinds(),

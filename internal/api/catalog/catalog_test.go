@@ -4,6 +4,7 @@ package catalog
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func TestKindsAreConsistent(t *testing.T) {
 			t.Errorf("%s: stored in %s, which is not among its versions", name, k.Storage)
 			continue
 		}
-		stored := k.Prefix != ""
+		stored := k.Verbs == nil || slices.Contains(k.Verbs, "list")
 		if stored && (k.NewList == nil || !meta.IsListType(k.NewList())) {
 			t.Errorf("%s: no list", name)
 		}
