@@ -72,42 +72,41 @@ func Decode(body []byte, format Format, t Target, strictly bool) (obj runtime.Ob
 	if gvk, err = t.match(gvk, body); err != nil {
 		return nil, nil, err
 	}
-	if t.Custom {
-		return decodeCustom(data, t, gvk, strictly, strict)
-	}
 	newObject := t.New
 	if gvk != t.GVK && t.Accepts != nil {
 		newObject = t.Accepts(gvk)
 	}
-	obj = newObject()
-	if strictly {
-		more, err := kjson.UnmarshalStrict(data, obj)
-		if err != nil {
-			return nil, nil, cannotBeHandled(t, gvk, err)
-		}
-		strict = append(strict, more...)
-	} else if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
+	obj, more, err := DecodeJSON(data, gvk, newObject, t.Custom, strictly)
+	if err != nil {
 		return nil, nil, cannotBeHandled(t, gvk, err)
+	}
+	return obj, append(strict, more...), nil
+}
+
+// DecodeJSON reads JSON into a new object of gvk, whatever type the document
+// names itself. The error is the decoder's own.
+func DecodeJSON(data []byte, gvk schema.GroupVersionKind, newObject func() runtime.Object, custom, strictly bool) (obj runtime.Object, strict []error, err error) {
+	var into any
+	content := map[string]any{}
+	if custom {
+		into = &content
+	} else {
+		obj = newObject()
+		into = obj
+	}
+	if strictly {
+		strict, err = kjson.UnmarshalStrict(data, into)
+	} else {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(data, into)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if custom {
+		obj = &unstructured.Unstructured{Object: content}
 	}
 	obj.GetObjectKind().SetGroupVersionKind(gvk)
 	return obj, strict, nil
-}
-
-// decodeCustom reads an unstructured object.
-func decodeCustom(data []byte, t Target, gvk schema.GroupVersionKind, strictly bool, strict []error) (runtime.Object, []error, error) {
-	content := map[string]any{}
-	if strictly {
-		more, err := kjson.UnmarshalStrict(data, &content)
-		if err != nil {
-			return nil, nil, cannotBeHandled(t, gvk, err)
-		}
-		strict = append(strict, more...)
-	} else if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &content); err != nil {
-		return nil, nil, cannotBeHandled(t, gvk, err)
-	}
-	u := &unstructured.Unstructured{Object: content}
-	u.SetGroupVersionKind(gvk)
-	return u, strict, nil
 }
 
 // interpret finds apiVersion and kind.

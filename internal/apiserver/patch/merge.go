@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package patch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"kaji/internal/apiserver/codec"
+)
+
+func (p *Patch) applyStrategic(ctx context.Context, t Target, old runtime.Object) (runtime.Object, error) {
+	versioned, err := t.ToVersion(old)
+	if err != nil {
+		return nil, err
+	}
+	original, err := runtime.DefaultUnstructuredConverter.ToUnstructured(versioned)
+	if err != nil {
+		return nil, err
+	}
+	changes := map[string]any{}
+	var strict []error
+	if p.strictly() {
+		strict, err = kjson.UnmarshalStrict(p.Data, &changes)
+	} else {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(p.Data, &changes)
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	merged, err := strategicpatch.StrategicMergeMapPatch(original, changes, t.New())
+	if err != nil {
+		return nil, mergeError(err)
+	}
+	obj := t.New()
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(merged, obj, p.strictly()); err != nil {
+		more, ok := runtime.AsStrictDecodingError(err)
+		if !ok {
+			return nil, invalidPatch(fmt.Sprintf("%+v", changes), err.Error())
+		}
+		strict = append(strict, more.Errors()...)
+	}
+	if err := p.complain(ctx, strict, fmt.Sprintf("%+v", changes)); err != nil {
+		return nil, err
+	}
+	return t.ToHub(obj)
+}
+
+// mergeError words what strategicpatch refuses.
+func mergeError(err error) error {
+	for _, bad := range []error{
+		mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
+		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat,
+	} {
+		if errors.Is(err, bad) {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
+	if errors.Is(err, mergepatch.ErrNoListOfLists) || errors.Is(err, mergepatch.ErrPatchContentNotMatchRetainKeys) {
+		return unprocessable(err)
+	}
+	return err
+}
+
+func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Object) (runtime.Object, error) {
+	wanted := &unstructured.Unstructured{Object: map[string]any{}}
+	if err := yaml.Unmarshal(p.Data, &wanted.Object); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	force := p.Options.Force != nil && *p.Options.Force
+	obj, err := t.Manager.Apply(old, wanted, p.Options.FieldManager, force)
+	if err != nil {
+		return nil, err
+	}
+	if !p.strictly() {
+		return obj, nil
+	}
+	if err := yaml.UnmarshalStrict(p.Data, &map[string]any{}); err != nil {
+		if p.validation() == metav1.FieldValidationStrict {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
+		}
+		codec.Warn(ctx, []error{err})
+	}
+	return obj, nil
+}
