@@ -190,17 +190,18 @@ func (s *Store) write(b *pebble.Batch) (err error) {
 
 // show makes a durable group visible.
 func (s *Store) show(g *group) {
-	nearest := false
+	wake := false
 	s.mu.Lock()
 	for i := range g.order {
 		if s.add(g.order[i].key, g.order[i].version) {
-			nearest = true
+			wake = true
 		}
 	}
+	wake = wake || s.mu.expiring > s.cfg.ExpiringBytes
 	s.mu.revision = g.revision
 	s.mu.Unlock()
 	s.hub.Publish(g.revision, g.events)
-	if nearest {
+	if wake {
 		s.wakeExpiry()
 	}
 }

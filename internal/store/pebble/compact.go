@@ -163,8 +163,8 @@ func (s *Store) age(samples []sample, now time.Time) []sample {
 		return samples
 	}
 	if err := s.setCompacted(samples[due-1].revision); err == nil {
-		if err := s.sweep(s.ctx); err != nil {
-			s.cfg.Logger.Warn("Compacting the store failed and is tried again", "err", err)
+		if err := s.sweep(s.ctx); err != nil && s.ctx.Err() == nil {
+			s.cfg.Logger.Warn("Compacting the store failed and is tried again", "err", err.Error())
 		}
 	}
 	if due == len(samples) {

@@ -174,7 +174,7 @@ func (s *Store) options() *pebble.Options {
 		Logger:                      pebbleLog{s},
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
-				s.cfg.Logger.Error("The store failed in the background and tries again", "err", err)
+				s.cfg.Logger.Error("The store failed in the background and tries again", "err", err.Error())
 			},
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				s.fail(&CorruptError{File: info.Path, Err: info.Details})
@@ -202,7 +202,7 @@ func (l pebbleLog) Fatalf(format string, args ...any) {
 // fail stops all writes for good; the first cause stays.
 func (s *Store) fail(err error) {
 	if s.failure.CompareAndSwap(nil, &err) {
-		s.cfg.Logger.Error("The store accepts no more writes", "err", err)
+		s.cfg.Logger.Error("The store accepts no more writes", "err", err.Error())
 	}
 }
 

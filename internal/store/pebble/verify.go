@@ -24,7 +24,7 @@ type CorruptError struct {
 
 // Error tells what to do as well.
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("store: %s is damaged: %v: nothing was changed; keep a copy of the directory, "+
+	return fmt.Sprintf("store: %s is damaged: %v: keep a copy of the directory, "+
 		"then restore the newest snapshot into an empty one (kaji store restore)", e.File, e.Err)
 }
 
@@ -49,6 +49,9 @@ func openError(dir string, err error) error {
 func suspect(dir string, err error) string {
 	for _, word := range strings.FieldsFunc(err.Error(), func(r rune) bool { return strings.ContainsRune(" \"'`:,;()", r) }) {
 		base := filepath.Base(word)
+		if len(base) == 6 && strings.Trim(base, "0123456789") == "" {
+			base += ".sst" // Pebble speaks of tables by number
+		}
 		if strings.HasPrefix(base, "MANIFEST-") || strings.HasSuffix(base, ".sst") || strings.HasSuffix(base, ".log") {
 			return filepath.Join(dir, base)
 		}
