@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"unicode/utf8"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+)
+
+// bearer takes the token from the Authorization header or, for browsers that
+// cannot set it, from a WebSocket sub-protocol, and removes it from the request
+// once it was accepted, so that no proxy behind passes it on.
+type bearer struct{ tokens []authenticator.Token }
+
+func (b bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	if token := authorizationToken(r.Header.Get("Authorization")); token != "" {
+		response, ok, err := Union(b.tokens...).AuthenticateToken(r.Context(), token)
+		if ok {
+			r.Header.Del("Authorization")
+			return response, true, nil
+		}
+		if err == nil {
+			err = errInvalidToken
+		}
+		return nil, false, err
+	}
+	token, rest, ok := webSocketToken(r)
+	if !ok {
+		return nil, false, nil
+	}
+	response, ok, err := Union(b.tokens...).AuthenticateToken(r.Context(), token)
+	if ok {
+		r.Header.Set(protocolHeader, strings.Join(rest, ","))
+		return response, true, nil
+	}
+	if err == nil {
+		err = errInvalidToken
+	}
+	return nil, false, err
+}
+
+func authorizationToken(header string) string {
+	scheme, token, ok := strings.Cut(textproto.TrimString(header), " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	token, _, _ = strings.Cut(token, " ")
+	return token
+}
+
+const (
+	protocolHeader = "Sec-Websocket-Protocol"
+	protocolPrefix = "base64url.bearer.authorization.k8s.io."
+)
+
+// webSocketToken returns the token among the sub-protocols and the others. A
+// token alone is not accepted: a browser would take it for the protocol spoken.
+func webSocketToken(r *http.Request) (token string, rest []string, ok bool) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return "", nil, false
+	}
+	for _, header := range r.Header[protocolHeader] {
+		for _, protocol := range strings.Split(header, ",") {
+			protocol = strings.TrimSpace(protocol)
+			encoded, found := strings.CutPrefix(protocol, protocolPrefix)
+			if !found {
+				rest = append(rest, protocol)
+				continue
+			}
+			decoded, err := base64.RawURLEncoding.DecodeString(encoded)
+			if err != nil || token != "" || !utf8.Valid(decoded) {
+				return "", nil, false
+			}
+			token = string(decoded)
+		}
+	}
+	return token, rest, token != "" && len(rest) > 0
+}

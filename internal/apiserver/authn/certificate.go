@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package authn
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+)
+
+// certificates recognises client certificates: the common name is the user,
+// the organizations are the groups.
+type certificates struct{ roots func() *x509.CertPool }
+
+// uidAttribute is the subject attribute that carries a user's UID (KEP-2799's
+// sibling for certificates, beta in 1.34).
+var uidAttribute = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}
+
+func (c certificates) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, false, nil
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	if err := verify(c.roots(), r.TLS.PeerCertificates); err != nil {
+		return nil, false, err
+	}
+	if leaf.Subject.CommonName == "" {
+		return nil, false, nil
+	}
+	uid, err := certificateUID(leaf)
+	if err != nil {
+		return nil, false, err
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	return &authenticator.Response{User: &user.DefaultInfo{
+		Name: leaf.Subject.CommonName, UID: uid, Groups: leaf.Subject.Organization,
+		Extra: map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
+	}}, true, nil
+}
+
+// verify checks a chain for use by a client.
+func verify(roots *x509.CertPool, chain []*x509.Certificate) error {
+	leaf := chain[0]
+	options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, intermediate := range chain[1:] {
+		options.Intermediates.AddCert(intermediate)
+	}
+	if options.Roots == nil {
+		options.Roots = x509.NewCertPool()
+	}
+	if _, err := leaf.Verify(options); err != nil {
+		return fmt.Errorf("verifying certificate SN=%d, SKID=%s, AKID=%s failed: %w",
+			leaf.SerialNumber, columnSeparatedHex(leaf.SubjectKeyId), columnSeparatedHex(leaf.AuthorityKeyId), err)
+	}
+	return nil
+}
+
+func columnSeparatedHex(id []byte) string {
+	out := make([]byte, 0, len(id)*3)
+	for i, b := range id {
+		if i > 0 {
+			out = append(out, ':')
+		}
+		out = append(out, hex.EncodeToString([]byte{b})...)
+	}
+	return string(out)
+}
+
+func certificateUID(leaf *x509.Certificate) (string, error) {
+	uid := ""
+	for _, name := range leaf.Subject.Names {
+		if !name.Type.Equal(uidAttribute) {
+			continue
+		}
+		value, ok := name.Value.(string)
+		switch {
+		case !ok:
+			return "", fmt.Errorf("unable to parse UID into a string")
+		case value == "":
+			return "", fmt.Errorf("UID cannot be an empty string")
+		case uid != "":
+			return "", fmt.Errorf("expected 1 UID, but found multiple: [%s %s]", uid, value)
+		}
+		uid = value
+	}
+	return uid, nil
+}

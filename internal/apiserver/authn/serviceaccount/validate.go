@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package serviceaccount
+
+import (
+	"context"
+	"crypto"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+)
+
+// Objects reads the present state of an object of the core group; resource is
+// "serviceaccounts", "pods", "secrets" or "nodes". The error is NotFound when
+// it is absent. The object is shared and must not be modified.
+type Objects func(ctx context.Context, resource, namespace, name string) (metav1.Object, error)
+
+// grace keeps a token of a deleted object good for so long, so that what its
+// owner does on its way out succeeds.
+const grace = 60 * time.Second
+
+// leeway allows for clocks that differ.
+const leeway = jwt.DefaultLeeway
+
+// ref names an object a token is bound to.
+type ref struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+// private are the claims below "kubernetes.io".
+type private struct {
+	Namespace      string           `json:"namespace,omitempty"`
+	Node           *ref             `json:"node,omitempty"`
+	Pod            *ref             `json:"pod,omitempty"`
+	Secret         *ref             `json:"secret,omitempty"`
+	ServiceAccount ref              `json:"serviceaccount"`
+	WarnAfter      *jwt.NumericDate `json:"warnafter,omitempty"`
+}
+
+type privateClaims struct {
+	Kubernetes private `json:"kubernetes.io"`
+}
+
+// legacyClaims are those of tokens kept in Secrets.
+type legacyClaims struct {
+	Namespace      string `json:"kubernetes.io/serviceaccount/namespace"`
+	SecretName     string `json:"kubernetes.io/serviceaccount/secret.name"`
+	ServiceAccount string `json:"kubernetes.io/serviceaccount/service-account.name"`
+	UID            string `json:"kubernetes.io/serviceaccount/service-account.uid"`
+}
+
+// legacyIssuer signs the tokens kept in Secrets.
+const legacyIssuer = "kubernetes/serviceaccount"
+
+// Validator judges tokens. It implements authenticator.Token.
+type Validator struct {
+	issuers   map[string]bool
+	audiences authenticator.Audiences
+	keys      []publicKey
+	objects   Objects
+}
+
+// NewValidator accepts tokens of the issuers, signed by one of keys. audiences
+// are those of the API server, used when a request names none.
+func NewValidator(issuers []string, keys []crypto.PublicKey, audiences []string, objects Objects) (*Validator, error) {
+	v := &Validator{issuers: map[string]bool{legacyIssuer: true}, audiences: audiences, objects: objects}
+	for _, issuer := range issuers {
+		v.issuers[issuer] = true
+	}
+	for _, key := range keys {
+		p, err := describe(key)
+		if err != nil {
+			return nil, err
+		}
+		v.keys = append(v.keys, p)
+	}
+	return v, nil
+}
+
+// AuthenticateToken implements authenticator.Token. Tokens of other issuers are
+// left to others.
+func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	if !v.issuers[issuerOf(token)] {
+		return nil, false, nil
+	}
+	parsed, err := jwt.ParseSigned(token, algorithms)
+	if err != nil {
+		return nil, false, nil
+	}
+	public, claims, legacy := jwt.Claims{}, privateClaims{}, legacyClaims{}
+	if err := v.verify(parsed, &public, &claims, &legacy); err != nil {
+		return nil, false, err
+	}
+	wanted, ok := authenticator.AudiencesFrom(ctx)
+	if !ok || len(wanted) == 0 {
+		wanted = v.audiences
+	}
+	granted := authenticator.Audiences(public.Audience)
+	if len(granted) == 0 {
+		granted = v.audiences // tokens without audience are good for the API server
+	}
+	audiences := granted.Intersect(wanted)
+	if len(audiences) == 0 && len(wanted) > 0 {
+		return nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", granted, wanted)
+	}
+	info, err := v.judge(ctx, &public, &claims.Kubernetes, &legacy)
+	if err != nil {
+		return nil, false, err
+	}
+	return &authenticator.Response{User: info.UserInfo(), Audiences: audiences}, true, nil
+}
+
+// issuerOf reads the issuer without verifying anything: only to tell whose
+// token it is.
+func issuerOf(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	if json.Unmarshal(payload, &claims) != nil {
+		return ""
+	}
+	return claims.Issuer
+}
+
+// verify tries the key the token names, or all if it names none known.
+func (v *Validator) verify(token *jwt.JSONWebToken, into ...any) error {
+	id, algorithm := token.Headers[0].KeyID, jose.SignatureAlgorithm(token.Headers[0].Algorithm)
+	var failed error = errors.New("it was signed by no known key")
+	for _, key := range v.keys {
+		if id != "" && key.id != id && v.known(id) || key.algorithm != algorithm {
+			continue
+		}
+		if failed = token.Claims(key.key, into...); failed == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("verifying service account token: %w", failed)
+}
+
+func (v *Validator) known(id string) bool {
+	for _, key := range v.keys {
+		if key.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// judge checks the times and that everything the token is bound to is there.
+func (v *Validator) judge(ctx context.Context, public *jwt.Claims, k *private, legacy *legacyClaims) (*serviceaccount.ServiceAccountInfo, error) {
+	if public.Issuer == legacyIssuer {
+		k = &private{Namespace: legacy.Namespace, Secret: &ref{Name: legacy.SecretName},
+			ServiceAccount: ref{Name: legacy.ServiceAccount, UID: legacy.UID}}
+		if public.Subject != serviceaccount.MakeUsername(k.Namespace, k.ServiceAccount.Name) || legacy.SecretName == "" {
+			return nil, errors.New("sub claim does not match the service account claims")
+		}
+	}
+	now := time.Now()
+	switch err := public.ValidateWithLeeway(jwt.Expected{Time: now}, leeway); {
+	case errors.Is(err, jwt.ErrExpired):
+		return nil, errors.New("service account token has expired")
+	case errors.Is(err, jwt.ErrNotValidYet):
+		return nil, errors.New("service account token is not valid yet")
+	case err != nil:
+		return nil, errors.New("service account token claims could not be validated due to unexpected validation error")
+	}
+	account, err := v.objects(ctx, "serviceaccounts", k.Namespace, k.ServiceAccount.Name)
+	if err != nil {
+		return nil, err
+	}
+	if over(account, now) {
+		return nil, fmt.Errorf("service account %s/%s has been deleted", k.Namespace, k.ServiceAccount.Name)
+	}
+	if string(account.GetUID()) != k.ServiceAccount.UID {
+		return nil, fmt.Errorf("service account UID (%s) does not match claim (%s)", account.GetUID(), k.ServiceAccount.UID)
+	}
+	info := &serviceaccount.ServiceAccountInfo{Namespace: k.Namespace, Name: k.ServiceAccount.Name, UID: k.ServiceAccount.UID}
+	if public.ID != "" {
+		info.CredentialID = "JTI=" + public.ID
+	}
+	if err := v.bound(ctx, public, k, info, now); err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// bound checks the pod, Secret or Node of a token.
+func (v *Validator) bound(ctx context.Context, public *jwt.Claims, k *private, info *serviceaccount.ServiceAccountInfo, now time.Time) error {
+	check := func(resource, namespace string, r *ref) error {
+		object, err := v.objects(ctx, resource, namespace, r.Name)
+		if err != nil {
+			if apierrors.IsNotFound(err) {
+				return errors.New("service account token has been invalidated")
+			}
+			return err
+		}
+		if over(object, now) || r.UID != "" && string(object.GetUID()) != r.UID {
+			return errors.New("service account token has been invalidated")
+		}
+		if secret, ok := object.(*corev1.Secret); ok && public.Issuer == legacyIssuer && secret.Type != corev1.SecretTypeServiceAccountToken {
+			return errors.New("service account token has been invalidated")
+		}
+		return nil
+	}
+	if k.Secret != nil {
+		if err := check("secrets", k.Namespace, k.Secret); err != nil {
+			return err
+		}
+	}
+	if k.Pod != nil {
+		if err := check("pods", k.Namespace, k.Pod); err != nil {
+			return err
+		}
+		info.PodName, info.PodUID = k.Pod.Name, k.Pod.UID
+	}
+	if k.Node != nil {
+		// A token bound to a pod only tells the node; one bound to the node
+		// itself dies with it.
+		if k.Pod == nil {
+			if err := check("nodes", "", k.Node); err != nil {
+				return err
+			}
+		}
+		info.NodeName, info.NodeUID = k.Node.Name, k.Node.UID
+	}
+	return nil
+}
+
+func over(object metav1.Object, now time.Time) bool {
+	deleted := object.GetDeletionTimestamp()
+	return deleted != nil && deleted.Time.Before(now.Add(-leeway-grace))
+}
+
+var _ authenticator.Token = (*Validator)(nil)
+
+// Username returns the user name of a ServiceAccount.
+func Username(namespace, name string) string { return serviceaccount.MakeUsername(namespace, name) }
+
+// User is the identity of a ServiceAccount for components in the process.
+func User(namespace, name string) user.Info {
+	info := serviceaccount.ServiceAccountInfo{Namespace: namespace, Name: name}
+	return info.UserInfo()
+}
