@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rbac
+
+import (
+	"fmt"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"kaji/internal/api"
+)
+
+// index holds compiled roles, and bindings by whom they name.
+type index struct {
+	roles    map[string][]rule // "namespace/name", "/name" for ClusterRoles
+	bindings map[subjectKey]map[string]*binding
+}
+
+// subjectKey is one user or group in one namespace; the empty namespace holds
+// the cluster-wide bindings.
+type subjectKey struct {
+	namespace, name string
+	group           bool
+}
+
+// binding is a RoleBinding, or with an empty namespace a ClusterRoleBinding.
+type binding struct {
+	namespace, name string
+	role            rbacv1.RoleRef
+	subjects        []rbacv1.Subject
+}
+
+// String words a binding as upstream's reasons do.
+func (b *binding) String() string {
+	if b.namespace == "" {
+		return fmt.Sprintf("ClusterRoleBinding %q", b.name)
+	}
+	return fmt.Sprintf("RoleBinding %q", b.name+"/"+b.namespace)
+}
+
+func newIndex() *index {
+	return &index{roles: map[string][]rule{}, bindings: map[subjectKey]map[string]*binding{}}
+}
+
+func (ix *index) add(o api.Object) {
+	switch o := o.(type) {
+	case *rbacv1.Role:
+		ix.roles[o.Namespace+"/"+o.Name] = compile(o.Rules)
+	case *rbacv1.ClusterRole:
+		ix.roles["/"+o.Name] = compile(o.Rules)
+	case *rbacv1.RoleBinding:
+		ix.bind(&binding{o.Namespace, o.Name, o.RoleRef, o.Subjects})
+	case *rbacv1.ClusterRoleBinding:
+		ix.bind(&binding{"", o.Name, o.RoleRef, o.Subjects})
+	}
+}
+
+func (ix *index) remove(o api.Object) {
+	switch o := o.(type) {
+	case *rbacv1.Role:
+		delete(ix.roles, o.Namespace+"/"+o.Name)
+	case *rbacv1.ClusterRole:
+		delete(ix.roles, "/"+o.Name)
+	case *rbacv1.RoleBinding:
+		ix.unbind(o.Namespace, o.Name, o.Subjects)
+	case *rbacv1.ClusterRoleBinding:
+		ix.unbind("", o.Name, o.Subjects)
+	}
+}
+
+func (ix *index) bind(b *binding) {
+	for i := range b.subjects {
+		key, ok := keyOf(b.namespace, &b.subjects[i])
+		if !ok {
+			continue
+		}
+		named := ix.bindings[key]
+		if named == nil {
+			named = map[string]*binding{}
+			ix.bindings[key] = named
+		}
+		named[b.name] = b
+	}
+}
+
+func (ix *index) unbind(namespace, name string, subjects []rbacv1.Subject) {
+	for i := range subjects {
+		key, ok := keyOf(namespace, &subjects[i])
+		if !ok {
+			continue
+		}
+		if delete(ix.bindings[key], name); len(ix.bindings[key]) == 0 {
+			delete(ix.bindings, key)
+		}
+	}
+}
+
+// keyOf tells whom a subject of a binding in a namespace means. A ServiceAccount
+// is a user by its full name; without a namespace it is in the binding's.
+func keyOf(namespace string, s *rbacv1.Subject) (subjectKey, bool) {
+	switch s.Kind {
+	case rbacv1.UserKind:
+		return subjectKey{namespace, s.Name, false}, true
+	case rbacv1.GroupKind:
+		return subjectKey{namespace, s.Name, true}, true
+	case rbacv1.ServiceAccountKind:
+		of := s.Namespace
+		if of == "" {
+			of = namespace
+		}
+		if of == "" {
+			return subjectKey{}, false
+		}
+		return subjectKey{namespace, serviceaccount.MakeUsername(of, s.Name), false}, true
+	}
+	return subjectKey{}, false
+}
+
+// rules finds the rules of a role.
+func (ix *index) rules(ref rbacv1.RoleRef, namespace string) ([]rule, error) {
+	switch ref.Kind {
+	case "Role":
+		rules, ok := ix.roles[namespace+"/"+ref.Name]
+		if !ok {
+			return nil, missing("role", ref.Name)
+		}
+		return rules, nil
+	case "ClusterRole":
+		rules, ok := ix.roles["/"+ref.Name]
+		if !ok {
+			return nil, missing("clusterrole", ref.Name)
+		}
+		return rules, nil
+	}
+	return nil, fmt.Errorf("unsupported role reference kind: %q", ref.Kind)
+}
+
+// visit shows every binding of a user that holds in a namespace with the rules
+// of its role, or why there are none, until f returns false.
+func (ix *index) visit(u user.Info, namespace string, f func(*binding, *rbacv1.Subject, []rule, error) bool) {
+	if u == nil {
+		return
+	}
+	scopes := [2]string{"", namespace}
+	for _, scope := range scopes[:1+min(len(namespace), 1)] {
+		if !ix.visitSubject(subjectKey{scope, u.GetName(), false}, f) {
+			return
+		}
+		for _, group := range u.GetGroups() {
+			if !ix.visitSubject(subjectKey{scope, group, true}, f) {
+				return
+			}
+		}
+	}
+}
+
+func (ix *index) visitSubject(key subjectKey, f func(*binding, *rbacv1.Subject, []rule, error) bool) bool {
+	for _, b := range ix.bindings[key] {
+		rules, err := ix.rules(b.role, b.namespace)
+		if !f(b, b.subject(key), rules, err) {
+			return false
+		}
+	}
+	return true
+}
+
+// subject returns the subject that a key came from.
+func (b *binding) subject(key subjectKey) *rbacv1.Subject {
+	for i := range b.subjects {
+		if k, ok := keyOf(b.namespace, &b.subjects[i]); ok && k == key {
+			return &b.subjects[i]
+		}
+	}
+	return &rbacv1.Subject{}
+}
