@@ -63,7 +63,7 @@ func Create(t testing.TB, k *api.Kind, text string) (api.Object, []string) {
 	if k.Rules.Validate == nil {
 		return obj, nil
 	}
-	return obj, messages(k.Rules.Validate(obj))
+	return obj, Messages(k.Rules.Validate(obj))
 }
 
 // Update decodes obj as a change of old and returns it with the errors of its
@@ -114,10 +114,11 @@ func change(t testing.TB, obj, old api.Object, prepare func(ctx context.Context,
 	if !reflect.DeepEqual(before, old) {
 		t.Error("the old object was modified")
 	}
-	return obj, messages(errs)
+	return obj, Messages(errs)
 }
 
-func messages(errs field.ErrorList) []string {
+// Messages are the texts of errs.
+func Messages(errs field.ErrorList) []string {
 	var out []string
 	for _, err := range errs {
 		out = append(out, err.Error())
