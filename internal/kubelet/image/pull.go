@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package image makes images present on the node when containers need them,
+// with back-off after failures, and removes those that nothing uses when the
+// disk fills.
+package image
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kaji/internal/cri"
+	"kaji/internal/kubelet/podrun"
+)
+
+// Config is what a Store needs.
+type Config struct {
+	Images   cri.Images
+	Recorder record.EventRecorder
+	Logger   *slog.Logger
+	// Credentials are tried in order; none means an anonymous pull.
+	Credentials func(ctx context.Context, pod *corev1.Pod, image string) ([]*runtimeapi.AuthConfig, error)
+	// MaxParallel bounds pulls at the same time; zero is no bound. Serial
+	// pulls are MaxParallel 1.
+	MaxParallel int
+	// BackOff and MaxBackOff delay pulls that fail; zero means 10 s and 5 min.
+	BackOff, MaxBackOff time.Duration
+}
+
+// Store makes images present. Its methods are safe for concurrent use.
+type Store struct {
+	cfg     Config
+	backoff *flowcontrol.Backoff
+	slots   chan struct{}
+	mu      struct {
+		sync.Mutex
+		failed map[string]string           // back-off key -> what the last pull said
+		seen   map[string]time.Time        // image id -> first seen by Collect
+		used   map[string]time.Time        // image id -> last needed
+		users  map[string]podrun.ImageUser // image reference -> its user
+	}
+}
+
+// New returns a Store.
+func New(cfg Config) *Store {
+	if cfg.BackOff == 0 {
+		cfg.BackOff = 10 * time.Second
+	}
+	if cfg.MaxBackOff == 0 {
+		cfg.MaxBackOff = 5 * time.Minute
+	}
+	s := &Store{cfg: cfg, backoff: flowcontrol.NewBackOff(cfg.BackOff, cfg.MaxBackOff)}
+	if cfg.MaxParallel > 0 {
+		s.slots = make(chan struct{}, cfg.MaxParallel)
+	}
+	s.mu.failed = map[string]string{}
+	s.mu.seen = map[string]time.Time{}
+	s.mu.used = map[string]time.Time{}
+	s.mu.users = map[string]podrun.ImageUser{}
+	return s
+}
+
+// Request is an image that a container or a volume needs.
+type Request struct {
+	Pod    *corev1.Pod
+	Image  string
+	Policy corev1.PullPolicy
+	// Handler is that of the pod's RuntimeClass.
+	Handler string
+	Sandbox *runtimeapi.PodSandboxConfig
+	// Object is what events are about.
+	Object *corev1.ObjectReference
+}
+
+// Ensure makes an image present and returns its reference; a failure is a
+// *podrun.Failure with upstream's reason.
+func (s *Store) Ensure(ctx context.Context, r Request) (string, error) {
+	name, err := withTag(r.Image)
+	if err != nil {
+		message := fmt.Sprintf("Failed to apply default image tag %q: %v", r.Image, err)
+		s.cfg.Recorder.Event(r.Object, corev1.EventTypeWarning, "InspectFailed", message)
+		return "", &podrun.Failure{Reason: "InvalidImageName", Message: message}
+	}
+	spec := &runtimeapi.ImageSpec{Image: name, Annotations: r.Pod.Annotations, RuntimeHandler: r.Handler}
+	ref, err := s.present(ctx, spec)
+	if err != nil {
+		message := fmt.Sprintf("Failed to inspect image %q: %v", r.Image, err)
+		s.cfg.Recorder.Event(r.Object, corev1.EventTypeWarning, "InspectFailed", message)
+		return "", &podrun.Failure{Reason: "ImageInspectError", Message: message}
+	}
+	if ref != "" && r.Policy != corev1.PullAlways {
+		s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulled", "Container image %q already present on machine and can be accessed by the pod", r.Image)
+		return ref, nil
+	}
+	if r.Policy == corev1.PullNever {
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+		s.cfg.Recorder.Event(r.Object, corev1.EventTypeWarning, "ErrImageNeverPull", message)
+		return "", &podrun.Failure{Reason: "ErrImageNeverPull", Message: message}
+	}
+	return s.pull(ctx, r, spec)
+}
+
+func (s *Store) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (string, error) {
+	key := string(r.Pod.UID) + "_" + r.Image
+	if s.backoff.IsInBackOffSinceUpdate(key, time.Now()) {
+		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
+		s.cfg.Recorder.Event(r.Object, corev1.EventTypeNormal, "BackOff", message)
+		s.mu.Lock()
+		if last := s.mu.failed[key]; last != "" {
+			message += ": " + last
+		}
+		s.mu.Unlock()
+		return "", &podrun.Failure{Reason: "ImagePullBackOff", Message: message, RetryAt: time.Now().Add(s.backoff.Get(key))}
+	}
+	s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulling", "Pulling image %q", r.Image)
+	waitedSince := time.Now()
+	if s.slots != nil {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	begun := time.Now()
+	ref, err := s.try(ctx, r, spec)
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeWarning, "Failed", "Failed to pull image %q: %v", r.Image, err)
+		s.backoff.Next(key, time.Now())
+		reason, message := classify(r.Image, err)
+		s.mu.Lock()
+		s.mu.failed[key] = reason + ": " + message
+		s.mu.Unlock()
+		return "", &podrun.Failure{Reason: reason, Message: message}
+	}
+	s.mu.Lock()
+	delete(s.mu.failed, key)
+	s.mu.Unlock()
+	size := uint64(0)
+	if answer, err := s.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}}); err == nil {
+		size = answer.GetImage().GetSize()
+	}
+	s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulled", "Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		r.Image, time.Since(begun).Truncate(time.Millisecond), time.Since(waitedSince).Truncate(time.Millisecond), size)
+	s.backoff.GC()
+	return ref, nil
+}
+
+func (s *Store) try(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (string, error) {
+	var credentials []*runtimeapi.AuthConfig
+	if s.cfg.Credentials != nil {
+		found, err := s.cfg.Credentials(ctx, r.Pod, spec.Image)
+		if err != nil {
+			return "", err
+		}
+		credentials = found
+	}
+	if len(credentials) == 0 {
+		credentials = []*runtimeapi.AuthConfig{nil}
+	}
+	var last error
+	for _, auth := range credentials {
+		answer, err := s.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: auth, SandboxConfig: r.Sandbox})
+		if err == nil {
+			return answer.ImageRef, nil
+		}
+		last = err
+	}
+	return "", last
+}
+
+// classify gives a failed pull the reason that the container's status shows.
+func classify(image string, err error) (reason, message string) {
+	message = err.Error()
+	text := message
+	if st, ok := status.FromError(err); ok {
+		text = st.Message()
+	}
+	switch {
+	case strings.HasPrefix(text, "RegistryUnavailable"):
+		return "RegistryUnavailable", strings.TrimPrefix(strings.Replace(text, "RegistryUnavailable",
+			fmt.Sprintf("image pull failed for %s because the registry is unavailable", image), 1), ": ")
+	case strings.HasPrefix(text, "SignatureValidationFailed"):
+		return "SignatureValidationFailed", strings.Replace(text, "SignatureValidationFailed",
+			fmt.Sprintf("image pull failed for %s because the signature validation failed", image), 1)
+	}
+	return "ErrImagePull", message
+}
+
+func (s *Store) present(ctx context.Context, spec *runtimeapi.ImageSpec) (string, error) {
+	answer, err := s.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
+	if err != nil {
+		return "", err
+	}
+	if answer.Image == nil {
+		return "", nil
+	}
+	s.touch(answer.Image)
+	return answer.Image.Id, nil
+}
+
+func (s *Store) touch(image *runtimeapi.Image) {
+	user := podrun.ImageUser{Name: image.Username}
+	if image.Uid != nil {
+		uid := image.Uid.Value
+		user.UID = &uid
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.used[image.Id] = time.Now()
+	s.mu.users[image.Id] = user
+}
+
+// User returns the user that an image asks for; root where it asks for none.
+func (s *Store) User(ctx context.Context, ref string) (podrun.ImageUser, error) {
+	s.mu.Lock()
+	user, ok := s.mu.users[ref]
+	s.mu.Unlock()
+	if !ok {
+		answer, err := s.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}})
+		if err != nil {
+			return user, fmt.Errorf("inspect image %s: %w", ref, err)
+		}
+		if answer.Image == nil {
+			return user, fmt.Errorf("failed to get image status for %q", ref)
+		}
+		s.touch(answer.Image)
+		s.mu.Lock()
+		user = s.mu.users[answer.Image.Id]
+		s.mu.Unlock()
+	}
+	if user.UID == nil && user.Name == "" {
+		zero := int64(0)
+		user.UID = &zero
+	}
+	return user, nil
+}
+
+// withTag adds ":latest" to a name that has neither tag nor digest.
+func withTag(image string) (string, error) {
+	if image == "" || strings.ContainsAny(image, " \t\n") || strings.HasPrefix(image, ":") || strings.HasPrefix(image, "/") || strings.HasSuffix(image, "/") || strings.HasSuffix(image, ":") || strings.Contains(image, "//") {
+		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format", image)
+	}
+	if strings.Contains(image, "@") {
+		return image, nil
+	}
+	last := image[strings.LastIndex(image, "/")+1:]
+	if last != strings.ToLower(last) && !strings.Contains(last, ":") || strings.ToLower(strings.Split(last, ":")[0]) != strings.Split(last, ":")[0] {
+		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format: repository name must be lowercase", image)
+	}
+	if strings.Contains(last, ":") {
+		return image, nil
+	}
+	return image + ":latest", nil
+}
