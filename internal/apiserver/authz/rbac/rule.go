@@ -25,6 +25,12 @@ func compile(rules []rbacv1.PolicyRule) []rule {
 	return out
 }
 
+// Allowed says whether rules alone allow a request.
+func Allowed(a authorizer.Attributes, rules []rbacv1.PolicyRule) bool {
+	compiled := compile(rules)
+	return slices.ContainsFunc(compiled, func(r rule) bool { return r.allows(a) })
+}
+
 // allows says whether the rule alone allows a request.
 func (r *rule) allows(a authorizer.Attributes) bool {
 	if !r.anyVerb && !slices.Contains(r.Verbs, a.GetVerb()) {

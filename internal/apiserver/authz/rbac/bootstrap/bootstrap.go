@@ -61,6 +61,24 @@ func Ensure(ctx context.Context, c client.Interface) error {
 	return group.Wait()
 }
 
+// ClusterRoleRules returns the rules a cluster role begins with; nil when there
+// is no such role.
+func ClusterRoleRules(name string) ([]rbacv1.PolicyRule, error) {
+	for line := range bytes.Lines(policy) {
+		var role rbacv1.ClusterRole
+		if !bytes.Contains(line, []byte(name)) {
+			continue
+		}
+		if err := json.Unmarshal(line, &role); err != nil {
+			return nil, fmt.Errorf("bootstrap policy: %w", err)
+		}
+		if role.Kind == "ClusterRole" && role.Name == name {
+			return role.Rules, nil
+		}
+	}
+	return nil, nil
+}
+
 // errRoleRef says that a binding refers to another role than it should; that
 // cannot be changed in place.
 var errRoleRef = errors.New("role reference differs")
