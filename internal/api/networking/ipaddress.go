@@ -3,9 +3,21 @@
 package networking
 
 import (
+	"strings"
+
 	networkingv1 "k8s.io/api/networking/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/badvalue"
+	"kaji/internal/api/rule"
+	"kaji/internal/api/table"
 )
 
 func ipAddress() *api.Kind {
@@ -19,6 +31,62 @@ func ipAddress() *api.Kind {
 		Storage: networkingv1.SchemeGroupVersion,
 		Prefix:  "/registry/ipaddresses",
 		New:     api.New[networkingv1.IPAddress], NewList: api.NewList[networkingv1.IPAddressList],
+		Rules: api.For[*networkingv1.IPAddress]{
+			ValidateName: func(name string, _ bool) []string {
+				var messages []string
+				for _, err := range validation.IsValidIP(nil, name) {
+					messages = append(messages, err.Detail)
+				}
+				return messages
+			},
+			Validate: func(a *networkingv1.IPAddress) field.ErrorList {
+				return validateParent(a.Spec.ParentRef, field.NewPath("spec", "parentRef"))
+			},
+			ValidateUpdate: func(a, old *networkingv1.IPAddress) field.ErrorList {
+				path := field.NewPath("spec", "parentRef")
+				errs := validateParent(a.Spec.ParentRef, path)
+				if !apiequality.Semantic.DeepEqual(a.Spec.ParentRef, old.Spec.ParentRef) {
+					errs = append(errs, field.Invalid(path, badvalue.Of(a.Spec.ParentRef), apivalidation.FieldImmutableErrorMsg))
+				}
+				return errs
+			},
+			Columns: []metav1.TableColumnDefinition{
+				table.Name(),
+				table.String("ParentRef", networkingv1.IPAddressSpec{}.SwaggerDoc()["parentRef"]),
+			},
+			Cells: func(a *networkingv1.IPAddress) []any {
+				// The age has no column of its own; clients get the cell all the same.
+				return []any{a.Name, parentName(a.Spec.ParentRef), table.Since(a.CreationTimestamp)}
+			},
+		}.Rules(),
 		AllowUnconditionalUpdate: true,
 	}
+}
+
+// parentName prints a parent, such as "services/default/kubernetes".
+func parentName(ref *networkingv1.ParentReference) string {
+	if ref == nil {
+		return "<none>"
+	}
+	parts := []string{strings.ToLower(schema.GroupResource{Group: ref.Group, Resource: ref.Resource}.String())}
+	if ref.Namespace != "" {
+		parts = append(parts, ref.Namespace)
+	}
+	return strings.Join(append(parts, ref.Name), "/")
+}
+
+func validateParent(ref *networkingv1.ParentReference, path *field.Path) field.ErrorList {
+	if ref == nil {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if ref.Group != "" {
+		errs = append(errs, rule.Subdomain(ref.Group, path.Child("group"))...)
+	}
+	errs = append(errs, validateSegment(ref.Resource, path.Child("resource"))...)
+	errs = append(errs, validateSegment(ref.Name, path.Child("name"))...)
+	if ref.Namespace != "" {
+		errs = append(errs, rule.Messages(path.Child("namespace"), ref.Namespace, content.IsPathSegmentName(ref.Namespace))...)
+	}
+	return errs
 }
