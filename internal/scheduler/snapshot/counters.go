@@ -22,6 +22,9 @@ type counters struct {
 	heldOther [kinds][]*Held
 	idle      []*Held // without owners since a simulation began
 
+	heldVersion uint64
+	heldOfKind  [kinds]int
+
 	tick uint64
 }
 

@@ -53,8 +53,12 @@ func (s *Snapshot) Holding(kind Kind, pod *corev1.Pod, yield func(*Held)) {
 	}
 }
 
-// Held returns how many distinct terms placed pods hold.
-func (s *Snapshot) Held() int { return len(s.counters.held) }
+// HeldVersion changes whenever a term is held that was not before, so that what
+// Holding yielded may be kept as long as it stays.
+func (s *Snapshot) HeldVersion() uint64 { return s.counters.heldVersion }
+
+// HoldsAny says whether any placed pod holds a term of the kind.
+func (s *Snapshot) HoldsAny(kind Kind) bool { return s.counters.heldOfKind[kind] > 0 }
 
 func (c *counters) hold(s *Snapshot, n *Node, a *Affinity, by int) {
 	for i := range a.RequiredAnti {
@@ -77,6 +81,8 @@ func (c *counters) holdOne(s *Snapshot, n *Node, t *Term, kind Kind, weight int6
 	if h == nil {
 		h = &Held{Domains: Domains{Topology: s.Topology(t.TopologyKey)}, Weight: weight, term: *t, kind: kind, key: key, pairs: t.pairs()}
 		c.held[key] = h
+		c.heldVersion++
+		c.heldOfKind[kind]++
 		for _, p := range h.pairs {
 			i := heldIndex{kind, p}
 			c.heldPair[i] = append(c.heldPair[i], h)
@@ -107,6 +113,7 @@ func (c *counters) sweep() {
 
 func (c *counters) release(h *Held) {
 	delete(c.held, h.key)
+	c.heldOfKind[h.kind]--
 	drop := func(list []*Held) []*Held {
 		return slices.DeleteFunc(list, func(o *Held) bool { return o == h })
 	}

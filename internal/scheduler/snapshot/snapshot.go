@@ -12,6 +12,7 @@ package snapshot
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -147,7 +148,10 @@ func (s *Snapshot) SetNode(obj *corev1.Node) *Node {
 			s.place(n, p)
 		}
 		delete(s.waiting, obj.Name)
-	} else if sameTopology(n.Object, obj) {
+	} else if sameNode(n.Object, obj) {
+		n.Object = obj
+		return n
+	} else if labels.Equals(n.Object.Labels, obj.Labels) {
 		s.setObject(n, obj)
 	} else {
 		// Counters are by topology value: take the pods out under the old
@@ -273,6 +277,13 @@ func (s *Snapshot) Refresh(old, p *Pod) {
 	s.Place(p.Object.Spec.NodeName, p)
 }
 
+// Lend puts a pod that is not placed on a node, and Withdraw takes a pod off
+// one, within Simulate only; each undoes the other.
+func (s *Snapshot) Lend(n *Node, p *Pod) { s.place(n, p) }
+
+// Withdraw is the opposite of Lend.
+func (s *Snapshot) Withdraw(n *Node, p *Pod) { s.displace(n, p) }
+
 func (s *Snapshot) await(name string, p *Pod) {
 	if s.waiting[name] == nil {
 		s.waiting[name] = map[*Pod]struct{}{}
@@ -339,7 +350,15 @@ func (s *Snapshot) RemoveNamespace(name string) {
 	s.counters.namespaceChanged(s)
 }
 
-func sameTopology(a, b *corev1.Node) bool { return labels.Equals(a.Labels, b.Labels) }
+// sameNode says that nothing changed which placing pods depends on; most
+// changes of nodes are heartbeats.
+func sameNode(a, b *corev1.Node) bool {
+	return a.Spec.Unschedulable == b.Spec.Unschedulable && labels.Equals(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) &&
+		equality.Semantic.DeepEqual(a.Status.Allocatable, b.Status.Allocatable) &&
+		equality.Semantic.DeepEqual(a.Status.DeclaredFeatures, b.Status.DeclaredFeatures) &&
+		equality.Semantic.DeepEqual(a.Status.Images, b.Status.Images)
+}
 
 func without(list []*Pod, p *Pod) []*Pod {
 	for i := range list {
