@@ -47,12 +47,13 @@ func Install(dir string) (*Helper, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(packed)
-	// A directory of its own: the seal shows the whole directory.
 	dir = filepath.Join(dir, "kaji-init-"+hex.EncodeToString(sum[:8]))
-	if err := os.MkdirAll(filepath.Join(dir, "empty"), 0o700); err != nil {
-		return nil, err
+	for _, sub := range []string{"bin", "empty"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
 	}
-	path := filepath.Join(dir, "kaji-init")
+	path := filepath.Join(dir, "bin", "kaji-init")
 	if _, err := os.Stat(path); err != nil {
 		if err := unpack(packed, path); err != nil {
 			return nil, fmt.Errorf("unpacking the container helper: %w", err)
@@ -122,7 +123,7 @@ func sealOverlay(path string) (*os.File, error) {
 	dir := filepath.Dir(path)
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
 	// An overlay without an upper layer needs two lower ones.
-	lower := escape.Replace(dir) + ":" + escape.Replace(filepath.Join(dir, "empty"))
+	lower := escape.Replace(dir) + ":" + escape.Replace(filepath.Join(dir, "..", "empty"))
 	if err := unix.FsconfigSetString(ctx, "lowerdir", lower); err != nil {
 		return nil, os.NewSyscallError("fsconfig", err)
 	}
