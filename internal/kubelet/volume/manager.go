@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kaji/internal/client"
+	"kaji/internal/kubelet/podspec"
+)
+
+// ManagerConfig is what a Manager needs.
+type ManagerConfig struct {
+	// PodsDir is "<root>/pods".
+	PodsDir string
+	Drivers []Driver
+	// Client reads claims and persistent volumes.
+	Client client.Interface
+	Logger *slog.Logger
+}
+
+// Manager makes volumes ready. Its methods are safe for concurrent use for
+// different pods.
+type Manager struct {
+	cfg ManagerConfig
+	mu  struct {
+		sync.Mutex
+		mounted map[types.UID]map[string]Mounted
+	}
+}
+
+// NewManager returns a manager.
+func NewManager(cfg ManagerConfig) *Manager {
+	m := &Manager{cfg: cfg}
+	m.mu.mounted = map[types.UID]map[string]Mounted{}
+	return m
+}
+
+// Dir is where a volume of a driver lies.
+func (m *Manager) Dir(uid types.UID, driver, name string) string {
+	return filepath.Join(m.cfg.PodsDir, string(uid), "volumes", escape(driver), name)
+}
+
+func escape(driver string) string   { return strings.ReplaceAll(driver, "/", "~") }
+func unescape(folder string) string { return strings.ReplaceAll(folder, "~", "/") }
+
+// Setup makes all volumes of a pod ready that its containers use. It may be
+// called again at any time and brings contents up to date.
+func (m *Manager) Setup(ctx context.Context, pod *corev1.Pod) error {
+	used := usedVolumes(pod)
+	mounted := make(map[string]Mounted, len(pod.Spec.Volumes))
+	var errs []error
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if !used[v.Name] {
+			continue
+		}
+		one, err := m.setup(ctx, pod, v)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		mounted[v.Name] = one
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.mounted[pod.UID] = mounted
+	return nil
+}
+
+func usedVolumes(pod *corev1.Pod) map[string]bool {
+	used := map[string]bool{}
+	for _, c := range podspec.Containers(pod) {
+		for _, mount := range c.VolumeMounts {
+			used[mount.Name] = true
+		}
+		for _, device := range c.VolumeDevices {
+			used[device.Name] = true
+		}
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
+				used[e.ValueFrom.FileKeyRef.VolumeName] = true
+			}
+		}
+	}
+	return used
+}
+
+func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
+	source, err := m.resolve(ctx, pod, v)
+	if err != nil {
+		return Mounted{}, &Error{"FailedMount", fmt.Sprintf("Unable to attach or mount volumes: unmounted volumes=[%s], unattached volumes=[], failed to process volumes=[%s]: %v", v.Name, v.Name, err)}
+	}
+	for _, d := range m.cfg.Drivers {
+		if !d.Handles(source) {
+			continue
+		}
+		name := v.Name
+		if source.Persistent != nil {
+			name = source.Persistent.Name
+		}
+		r := Request{Pod: pod, Source: source, Dir: m.Dir(pod.UID, d.Name(), name)}
+		if s := pod.Spec.SecurityContext; s != nil {
+			r.FSGroup = s.FSGroup
+		}
+		mounted, err := d.Setup(ctx, r)
+		if err != nil {
+			var shown *Error
+			if errors.As(err, &shown) {
+				return mounted, shown
+			}
+			if source.Block() {
+				return mounted, &Error{"FailedMapVolume", fmt.Sprintf("MapVolume.SetUpDevice failed for volume %q : %v", name, err)}
+			}
+			return mounted, &Error{"FailedMount", fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", name, err)}
+		}
+		return mounted, nil
+	}
+	return Mounted{}, &Error{"FailedMount", fmt.Sprintf("MountVolume.SetUp failed for volume %q : no volume plugin matched", v.Name)}
+}
+
+// resolve follows a claim to its persistent volume.
+func (m *Manager) resolve(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Source, error) {
+	s := Source{Name: v.Name, Volume: v}
+	claim := ""
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		claim, s.ReadOnly = v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly
+	case v.Ephemeral != nil:
+		claim = pod.Name + "-" + v.Name
+	default:
+		return s, nil
+	}
+	pvc, err := client.For[*corev1.PersistentVolumeClaim](m.cfg.Client).Get(ctx, pod.Namespace, claim)
+	if err != nil {
+		return s, fmt.Errorf("error processing PVC %s/%s: failed to fetch PVC from API server: %w", pod.Namespace, claim, err)
+	}
+	if v.Ephemeral != nil && !metav1.IsControlledBy(pvc, pod) {
+		return s, fmt.Errorf("PVC %s/%s was not created for pod %s/%s (pod is not owner)", pvc.Namespace, pvc.Name, pod.Namespace, pod.Name)
+	}
+	if pvc.DeletionTimestamp != nil {
+		return s, fmt.Errorf("error processing PVC %s/%s: PVC is being deleted", pvc.Namespace, pvc.Name)
+	}
+	if pvc.Status.Phase != corev1.ClaimBound || pvc.Spec.VolumeName == "" {
+		return s, fmt.Errorf("error processing PVC %s/%s: PVC is not bound", pvc.Namespace, pvc.Name)
+	}
+	pv, err := client.For[*corev1.PersistentVolume](m.cfg.Client).Get(ctx, "", pvc.Spec.VolumeName)
+	if err != nil {
+		return s, fmt.Errorf("failed to fetch PV %s from API server: %w", pvc.Spec.VolumeName, err)
+	}
+	if pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != pvc.UID {
+		return s, fmt.Errorf("PVC %s/%s: bound volume %q is claimed by another PVC", pvc.Namespace, pvc.Name, pv.Name)
+	}
+	s.Claim, s.Persistent = pvc, pv
+	return s, nil
+}
+
+// Mounted returns where a volume of a pod is, once Setup has succeeded.
+func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one, ok := m.mu.mounted[uid][name]
+	return one, ok
+}
+
+// Teardown takes away all volumes of a pod, as its directory shows them.
+func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
+	m.mu.Lock()
+	delete(m.mu.mounted, uid)
+	m.mu.Unlock()
+	root := filepath.Join(m.cfg.PodsDir, string(uid), "volumes")
+	folders, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the volumes of pod %s: %w", uid, err)
+	}
+	var errs []error
+	for _, folder := range folders {
+		d := m.driver(unescape(folder.Name()))
+		if d == nil {
+			m.cfg.Logger.Warn("a pod has volumes of an unknown driver", "uid", uid, "driver", folder.Name())
+			continue
+		}
+		names, err := os.ReadDir(filepath.Join(root, folder.Name()))
+		if err != nil {
+			return fmt.Errorf("read the volumes of pod %s: %w", uid, err)
+		}
+		for _, name := range names {
+			dir := filepath.Join(root, folder.Name(), name.Name())
+			if err := d.Teardown(ctx, dir, string(uid), name.Name()); err != nil {
+				errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q: %w", name.Name(), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) driver(name string) Driver {
+	for _, d := range m.cfg.Drivers {
+		if d.Name() == name {
+			return d
+		}
+	}
+	return nil
+}
