@@ -89,3 +89,6 @@ func ContainerColumns() []metav1.TableColumnDefinition {
 		Wide(String("Images", "Images referenced by each container in the template.")),
 	}
 }
+
+// Time is the cell of a column such as CreatedAt.
+func Time(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }
