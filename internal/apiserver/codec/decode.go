@@ -175,6 +175,12 @@ func unrecognized(t Target, err error, body []byte) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", t.GVK.Kind, err, summarize(body)))
 }
 
+// StrictError is the answer to unknown or duplicate fields where they are not
+// to be let pass.
+func StrictError(t Target, strict []error) error {
+	return cannotBeHandled(t, t.GVK, runtime.NewStrictDecodingError(strict))
+}
+
 // summarize shows the beginning of a body in an error.
 func summarize(body []byte) string {
 	const limit = 30

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -73,6 +74,50 @@ func (o *Objects) FieldManager(s *request.Served, subresource string) (*managedf
 	}
 	o.managers.made[key] = m
 	return m, nil
+}
+
+// ScaleFieldManager returns what keeps managedFields of Scales.
+func (o *Objects) ScaleFieldManager(s *request.Served) (*managedfields.FieldManager, error) {
+	key := managerKey{kind: s.Kind, subresource: "scale"}
+	o.managers.mu.Lock()
+	defer o.managers.mu.Unlock()
+	if m := o.managers.made[key]; m != nil {
+		return m, nil
+	}
+	gvk := autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+	c := scaleConverter{}
+	// Scales are small and have no lists: their schema is deduced.
+	m, err := managedfields.NewDefaultFieldManager(managedfields.NewDeducedTypeConverter(), c, c, c, gvk, gvk.GroupVersion(), "scale", nil)
+	if err != nil {
+		return nil, err
+	}
+	if o.managers.made == nil {
+		o.managers.made = map[managerKey]*managedfields.FieldManager{}
+	}
+	o.managers.made[key] = m
+	return m, nil
+}
+
+// scaleConverter lets the field manager handle Scales, which have one version.
+type scaleConverter struct{ converter }
+
+// ConvertToVersion implements runtime.ObjectConvertor.
+func (scaleConverter) ConvertToVersion(in runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
+	u, ok := in.(*unstructured.Unstructured)
+	if !ok {
+		return in, nil
+	}
+	scale := &autoscalingv1.Scale{}
+	err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, scale)
+	return scale, err
+}
+
+// Default implements runtime.ObjectDefaulter.
+func (scaleConverter) Default(runtime.Object) {}
+
+// New implements runtime.ObjectCreater.
+func (scaleConverter) New(schema.GroupVersionKind) (runtime.Object, error) {
+	return &autoscalingv1.Scale{}, nil
 }
 
 // Forget drops what was built for a kind that is served no more.

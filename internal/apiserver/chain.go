@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"slices"
+
+	"github.com/google/uuid"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"kaji/internal/apiserver/object"
+	"kaji/internal/apiserver/request"
+	"kaji/internal/apiserver/verb"
+)
+
+// chain puts the stations of a request before next. The last named is the
+// outermost: requests pass them from the bottom up.
+func (s *Server) chain(next http.Handler) http.Handler {
+	h := s.authorize(next)
+	if s.cfg.Flow != nil {
+		h = s.cfg.Flow(h)
+	}
+	if s.cfg.Impersonate != nil {
+		h = s.cfg.Impersonate(h)
+	}
+	if s.cfg.Audit != nil {
+		h = s.cfg.Audit(h)
+	}
+	h = s.authenticate(h)
+	h = s.timeout(h)
+	h = withWarnings(h)
+	h = s.parse(h)
+	return s.recover(h)
+}
+
+// recover turns a panic into a 500 and a line in the log.
+func (s *Server) recover(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			reason := recover()
+			if reason == nil {
+				return
+			}
+			if reason == http.ErrAbortHandler { //nolint:errorlint // the value itself is the signal
+				panic(reason)
+			}
+			s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", reason, "stack", string(debug.Stack()))
+			http.Error(w, "This request caused apiserver to panic. Look in the logs for details.", http.StatusInternalServerError)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// parse puts the request's Info into the context and sets the headers every
+// answer has.
+func (s *Server) parse(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		id := r.Header.Get("Audit-Id")
+		if id == "" {
+			id = uuid.NewString()
+			r.Header.Set("Audit-Id", id)
+		}
+		h.Set("Audit-Id", id)
+		h.Set("Cache-Control", "no-cache, private")
+		in, err := request.Parse(r, s.kinds)
+		if err != nil {
+			verb.Fail(w, r, apierrors.NewInternalError(fmt.Errorf("failed to create RequestInfo: %v", err)))
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(request.With(r.Context(), in)))
+	})
+}
+
+// longRunning says whether a request may last: a watch or a stream.
+func longRunning(in *request.Info) bool {
+	if in.Verb == "watch" || in.Verb == "proxy" {
+		return true
+	}
+	return slices.Contains([]string{"attach", "exec", "proxy", "log", "portforward"}, in.Subresource)
+}
+
+// timeout bounds requests that are not long running.
+func (s *Server) timeout(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if longRunning(request.From(r.Context())) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// authenticate finds out who asks.
+func (s *Server) authenticate(next http.Handler) http.Handler {
+	if s.cfg.Authenticator == nil {
+		anonymous := &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), anonymous)))
+		})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, ok, err := s.cfg.Authenticator.AuthenticateRequest(r)
+		if err != nil {
+			s.log.Debug("unable to authenticate the request", "err", err)
+		}
+		if err != nil || !ok || who == nil {
+			unauthorized := apierrors.NewUnauthorized("Unauthorized")
+			verb.Fail(w, r, unauthorized)
+			return
+		}
+		// A token must not reach anything behind.
+		r.Header.Del("Authorization")
+		next.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), who.User)))
+	})
+}
+
+// authorize lets pass what the authorizer allows.
+func (s *Server) authorize(next http.Handler) http.Handler {
+	if s.cfg.Authorizer == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		if err := s.permit(ctx, request.From(ctx)); err != nil {
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			verb.Fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// permit returns the refusal of a request, or nil.
+func (s *Server) permit(ctx context.Context, in *request.Info) error {
+	if s.cfg.Authorizer == nil {
+		return nil
+	}
+	attrs := in.Attributes(request.User(ctx))
+	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, attrs)
+	if decision == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil {
+		s.log.Error("authorization failed", "err", err)
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
+			Message: fmt.Sprintf("Internal Server Error: %q: %v", in.Path, err),
+		}}
+	}
+	return object.Forbidden(attrs, reason)
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apiserver is the Kubernetes API server: it authenticates, audits,
+// throttles and authorizes requests, and answers those for resources from its
+// cache and store. Its children are the stations of a request; this package
+// puts them in order and serves them.
+//
+// Package app constructs it; components in the same process call it through
+// Direct, everything else over HTTPS. It reads no files and knows no flags.
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/object"
+	"kaji/internal/apiserver/request"
+	"kaji/internal/apiserver/verb"
+	"kaji/internal/store"
+)
+
+// Config configures a Server. Store and Kinds are needed, and an Authorizer or
+// AlwaysAllow; everything else has a useful zero value.
+type Config struct {
+	Store store.Store
+	// Kinds are served from the start; AddKind adds more.
+	Kinds []*api.Kind
+
+	// Listener and TLS serve the API; without a Listener only Direct does.
+	Listener net.Listener
+	TLS      *tls.Config
+
+	// Authenticator says who asks; nil makes everybody anonymous.
+	Authenticator authenticator.Request
+	// Authorizer judges every request; nil refuses all but with AlwaysAllow.
+	Authorizer  authorizer.Authorizer
+	AlwaysAllow bool
+	// Audit, Impersonate and Flow wrap what comes after them; nil leaves the
+	// station out.
+	Audit, Impersonate, Flow func(http.Handler) http.Handler
+	// Admission plug-ins in their order.
+	Admission []admission.Plugin
+
+	// Virtual answers resources that are not stored.
+	Virtual map[schema.GroupResource]verb.Virtual
+	// Subresources are served besides the kinds' own.
+	Subresources []verb.Subresource
+	// Hooks take part in the writes of resources.
+	Hooks map[schema.GroupResource]object.Hook
+	// Sealer encrypts stored values; nil stores them plainly.
+	Sealer object.Sealer
+	// TypeConverter returns the schema of a kind for server-side apply and
+	// managedFields; it is called at first use.
+	TypeConverter func(*api.Kind) (managedfields.TypeConverter, error)
+
+	// Routes serve paths that are no resources, by prefix (ending in "/") or
+	// exactly; the longest match wins.
+	Routes map[string]http.Handler
+	// Delegate serves resources that are not among the kinds (aggregated
+	// ones); nil answers 404.
+	Delegate http.Handler
+	// Checks are shown by /healthz, /livez and /readyz.
+	Checks []Check
+
+	// RequestTimeout bounds requests that are not watches or streams; 60 s
+	// when zero. MinWatchTimeout bounds watches that name no timeout.
+	RequestTimeout, MinWatchTimeout time.Duration
+	// ShutdownGrace is how long requests in flight may take at shutdown; 60 s
+	// when zero.
+	ShutdownGrace time.Duration
+	Logger        *slog.Logger
+}
+
+// Server is an API server. All methods are safe for concurrent use.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	kinds   *request.Kinds
+	cache   *cache.Cache
+	objects *object.Objects
+	verbs   *verb.Verbs
+	handler http.Handler
+	health  *health
+
+	stopping chan struct{}
+	stopOnce sync.Once
+	// booted is closed when everything that must exist was created.
+	booted chan struct{}
+}
+
+// New returns a server that serves once Run is called.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil {
+		return nil, errors.New("apiserver: no store")
+	}
+	if cfg.Authorizer == nil && !cfg.AlwaysAllow {
+		return nil, errors.New("apiserver: no authorizer")
+	}
+	if cfg.TypeConverter == nil {
+		cfg.TypeConverter = func(*api.Kind) (managedfields.TypeConverter, error) {
+			return managedfields.NewDeducedTypeConverter(), nil
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = time.Minute
+	}
+	if cfg.ShutdownGrace == 0 {
+		cfg.ShutdownGrace = time.Minute
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
+	s.cache = cache.New(cache.Config{
+		Store: cfg.Store,
+		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
+			return object.Decode(cfg.Sealer, kind, kv)
+		},
+		Logger: cfg.Logger,
+	})
+	for _, kind := range cfg.Kinds {
+		if kind.Prefix != "" {
+			s.cache.Add(kind)
+		}
+	}
+	s.objects = object.New(object.Config{
+		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Admission: cfg.Admission,
+		Authorizer: cfg.Authorizer, TypeConverter: cfg.TypeConverter, Sealer: cfg.Sealer,
+		Hooks: cfg.Hooks, Logger: cfg.Logger,
+	})
+	s.verbs = verb.New(verb.Config{
+		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
+		Subresources: cfg.Subresources, Virtual: cfg.Virtual,
+		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
+	})
+	s.health = newHealth(cfg.Checks, s.stopping)
+	s.handler = s.chain(s.routes())
+	return s, nil
+}
+
+// Kinds returns the table of what is served.
+func (s *Server) Kinds() *request.Kinds { return s.kinds }
+
+// Cache returns the cache; it holds every stored kind.
+func (s *Server) Cache() *cache.Cache { return s.cache }
+
+// Handler returns the whole chain, for tests and for proxies in the process.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Objects returns the object layer, for subresources of other packages.
+func (s *Server) Objects() *object.Objects { return s.objects }
+
+// AddKind serves kind from now on; it replaces one of the same resource.
+func (s *Server) AddKind(kind *api.Kind) {
+	s.cache.Add(kind)
+	s.kinds.Add(kind)
+}
+
+// RemoveKind stops serving a kind; its watches end.
+func (s *Server) RemoveKind(kind *api.Kind) {
+	s.kinds.Remove(kind.GroupResource())
+	s.cache.Remove(kind)
+	s.objects.Forget(kind)
+}
+
+// Run serves until ctx ends, then ends watches, lets requests in flight finish
+// and returns.
+func (s *Server) Run(ctx context.Context) error {
+	var parts sync.WaitGroup
+	// The cache outlives the requests that wait for it.
+	cacheCtx, stopCache := context.WithCancel(context.WithoutCancel(ctx))
+	cacheDone := make(chan error, 1)
+	parts.Go(func() { cacheDone <- s.cache.Run(cacheCtx) })
+	defer parts.Wait()
+	defer stopCache()
+	parts.Go(func() {
+		s.Bootstrap(ctx)
+		close(s.booted)
+	})
+
+	if s.cfg.Listener == nil {
+		select {
+		case <-ctx.Done():
+		case err := <-cacheDone:
+			return err
+		}
+		s.stop()
+		return nil
+	}
+	return s.serve(ctx, cacheDone)
+}
+
+// Booted is closed once everything that every cluster has exists.
+func (s *Server) Booted() <-chan struct{} { return s.booted }
+
+// Bootstrap creates what every cluster has, where it is missing.
+func (s *Server) Bootstrap(ctx context.Context) {
+	if s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Namespace")) != nil {
+		s.ensureNamespaces(ctx)
+	}
+}
+
+// stop ends the watches.
+func (s *Server) stop() { s.stopOnce.Do(func() { close(s.stopping) }) }
+
+func (s *Server) serve(ctx context.Context, cacheDone <-chan error) error {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	web := &http.Server{
+		Handler:           s.handler,
+		Protocols:         &protocols,
+		ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    1 << 20,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 100,
+			// Big lists over a long line need a wide window; an idle
+			// connection costs nothing for it.
+			MaxReceiveBufferPerConnection: 256 << 10,
+		},
+	}
+	served := make(chan error, 1)
+	go func() {
+		if s.cfg.TLS == nil {
+			served <- web.Serve(s.cfg.Listener)
+			return
+		}
+		served <- web.Serve(tls.NewListener(s.cfg.Listener, serverTLS(s.cfg.TLS)))
+	}()
+	var failure error
+	select {
+	case <-ctx.Done():
+	case err := <-cacheDone:
+		failure = err
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	}
+	s.stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownGrace)
+	defer cancel()
+	if err := web.Shutdown(grace); err != nil {
+		_ = web.Close()
+	}
+	<-served
+	return failure
+}
+
+// serverTLS completes a TLS configuration.
+func serverTLS(given *tls.Config) *tls.Config {
+	c := given.Clone()
+	if c.MinVersion == 0 {
+		c.MinVersion = tls.VersionTLS12
+	}
+	if len(c.NextProtos) == 0 {
+		c.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return c
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verb
+
+import (
+	"context"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/list"
+	"kaji/internal/apiserver/request"
+)
+
+// deleteOptions reads the options from the body or, without one, the query.
+func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
+	opts := &metav1.DeleteOptions{}
+	body, err := readBody(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > 0 {
+		format, err := codec.ContentType(r, false)
+		if err != nil {
+			return nil, err
+		}
+		if err := codec.DecodeOptions(body, format, opts); err != nil {
+			return nil, err
+		}
+	} else if err := options(r, opts); err != nil {
+		return nil, err
+	}
+	return opts, checkDeleteOptions(opts)
+}
+
+func checkDeleteOptions(opts *metav1.DeleteOptions) error {
+	opts.IgnoreStoreReadErrorWithClusterBreakingPotential = nil
+	if err := invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(opts)); err != nil {
+		return err
+	}
+	opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "DeleteOptions"}
+	return nil
+}
+
+func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info) error {
+	ctx, cancel := deadline(r)
+	defer cancel()
+	accept, err := codec.Negotiate(r, in.Kind.Custom)
+	if err != nil {
+		return err
+	}
+	opts, err := deleteOptions(r)
+	if err != nil {
+		return err
+	}
+	warnDeprecated(ctx, in)
+	result, deleted, err := v.Objects.Delete(ctx, in, opts)
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	//nolint:staticcheck // old clients still send it
+	if orphan := opts.OrphanDependents; !deleted && orphan != nil && !*orphan {
+		code = http.StatusAccepted
+	}
+	return v.respond(w, r, in, code, accept, result)
+}
+
+// DeleteObject deletes the object the request names.
+func (v *Verbs) DeleteObject(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) error {
+	if err := checkDeleteOptions(opts); err != nil {
+		return err
+	}
+	_, _, err := v.Objects.Delete(ctx, in, opts)
+	return err
+}
+
+func (v *Verbs) deleteCollection(w http.ResponseWriter, r *http.Request, in *request.Info) error {
+	accept, err := codec.Negotiate(r, in.Kind.Custom)
+	if err != nil {
+		return err
+	}
+	selection, err := list.Parse(in, r.URL.Query())
+	if err != nil {
+		return err
+	}
+	opts, err := deleteOptions(r)
+	if err != nil {
+		return err
+	}
+	page, err := v.DeleteSelected(r.Context(), in, selection, opts)
+	if err != nil {
+		return err
+	}
+	return v.respondList(w, r, in, accept, page)
+}
+
+// DeleteSelected deletes all objects of a selection and returns the page that
+// lists them.
+func (v *Verbs) DeleteSelected(ctx context.Context, in *request.Info, selection *list.Options, opts *metav1.DeleteOptions) (*list.Page, error) {
+	if err := checkDeleteOptions(opts); err != nil {
+		return nil, err
+	}
+	page, err := list.Read(ctx, v.Cache, selection)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range page.Entries {
+		one := *in
+		one.Name, one.Namespace = entry.Object.GetName(), entry.Object.GetNamespace()
+		if in.Kind.Name == "Namespace" && in.Kind.Group == "" {
+			one.Namespace = one.Name
+		}
+		if _, _, err := v.Objects.Delete(ctx, &one, opts.DeepCopy()); err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	return page, nil
+}

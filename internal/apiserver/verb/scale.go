@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verb
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/object"
+	"kaji/internal/apiserver/patch"
+	"kaji/internal/apiserver/request"
+)
+
+var scaleGVK = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+
+// scaleOf returns the Scale of an object, with the object's metadata.
+func scaleOf(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
+	scale, err := kind.Scale.Get(obj)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	scale.SetGroupVersionKind(scaleGVK)
+	scale.ObjectMeta = metav1.ObjectMeta{
+		Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
+		ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
+	}
+	return scale, nil
+}
+
+func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) error {
+	ctx, cancel := deadline(r)
+	defer cancel()
+	var scale *autoscalingv1.Scale
+	var accept codec.Accept
+	var err error
+	switch in.Verb {
+	case "get":
+		if accept, err = codec.Negotiate(r, false); err != nil {
+			return err
+		}
+		scale, err = v.GetScale(ctx, in)
+	case "update":
+		if accept, err = codec.Negotiate(r, false); err != nil {
+			return err
+		}
+		opts, optsErr := updateOptions(r)
+		if optsErr != nil {
+			return optsErr
+		}
+		obj, decodeErr := decode(r, scaleTarget(), opts.FieldValidation)
+		if decodeErr != nil {
+			return decodeErr
+		}
+		scale, err = v.UpdateScale(ctx, in, obj.(*autoscalingv1.Scale), opts)
+	case "patch":
+		p, a, patchErr := readPatch(r, false)
+		if patchErr != nil {
+			return patchErr
+		}
+		accept = a
+		scale, err = v.PatchScale(ctx, in, p)
+	default:
+		return methodNotAllowed(in)
+	}
+	if err != nil {
+		return err
+	}
+	accept.As = nil
+	writeObject(w, r, http.StatusOK, accept, scale)
+	return nil
+}
+
+func scaleTarget() codec.Target {
+	return codec.Target{
+		GVK: scaleGVK,
+		New: func() runtime.Object { return &autoscalingv1.Scale{} },
+		Accepts: func(gvk schema.GroupVersionKind) func() runtime.Object {
+			// Scales of old versions differ only in how they show the selector.
+			if gvk.Kind == "Scale" && (gvk.Group == "apps" || gvk.Group == "extensions") {
+				return func() runtime.Object { return &autoscalingv1.Scale{} }
+			}
+			return nil
+		},
+	}
+}
+
+// GetScale returns the Scale of the object the request names.
+func (v *Verbs) GetScale(ctx context.Context, in *request.Info) (*autoscalingv1.Scale, error) {
+	entry, err := v.Objects.Get(ctx, in.Kind, in.ObjectNamespace(), in.Name, "")
+	if err != nil {
+		return nil, err
+	}
+	return scaleOf(in.Kind, entry.Object)
+}
+
+// UpdateScale replaces the Scale of the object the request names.
+func (v *Verbs) UpdateScale(ctx context.Context, in *request.Info, scale *autoscalingv1.Scale, opts *metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+	if err := object.MatchNamespace(scale, in.ObjectNamespace()); err != nil {
+		return nil, err
+	}
+	if err := object.MatchName(scale, in.ObjectNamespace(), in.Name); err != nil {
+		return nil, err
+	}
+	return v.changeScale(ctx, in, opts, func(_ context.Context, _ *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		return scale.DeepCopy(), nil
+	}, object.Manager(opts.FieldManager, in.UserAgent))
+}
+
+// PatchScale patches the Scale of the object the request names.
+func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest) (*autoscalingv1.Scale, error) {
+	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(p.Options, p.Type)); err != nil {
+		return nil, err
+	}
+	job := &patch.Patch{Type: p.Type, Data: p.Data, Options: p.Options, UserAgent: in.UserAgent}
+	if err := job.Check(); err != nil {
+		return nil, err
+	}
+	manager, err := v.scaleManager(in)
+	if err != nil {
+		return nil, err
+	}
+	t := patch.Target{
+		GVK:       scaleGVK,
+		New:       func() runtime.Object { return &autoscalingv1.Scale{} },
+		ToVersion: func(o runtime.Object) (runtime.Object, error) { return o, nil },
+		ToHub:     func(o runtime.Object) (runtime.Object, error) { return o, nil },
+		Manager:   manager,
+	}
+	return v.changeScale(ctx, in, p.UpdateOptions(), func(ctx context.Context, old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
+		patched, err := job.Apply(ctx, t, old)
+		if err != nil {
+			return nil, err
+		}
+		scale := patched.(*autoscalingv1.Scale)
+		if err := object.MatchNamespace(scale, in.ObjectNamespace()); err != nil {
+			return nil, err
+		}
+		return scale, object.MatchName(scale, in.ObjectNamespace(), in.Name)
+	}, "")
+}
+
+// changeScale writes the Scale that change makes of the present one into the
+// object. manager, when set, is recorded as the owner of what changed.
+func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.UpdateOptions, change func(context.Context, *autoscalingv1.Scale) (*autoscalingv1.Scale, error), manager string) (*autoscalingv1.Scale, error) {
+	fields, err := v.scaleManager(in)
+	if err != nil {
+		return nil, err
+	}
+	apply := func(ctx context.Context, old api.Object) (api.Object, error) {
+		before, err := scaleOf(in.Kind, old)
+		if err != nil {
+			return nil, err
+		}
+		entries := managedfields.NewScaleHandler(old.GetManagedFields(), in.GVR().GroupVersion(), v.scalePaths(in.Kind))
+		if before.ManagedFields, err = entries.ToSubresource(); err != nil {
+			return nil, err
+		}
+		scale, err := change(ctx, before)
+		if err != nil {
+			return nil, err
+		}
+		if manager != "" {
+			scale.SetGroupVersionKind(scaleGVK)
+			scale = fields.UpdateNoErrors(before, scale, manager).(*autoscalingv1.Scale)
+		}
+		if errs := validateScale(scale); len(errs) > 0 {
+			return nil, apierrors.NewInvalid(scaleGVK.GroupKind(), scale.Name, errs)
+		}
+		obj := old.DeepCopyObject().(api.Object)
+		if err := in.Kind.Scale.Set(obj, scale.Spec.Replicas); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		if scale.ResourceVersion != "" {
+			obj.SetResourceVersion(scale.ResourceVersion)
+		}
+		if scale.UID != "" {
+			obj.SetUID(scale.UID)
+		}
+		managed, err := entries.ToParent(scale.ManagedFields)
+		if err != nil {
+			return nil, err
+		}
+		obj.SetManagedFields(managed)
+		return obj, nil
+	}
+	result, _, err := v.Objects.Update(ctx, in, object.Change{Apply: apply, View: scaleView(in.Kind)}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return scaleOf(in.Kind, result)
+}
+
+// scaleView is a write of the whole object that creates nothing.
+func scaleView(kind *api.Kind) *api.Subresource {
+	return &api.Subresource{
+		Name:             "scale",
+		PrepareForUpdate: kind.Rules.PrepareForUpdate,
+		ValidateUpdate:   kind.Rules.ValidateUpdate,
+	}
+}
+
+func validateScale(s *autoscalingv1.Scale) field.ErrorList {
+	if s.Spec.Replicas < 0 {
+		return field.ErrorList{field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0").WithOrigin("minimum")}
+	}
+	return nil
+}
+
+// scalePaths are where each version of a kind keeps its replicas.
+func (v *Verbs) scalePaths(kind *api.Kind) managedfields.ResourcePathMappings {
+	paths := managedfields.ResourcePathMappings{}
+	var path fieldpath.Path
+	for name := range strings.SplitSeq(strings.TrimPrefix(kind.Scale.Path, "."), ".") {
+		path = append(path, fieldpath.MakePathOrDie(name)...)
+	}
+	for i := range kind.Versions {
+		paths[kind.Versions[i].GroupVersion.String()] = path
+	}
+	return paths
+}
+
+func (v *Verbs) scaleManager(in *request.Info) (*managedfields.FieldManager, error) {
+	m, err := v.Objects.ScaleFieldManager(in.Served)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("schema of Scale: %w", err))
+	}
+	return m, nil
+}
