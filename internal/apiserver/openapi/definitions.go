@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package openapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"weak"
+)
+
+// The definitions of all published types, by model name, as tools/gen writes
+// them.
+var (
+	//go:embed assets/v2.json.gz
+	assetV2 []byte
+	//go:embed assets/v3.json.gz
+	assetV3 []byte
+)
+
+// definitions are schemas by model name, as JSON.
+type definitions map[string]json.RawMessage
+
+// asset is an embedded set of definitions: read when asked for, and given back
+// to the collector when nobody holds it.
+type asset struct {
+	compressed []byte
+
+	mu   sync.Mutex
+	held weak.Pointer[definitions] // guarded by mu
+}
+
+func (a *asset) load() (definitions, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d := a.held.Value(); d != nil {
+		return *d, nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(a.compressed))
+	if err != nil {
+		return nil, fmt.Errorf("embedded definitions: %w", err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		return nil, fmt.Errorf("embedded definitions: %w", err)
+	}
+	d := new(definitions)
+	if err := json.Unmarshal(data, d); err != nil {
+		return nil, fmt.Errorf("embedded definitions: %w", err)
+	}
+	a.held = weak.Make(d)
+	return *d, nil
+}
+
+// closure adds to out the named models of d and all they refer to. The prefix
+// is how references begin.
+func (d definitions) closure(out map[string]json.RawMessage, prefix string, names ...string) {
+	for len(names) > 0 {
+		name := names[len(names)-1]
+		names = names[:len(names)-1]
+		schema, known := d[name]
+		if _, done := out[name]; done || !known {
+			continue
+		}
+		out[name] = schema
+		names = append(names, references(schema, prefix)...)
+	}
+}
+
+// references returns the models a schema refers to.
+func references(schema []byte, prefix string) (names []string) {
+	marker := []byte(`"$ref":"` + prefix)
+	for {
+		_, rest, found := bytes.Cut(schema, marker)
+		if !found {
+			return names
+		}
+		name, after, _ := bytes.Cut(rest, []byte(`"`))
+		names = append(names, string(name))
+		schema = after
+	}
+}

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package openapi serves the schema of everything the server serves: OpenAPI
+// v2 in one document, v3 in one a version, and the type converter that
+// server-side apply works with.
+//
+// The API server routes /openapi here. The definitions of built-in types are
+// an embedded asset; paths are made from the table of kinds; custom kinds
+// bring their own schemas. Nothing is read or built before somebody asks, and
+// documents are kept compressed.
+package openapi
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha512"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	openapi_v3 "github.com/google/gnostic-models/openapiv3"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/request"
+)
+
+// Remote is a document of another API server, by its place in the index such
+// as "apis/metrics.k8s.io/v1beta1".
+type Remote struct {
+	Path string
+	// URL is where the index sends clients, relative to this server.
+	URL string
+}
+
+// Config configures an OpenAPI. Kinds is needed.
+type Config struct {
+	Kinds *request.Kinds
+	// Custom returns the schema of a custom kind's objects as OpenAPI v3 or v2
+	// have it, without references beyond meta/v1's; nil means any object.
+	Custom func(s *request.Served, v3 bool) (json.RawMessage, error)
+	// Remote returns the documents of other servers, and a number that is
+	// another one after each change.
+	Remote func() (documents []Remote, generation uint64)
+	// Version is what the documents call the server, "v1.37.2" when empty.
+	Version string
+}
+
+// OpenAPI serves the documents. It is safe for concurrent use.
+type OpenAPI struct {
+	cfg    Config
+	v2, v3 asset
+
+	converter func() (converted, error)
+
+	mu sync.Mutex
+	at *state // guarded by mu
+}
+
+// New returns an OpenAPI.
+func New(cfg Config) *OpenAPI {
+	cfg.Version = cmp.Or(cfg.Version, "v1.37.2")
+	if cfg.Custom == nil {
+		cfg.Custom = func(*request.Served, bool) (json.RawMessage, error) { return nil, nil }
+	}
+	if cfg.Remote == nil {
+		cfg.Remote = func() ([]Remote, uint64) { return nil, 0 }
+	}
+	o := &OpenAPI{cfg: cfg, v2: asset{compressed: assetV2}, v3: asset{compressed: assetV3}}
+	o.converter = sync.OnceValues(o.buildConverter)
+	return o
+}
+
+// state is what is served while the tables do not change.
+type state struct {
+	kinds      []*api.Kind // identifies the table it was made from
+	generation uint64
+	versions   map[schema.GroupVersion][]*request.Served
+	groups     []string
+	remote     []Remote
+
+	mu   sync.Mutex
+	kept map[string]document // by path and format, guarded by mu
+}
+
+// document is a rendered document, compressed.
+type document struct {
+	compressed []byte
+	etag       string
+}
+
+func (o *OpenAPI) now() *state {
+	kinds := o.cfg.Kinds.All()
+	remote, generation := o.cfg.Remote()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.at; s != nil && s.generation == generation && len(s.kinds) == len(kinds) && (len(kinds) == 0 || &s.kinds[0] == &kinds[0]) {
+		return s
+	}
+	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}}
+	for _, kind := range kinds {
+		for i := range kind.Versions {
+			s := request.ServedOf(kind, &kind.Versions[i])
+			gv := s.GVK.GroupVersion()
+			next.versions[gv] = append(next.versions[gv], s)
+			if !kind.Custom && !slices.Contains(next.groups, gv.Group) {
+				next.groups = append(next.groups, gv.Group)
+			}
+		}
+	}
+	next.carryOver(o.at)
+	o.at = next
+	return next
+}
+
+// carryOver keeps the documents of versions that did not change.
+func (s *state) carryOver(old *state) {
+	if old == nil {
+		return
+	}
+	same := map[string]bool{}
+	for gv, served := range s.versions {
+		same[documentName(gv)] = slices.EqualFunc(served, old.versions[gv], func(a, b *request.Served) bool { return a.Kind == b.Kind && a.Version == b.Version })
+	}
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	for key, doc := range old.kept {
+		if name, _, _ := strings.Cut(key, " "); same[name] {
+			s.kept[key] = doc
+		}
+	}
+}
+
+// documentName is the place of a version's document in the index.
+func documentName(gv schema.GroupVersion) string { return strings.TrimPrefix(root(gv), "/") }
+
+// index returns the v3 documents there are by their place, with what
+// identifies their content.
+func (o *OpenAPI) index(s *state) map[string]string {
+	out := map[string]string{}
+	for gv, served := range s.versions {
+		out[documentName(gv)] = o.identity(served)
+	}
+	for name := range rootPaths(s.groups) {
+		out[name] = o.identity(nil)
+	}
+	return out
+}
+
+// identity identifies a version's document by what it is made from, so that
+// the index can be served without making the documents.
+func (o *OpenAPI) identity(served []*request.Served) string {
+	h := sha512.New()
+	fmt.Fprintln(h, o.cfg.Version, len(assetV3))
+	for _, s := range served {
+		o.hashServed(h, s)
+	}
+	return fmt.Sprintf("%X", h.Sum(nil))
+}
+
+func (o *OpenAPI) hashServed(h hash.Hash, s *request.Served) {
+	fmt.Fprintln(h, s.GVR, s.GVK, s.Kind.Namespaced, s.Kind.Verbs, s.Kind.Status != nil, s.Kind.Scale != nil, len(s.Kind.Subresources))
+	if s.Kind.Custom {
+		if schema, err := o.cfg.Custom(s, true); err == nil {
+			h.Write(schema)
+		}
+	}
+}
+
+// v3Document renders a document of the index, as JSON.
+func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
+	var items []pathItem
+	var served []*request.Served
+	var own schema.GroupVersion
+	if item, ok := rootPaths(s.groups)[name]; ok {
+		items = []pathItem{item}
+	} else {
+		for gv, candidates := range s.versions {
+			if documentName(gv) == name {
+				items, served, own = versionPaths(gv, candidates), candidates, gv
+			}
+		}
+	}
+	if items == nil {
+		return nil, nil
+	}
+	known, err := o.v3.load()
+	if err != nil {
+		return nil, err
+	}
+	schemas := map[string]json.RawMessage{}
+	if err := o.custom(schemas, known, refV3, served); err != nil {
+		return nil, err
+	}
+	known.closure(schemas, refV3, models(items)...)
+	if err := nameOwn(schemas, own); err != nil {
+		return nil, err
+	}
+	return json.Marshal(documentV3(o.cfg.Version, items, schemas))
+}
+
+// nameOwn leaves of the groups that the shared meta/v1 models are part of those
+// that a version's document is about: the version itself and core.
+func nameOwn(schemas map[string]json.RawMessage, own schema.GroupVersion) error {
+	const extension = "x-kubernetes-group-version-kind"
+	for name, data := range schemas {
+		if !strings.HasPrefix(name, metaPrefix) || !bytes.Contains(data, []byte(extension)) {
+			continue
+		}
+		var model map[string]json.RawMessage
+		if err := json.Unmarshal(data, &model); err != nil {
+			return err
+		}
+		var kinds []map[string]string
+		if err := json.Unmarshal(model[extension], &kinds); err != nil {
+			return err
+		}
+		kinds = slices.DeleteFunc(kinds, func(k map[string]string) bool {
+			gv := schema.GroupVersion{Group: k["group"], Version: k["version"]}
+			return gv != own && gv != schema.GroupVersion{Version: "v1"}
+		})
+		var err error
+		if model[extension], err = json.Marshal(kinds); err != nil {
+			return err
+		}
+		if schemas[name], err = json.Marshal(model); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// v2Document renders the v2 document, as JSON.
+func (o *OpenAPI) v2Document(s *state) ([]byte, error) {
+	known, err := o.v2.load()
+	if err != nil {
+		return nil, err
+	}
+	schemas := map[string]json.RawMessage{}
+	var items []pathItem
+	for _, item := range rootPaths(s.groups) {
+		items = append(items, item)
+	}
+	for gv, served := range s.versions {
+		items = append(items, versionPaths(gv, served)...)
+		if err := o.custom(schemas, known, refV2, served); err != nil {
+			return nil, err
+		}
+	}
+	known.closure(schemas, refV2, models(items)...)
+	return json.Marshal(documentV2(o.cfg.Version, items, schemas))
+}
+
+// custom adds the models of custom kinds and their lists.
+func (o *OpenAPI) custom(out map[string]json.RawMessage, known definitions, prefix string, served []*request.Served) error {
+	for _, s := range served {
+		if !s.Kind.Custom {
+			continue
+		}
+		schema, err := o.cfg.Custom(s, prefix == refV3)
+		if err != nil {
+			return fmt.Errorf("schema of %s: %w", s.GVK, err)
+		}
+		if schema == nil {
+			schema = json.RawMessage(`{"type":"object"}`)
+		}
+		out[customModel(s.GVK, false)] = schema
+		known.closure(out, prefix, references(schema, prefix)...)
+		list, err := json.Marshal(customList(s, prefix))
+		if err != nil {
+			return err
+		}
+		out[customModel(s.GVK, true)] = list
+		known.closure(out, prefix, metaPrefix+"ListMeta")
+	}
+	return nil
+}
+
+// customList is the model of a list of custom objects.
+func customList(s *request.Served, prefix string) object {
+	gvk := s.GVK
+	return object{
+		"description": gvk.Kind + "List is a list of " + gvk.Kind,
+		"type":        "object",
+		"required":    []string{"items"},
+		"properties": object{
+			"apiVersion": object{"type": "string", "description": apiVersionDoc},
+			"kind":       object{"type": "string", "description": kindDoc},
+			"items": object{
+				"type": "array", "description": "List of " + s.GVR.Resource + ". More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+				"items": object{"$ref": prefix + customModel(gvk, false)},
+			},
+			"metadata": object{
+				"description": "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+				"$ref":        prefix + metaPrefix + "ListMeta",
+			},
+		},
+		"x-kubernetes-group-version-kind": []object{{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind + "List"}},
+	}
+}
+
+const (
+	apiVersionDoc = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"
+	kindDoc       = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"
+)
+
+// Formats of documents.
+const (
+	formatJSON  = "json"
+	formatProto = "protobuf"
+)
+
+// document returns a rendered document, nil when there is none. The empty name
+// is the v2 document.
+func (o *OpenAPI) document(s *state, name, format string) (*document, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := name + " " + format
+	if doc, ok := s.kept[key]; ok {
+		return &doc, nil
+	}
+	var data []byte
+	var err error
+	if name == "" {
+		data, err = o.v2Document(s)
+	} else {
+		data, err = o.v3Document(s, name)
+	}
+	if data == nil || err != nil {
+		return nil, err
+	}
+	etag := ""
+	if name == "" {
+		etag = fmt.Sprintf("%X", sha512.Sum512(data))
+	} else {
+		etag = o.index(s)[name]
+	}
+	if format == formatProto {
+		if data, err = toProto(name, data); err != nil {
+			return nil, err
+		}
+	}
+	doc := document{etag: etag}
+	if doc.compressed, err = compress(data); err != nil {
+		return nil, err
+	}
+	s.kept[key] = doc
+	return &doc, nil
+}
+
+// toProto turns a JSON document into the protobuf form older clients read.
+func toProto(name string, data []byte) ([]byte, error) {
+	if name == "" {
+		d, err := openapi_v2.ParseDocument(data)
+		if err != nil {
+			return nil, err
+		}
+		return proto.Marshal(d)
+	}
+	d, err := openapi_v3.ParseDocument(data)
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(d)
+}
+
+// indexDocument renders the v3 index.
+func (o *OpenAPI) indexDocument(s *state) ([]byte, error) {
+	type entry struct {
+		URL string `json:"serverRelativeURL"`
+	}
+	paths := map[string]entry{}
+	for name, hash := range o.index(s) {
+		paths[name] = entry{"/openapi/v3/" + name + "?hash=" + hash}
+	}
+	for _, r := range s.remote {
+		paths[r.Path] = entry{r.URL}
+	}
+	var out bytes.Buffer
+	err := json.NewEncoder(&out).Encode(map[string]any{"paths": paths})
+	return bytes.TrimSpace(out.Bytes()), err
+}
+
+// Paths returns the v3 documents' places, in order.
+func (o *OpenAPI) Paths() []string { return slices.Sorted(maps.Keys(o.index(o.now()))) }

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package openapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha512"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/munnerz/goautoneg"
+)
+
+// The media types of the protobuf forms; the second spelling is the one
+// answers carry, the first is what older clients ask for.
+const (
+	protoV2Old = "com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	protoV2    = "com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	protoV3Old = "com.github.proto-openapi.spec.v3@v1.0+protobuf"
+	protoV3    = "com.github.proto-openapi.spec.v3.v1.0+protobuf"
+)
+
+// ServeHTTP answers /openapi/v2, /openapi/v3 and what is below it.
+func (o *OpenAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := o.now()
+	path := strings.Trim(r.URL.Path, "/")
+	switch {
+	case path == "openapi/v2":
+		o.serve(w, r, s, "")
+	case path == "openapi/v3":
+		data, err := o.indexDocument(s)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Etag", strconv.Quote(fmt.Sprintf("%X", sha512.Sum512(data))))
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write(data)
+	case strings.HasPrefix(path, "openapi/v3/"):
+		o.serve(w, r, s, strings.TrimPrefix(path, "openapi/v3/"))
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// serve answers with one document; the empty name is the v2 document.
+func (o *OpenAPI) serve(w http.ResponseWriter, r *http.Request, s *state, name string) {
+	w.Header().Set("Vary", "Accept")
+	format, contentType, ok := negotiate(r.Header.Get("Accept"), name == "")
+	if !ok {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
+	doc, err := o.document(s, name, format)
+	switch {
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	case doc == nil:
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Etag", strconv.Quote(doc.etag))
+	if hash := r.URL.Query().Get("hash"); hash != "" && name != "" {
+		if hash != doc.etag {
+			http.Redirect(w, r, "/openapi/v3/"+name+"?hash="+doc.etag, http.StatusMovedPermanently)
+			return
+		}
+		h.Set("Cache-Control", "public, immutable")
+		h.Set("Expires", time.Now().AddDate(1, 0, 0).Format(time.RFC1123))
+	}
+	if r.Header.Get("If-None-Match") == strconv.Quote(doc.etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		h.Set("Content-Encoding", "gzip")
+		h.Add("Vary", "Accept-Encoding")
+		w.Write(doc.compressed)
+		return
+	}
+	z, err := gzip.NewReader(bytes.NewReader(doc.compressed))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	io.Copy(w, z)
+}
+
+// negotiate returns the format a client accepts and its media type.
+func negotiate(accept string, v2 bool) (format, contentType string, ok bool) {
+	if accept == "" {
+		accept = "*/*"
+	}
+	newer, older := protoV3, protoV3Old
+	if v2 {
+		newer, older = protoV2, protoV2Old
+	}
+	for _, clause := range goautoneg.ParseAccept(accept) {
+		if clause.Type != "application" && clause.Type != "*" {
+			continue
+		}
+		switch clause.SubType {
+		case "json", "*":
+			return formatJSON, "application/json", true
+		case newer, older:
+			return formatProto, "application/" + newer, true
+		}
+	}
+	return "", "", false
+}
+
+func compress(data []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := z.Write(data); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
