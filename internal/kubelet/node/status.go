@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// status makes the node's status; conditions of others are kept.
+func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatus {
+	s := *node.Status.DeepCopy()
+	runtime := k.cfg.Runtime(ctx)
+	s.Capacity, s.Allocatable = k.resources(node.Status.Capacity)
+	if !k.cfg.ExternalCloud || len(s.Addresses) == 0 {
+		s.Addresses = nil
+		for _, a := range k.cfg.Addresses {
+			s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+		}
+		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: k.cfg.Hostname})
+	}
+	s.DaemonEndpoints.KubeletEndpoint.Port = k.cfg.Port
+	m := k.cfg.Machine
+	s.NodeInfo = corev1.NodeSystemInfo{MachineID: m.MachineID, SystemUUID: m.SystemUUID, BootID: m.BootID, KernelVersion: m.Kernel,
+		OSImage: m.OSImage, ContainerRuntimeVersion: runtime.Version, KubeletVersion: k.cfg.Version, OperatingSystem: m.OS, Architecture: m.Arch}
+	if m.Swap >= 0 {
+		s.NodeInfo.Swap = &corev1.NodeSwapStatus{Capacity: &m.Swap}
+	}
+	s.RuntimeHandlers = runtime.Handlers
+	if runtime.SupplementalGroupsPolicy {
+		yes := true
+		s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &yes}
+	}
+	if k.cfg.Images != nil {
+		s.Images = k.cfg.Images(ctx)
+	}
+	k.mu.Lock()
+	s.VolumesInUse = k.mu.inUse
+	stopping := k.mu.stopping
+	k.mu.Unlock()
+	k.conditions(&s, runtime.Problems, stopping)
+	return s
+}
+
+// resources are what the machine has and what of it pods may have.
+func (k *Keeper) resources(old corev1.ResourceList) (capacity, allocatable corev1.ResourceList) {
+	m := k.cfg.Machine
+	capacity = corev1.ResourceList{
+		corev1.ResourceCPU:              *resource.NewMilliQuantity(m.MilliCPU, resource.DecimalSI),
+		corev1.ResourceMemory:           *resource.NewQuantity(m.Memory, resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(m.Disk, resource.BinarySI),
+	}
+	for size, bytes := range m.HugePages {
+		capacity[corev1.ResourceName("hugepages-"+size)] = *resource.NewQuantity(bytes, resource.BinarySI)
+	}
+	for name, quantity := range old { // extended resources that others advertise stay
+		if _, ok := capacity[name]; !ok && strings.Contains(string(name), "/") {
+			capacity[name] = quantity
+		}
+	}
+	if k.cfg.Capacity != nil {
+		for name, quantity := range k.cfg.Capacity() {
+			capacity[name] = quantity
+		}
+	}
+	allocatable = capacity.DeepCopy()
+	for name, reserved := range k.cfg.Reserved {
+		if have, ok := allocatable[name]; ok {
+			have.Sub(reserved)
+			if have.Sign() < 0 {
+				have.Set(0)
+			}
+			allocatable[name] = have
+		}
+	}
+	memory := allocatable[corev1.ResourceMemory]
+	for _, bytes := range m.HugePages { // their memory serves nothing else
+		memory.Sub(*resource.NewQuantity(bytes, resource.BinarySI))
+	}
+	allocatable[corev1.ResourceMemory] = memory
+	return capacity, allocatable
+}
+
+// Allocatable is what pods may have of the node.
+func (k *Keeper) Allocatable() corev1.ResourceList {
+	var old corev1.ResourceList
+	if node := k.cfg.Node(); node != nil {
+		old = node.Status.Capacity
+	}
+	_, allocatable := k.resources(old)
+	return allocatable
+}
+
+func (k *Keeper) conditions(s *corev1.NodeStatus, problems []string, stopping string) {
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	set := func(t corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) {
+		c := condition(s.Conditions, t)
+		if c == nil {
+			s.Conditions = append(s.Conditions, corev1.NodeCondition{Type: t})
+			c = &s.Conditions[len(s.Conditions)-1]
+		}
+		if c.Status != status {
+			c.LastTransitionTime = now
+		}
+		c.Status, c.Reason, c.Message, c.LastHeartbeatTime = status, reason, message, now
+	}
+	pressure := map[corev1.NodeConditionType]bool{}
+	if k.cfg.Pressure != nil {
+		pressure = k.cfg.Pressure()
+	}
+	for _, p := range []struct {
+		kind                       corev1.NodeConditionType
+		badReason, bad, good, well string
+	}{
+		{corev1.NodeMemoryPressure, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
+		{corev1.NodeDiskPressure, "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
+		{corev1.NodePIDPressure, "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available"},
+	} {
+		if pressure[p.kind] {
+			set(p.kind, corev1.ConditionTrue, p.badReason, p.bad)
+		} else {
+			set(p.kind, corev1.ConditionFalse, p.good, p.well)
+		}
+	}
+	if k.cfg.NotReady != nil {
+		problems = append(problems, k.cfg.NotReady()...)
+	}
+	if stopping != "" {
+		problems = append(problems, stopping)
+	}
+	status := corev1.ConditionTrue
+	switch len(problems) {
+	case 0:
+		set(corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status")
+	case 1:
+		status = corev1.ConditionFalse
+		set(corev1.NodeReady, status, "KubeletNotReady", problems[0])
+	default:
+		status = corev1.ConditionFalse
+		set(corev1.NodeReady, status, "KubeletNotReady", fmt.Sprintf("[%s]", strings.Join(problems, ", ")))
+	}
+	k.mu.Lock()
+	k.mu.ready = status
+	k.mu.Unlock()
+}
