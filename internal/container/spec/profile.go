@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kaji/internal/container/seccomp"
+)
+
+// addProfiles sets the seccomp, AppArmor and SELinux confinement.
+func addProfiles(s *specs.Spec, in Input) error {
+	security := in.Config.GetLinux().GetSecurityContext()
+	if !security.GetPrivileged() {
+		profile, err := seccompProfile(security.GetSeccomp(), s, in)
+		if err != nil {
+			return err
+		}
+		s.Linux.Seccomp = profile
+	}
+	if p := security.GetApparmor(); p != nil && !security.GetPrivileged() {
+		switch p.GetProfileType() {
+		case runtimeapi.SecurityProfile_Localhost:
+			if !in.Node.AppArmor {
+				return errors.New("AppArmor profile specified, but AppArmor is not supported or not enabled")
+			}
+			s.Process.ApparmorProfile = p.GetLocalhostRef()
+		case runtimeapi.SecurityProfile_Unconfined:
+			if in.Node.AppArmor {
+				s.Process.ApparmorProfile = "unconfined"
+			}
+		}
+	}
+	if o := security.GetSelinuxOptions(); o != nil && in.Node.SELinux {
+		s.Process.SelinuxLabel = fmt.Sprintf("%s:%s:%s:%s", o.GetUser(), o.GetRole(), o.GetType(), o.GetLevel())
+		s.Linux.MountLabel = fmt.Sprintf("system_u:object_r:container_file_t:%s", o.GetLevel())
+	}
+	return nil
+}
+
+func seccompProfile(p *runtimeapi.SecurityProfile, s *specs.Spec, in Input) (*specs.LinuxSeccomp, error) {
+	if p == nil {
+		return nil, nil
+	}
+	switch p.GetProfileType() {
+	case runtimeapi.SecurityProfile_RuntimeDefault:
+		return seccomp.Default(s.Process.Capabilities.Bounding), nil
+	case runtimeapi.SecurityProfile_Localhost:
+		path := p.GetLocalhostRef()
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(in.SeccompRoot, path)
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot load seccomp profile %q: %w", path, err)
+		}
+		profile, err := seccomp.Load(raw, s.Process.Capabilities.Bounding)
+		if err != nil {
+			return nil, fmt.Errorf("decoding seccomp profile failed: %w", err)
+		}
+		return profile, nil
+	}
+	return nil, nil
+}
+
+// MarshalBundle writes config.json of a bundle.
+func MarshalBundle(s *specs.Spec, dir string) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), raw, 0o600)
+}
