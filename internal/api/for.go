@@ -22,6 +22,7 @@ type For[T Object] struct {
 	Canonicalize        func(obj T)
 	CheckGracefulDelete func(obj T, options *metav1.DeleteOptions) bool
 	Held                func(obj T) bool
+	BeforeDelete        func(obj T)
 	TTL                 func(obj T) int64
 	Fields              func(obj T) fields.Set
 	Columns             []metav1.TableColumnDefinition
@@ -41,6 +42,7 @@ func (f For[T]) Rules() Rules {
 		Canonicalize:        Default(f.Canonicalize),
 		CheckGracefulDelete: graceful(f.CheckGracefulDelete),
 		Held:                one[T, bool](f.Held),
+		BeforeDelete:        Default(f.BeforeDelete),
 		TTL:                 one[T, int64](f.TTL),
 		Fields:              one[T, fields.Set](f.Fields),
 		Columns:             f.Columns,

@@ -118,6 +118,14 @@ type Version struct {
 	FromHub func(hub, out Object) error
 	// Default fills absent fields of an object of this version in place.
 	Default func(Object)
+	// Coerce makes a custom object fit the version's schema in place: unknown
+	// fields go and metadata is made well-formed. With strict it returns what
+	// went, and refuses malformed metadata instead of dropping it.
+	Coerce func(obj Object, strict bool) (unknown []string, err error)
+	// Columns and Cells, when set, print this version instead of the Rules';
+	// Cells gets the object in this version.
+	Columns []metav1.TableColumnDefinition
+	Cells   func(obj Object) []any
 	// FieldLabels are the field selectors this version accepts beyond
 	// metadata.name and metadata.namespace; nil means the keys of Rules.Fields.
 	FieldLabels []string
@@ -155,6 +163,9 @@ type Rules struct {
 	// Held says whether something besides metadata.finalizers keeps an object
 	// that is being deleted, such as a Namespace's spec.finalizers.
 	Held func(obj Object) bool
+	// BeforeDelete changes an object at its first deletion, such as by adding
+	// a finalizer.
+	BeforeDelete func(obj Object)
 	// TTL is the time to live in seconds, zero for ever (Events).
 	TTL func(obj Object) int64
 	// Fields are the selectable fields beyond metadata.name and
