@@ -134,6 +134,9 @@ type Version struct {
 	// is named in the warning.
 	Deprecated, Removed int
 	Replacement         schema.GroupVersionKind
+	// Unserved says that objects may be stored in the version, but that it is
+	// not served.
+	Unserved bool
 	// OptIn says that the version is served only when --runtime-config names it.
 	OptIn bool
 }

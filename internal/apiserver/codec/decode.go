@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -32,8 +33,10 @@ type Target struct {
 	Accepts func(schema.GroupVersionKind) func() runtime.Object
 	// Known says whether a kind exists at all; it picks the error.
 	Known func(schema.GroupVersionKind) bool
-	// Custom marks unstructured objects.
+	// Custom marks unstructured objects; Coerce makes them fit their schema
+	// (see api.Version).
 	Custom bool
+	Coerce func(api.Object, bool) ([]string, error)
 }
 
 // TargetOf returns the target of a kind's own objects in version s.
@@ -42,7 +45,7 @@ func TargetOf(kinds *request.Kinds, s *request.Served) Target {
 		GVK:    s.GVK,
 		New:    func() runtime.Object { return s.Version.New() },
 		Known:  func(gvk schema.GroupVersionKind) bool { return kinds.Kind(gvk) != nil },
-		Custom: s.Kind.Custom,
+		Custom: s.Kind.Custom, Coerce: s.Version.Coerce,
 	}
 }
 
@@ -80,7 +83,40 @@ func Decode(body []byte, format Format, t Target, strictly bool) (obj runtime.Ob
 	if err != nil {
 		return nil, nil, cannotBeHandled(t, gvk, err)
 	}
+	strict = append(strict, more...)
+	if t.Custom && gvk.Kind != t.GVK.Kind {
+		return nil, nil, wrongKind(t, gvk, obj)
+	}
+	more, err = Coerce(t.Coerce, obj)
+	if err != nil {
+		return nil, nil, cannotBeHandled(t, gvk, err)
+	}
 	return obj, append(strict, more...), nil
+}
+
+// wrongKind refuses a custom object of another kind, as its validation would.
+func wrongKind(t Target, gvk schema.GroupVersionKind, obj runtime.Object) error {
+	name := ""
+	if o, ok := obj.(metav1.Object); ok {
+		name = o.GetName()
+	}
+	return apierrors.NewInvalid(gvk.GroupKind(), name, field.ErrorList{
+		field.Invalid(field.NewPath("kind"), gvk.Kind, "must be "+t.GVK.Kind),
+	})
+}
+
+// Coerce makes a custom object fit its schema and returns the complaints of
+// strict decoding. coerce may be nil.
+func Coerce(coerce func(api.Object, bool) ([]string, error), obj runtime.Object) (strict []error, err error) {
+	o, ok := obj.(api.Object)
+	if coerce == nil || !ok {
+		return nil, nil
+	}
+	unknown, err := coerce(o, true)
+	for _, path := range unknown {
+		strict = append(strict, fmt.Errorf("unknown field %q", path))
+	}
+	return strict, err
 }
 
 // DecodeJSON reads JSON into a new object of gvk, whatever type the document
@@ -136,6 +172,8 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 	switch {
 	case gvk == t.GVK:
 		return gvk, nil
+	case t.Custom && gvk.GroupVersion() == t.GVK.GroupVersion():
+		return gvk, nil // refused when its name is known
 	case t.Accepts != nil && t.Accepts(gvk) != nil:
 		return gvk, nil
 	case gvk.Kind == t.GVK.Kind && gvk.GroupVersion() != t.GVK.GroupVersion() && t.Known != nil && t.Known(gvk):

@@ -120,6 +120,9 @@ func groups(kinds []*api.Kind, remote []Remote) []group {
 	byVersion := map[schema.GroupVersion]*servedVersion{}
 	for _, kind := range kinds {
 		for i := range kind.Versions {
+			if kind.Versions[i].Unserved {
+				continue
+			}
 			s := request.ServedOf(kind, &kind.Versions[i])
 			gv := s.GVR.GroupVersion()
 			v := byVersion[gv]

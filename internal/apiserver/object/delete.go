@@ -91,6 +91,9 @@ func (o *Objects) deletion(ctx context.Context, kind *api.Kind, attrs *admission
 		return deletionStep{}, err
 	}
 	obj := now.object.DeepCopyObject().(api.Object)
+	if kind.Rules.BeforeDelete != nil && obj.GetDeletionTimestamp() == nil {
+		kind.Rules.BeforeDelete(obj)
+	}
 	if g := obj.GetDeletionGracePeriodSeconds(); g != nil && *g < 0 {
 		obj.SetDeletionGracePeriodSeconds(ptr.To[int64](1))
 	}

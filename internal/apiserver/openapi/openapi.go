@@ -106,6 +106,9 @@ func (o *OpenAPI) now() *state {
 	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}}
 	for _, kind := range kinds {
 		for i := range kind.Versions {
+			if kind.Versions[i].Unserved {
+				continue
+			}
 			s := request.ServedOf(kind, &kind.Versions[i])
 			gv := s.GVK.GroupVersion()
 			next.versions[gv] = append(next.versions[gv], s)

@@ -48,6 +48,7 @@ type Target struct {
 	ToVersion func(runtime.Object) (runtime.Object, error)
 	ToHub     func(runtime.Object) (runtime.Object, error)
 	Custom    bool
+	Coerce    func(api.Object, bool) ([]string, error)
 	// Manager keeps managedFields.
 	Manager *managedfields.FieldManager
 }
@@ -109,7 +110,7 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 	t := Target{
 		GVK:    in.GVK,
 		New:    func() runtime.Object { return in.Version.New() },
-		Custom: in.Kind.Custom,
+		Custom: in.Kind.Custom, Coerce: in.Version.Coerce,
 		ToVersion: func(hub runtime.Object) (runtime.Object, error) {
 			return codec.FromHub(in.Served, hub.(api.Object))
 		},
@@ -205,6 +206,10 @@ func (p *Patch) applyJSON(ctx context.Context, t Target, old runtime.Object) (ru
 	}
 	obj, more, err := codec.DecodeJSON(document, t.GVK, t.New, t.Custom, p.strictly())
 	if err != nil {
+		return nil, invalidPatch(string(document), err.Error())
+	}
+	strict = append(strict, more...)
+	if more, err = codec.Coerce(t.Coerce, obj); err != nil {
 		return nil, invalidPatch(string(document), err.Error())
 	}
 	if err := p.complain(ctx, append(strict, more...), string(document)); err != nil {

@@ -69,6 +69,9 @@ func build(kinds []*api.Kind) *table {
 	}
 	for _, kind := range kinds {
 		for i := range kind.Versions {
+			if kind.Versions[i].Unserved {
+				continue
+			}
 			s := ServedOf(kind, &kind.Versions[i])
 			t.byResource[s.GVR] = s
 			t.byKind[s.GVK] = s
