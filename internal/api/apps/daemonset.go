@@ -18,6 +18,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/api/badvalue"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -40,10 +41,12 @@ func daemonSet() *api.Kind {
 			PrepareForCreate: func(_ context.Context, d *appsv1.DaemonSet) {
 				d.Status = appsv1.DaemonSetStatus{}
 				d.Generation = 1
+				podspec.DropDisabled(&d.Spec.Template.Spec, nil)
 				setTemplateGeneration(d, max(templateGeneration(d), 1))
 			},
 			PrepareForUpdate: func(_ context.Context, d, old *appsv1.DaemonSet) {
 				d.Status = old.Status
+				podspec.DropDisabled(&d.Spec.Template.Spec, &old.Spec.Template.Spec)
 				generation := templateGeneration(old)
 				if !apiequality.Semantic.DeepEqual(d.Spec.Template, old.Spec.Template) {
 					generation++
@@ -63,12 +66,12 @@ func daemonSet() *api.Kind {
 			},
 			Warnings: func(d, old *appsv1.DaemonSet) []string {
 				if old == nil {
-					return templateWarnings(&d.Spec.Template, nil)
+					return podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))
 				}
 				if templateGeneration(d) == templateGeneration(old) {
 					return nil
 				}
-				return templateWarnings(&d.Spec.Template, &old.Spec.Template)
+				return podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))
 			},
 			Columns: append([]metav1.TableColumnDefinition{
 				table.Name(),
@@ -124,7 +127,7 @@ func setTemplateGeneration(d *appsv1.DaemonSet, generation int64) {
 }
 
 func defaultDaemonSet(d *appsv1.DaemonSet) {
-	defaultTemplate(&d.Spec.Template)
+	podspec.DefaultTemplate(&d.Spec.Template)
 	strategy := &d.Spec.UpdateStrategy
 	if strategy.Type == "" {
 		strategy.Type = appsv1.RollingUpdateDaemonSetStrategyType
@@ -148,9 +151,9 @@ func validateDaemonSetSpec(spec, old *appsv1.DaemonSetSpec, path *field.Path) fi
 	}
 	errs = append(errs, validateSelectorNotEmpty(spec.Selector, "daemonset", path.Child("selector"))...)
 	if old == nil {
-		errs = append(errs, validateTemplate(&spec.Template, nil, templatePath)...)
+		errs = append(errs, podspec.ValidateTemplate(&spec.Template, nil, templatePath)...)
 	} else {
-		errs = append(errs, validateTemplate(&spec.Template, &old.Template, templatePath)...)
+		errs = append(errs, podspec.ValidateTemplate(&spec.Template, &old.Template, templatePath)...)
 	}
 	errs = append(errs, validateEndless(&spec.Template, "DaemonSet", templatePath)...)
 	errs = append(errs, validateCounts(path, count{"minReadySeconds", int64(spec.MinReadySeconds)})...)

@@ -16,6 +16,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/api/badvalue"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -38,9 +39,11 @@ func deployment() *api.Kind {
 			PrepareForCreate: func(_ context.Context, d *appsv1.Deployment) {
 				d.Status = appsv1.DeploymentStatus{}
 				d.Generation = 1
+				podspec.DropDisabled(&d.Spec.Template.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, d, old *appsv1.Deployment) {
 				d.Status = old.Status
+				podspec.DropDisabled(&d.Spec.Template.Spec, &old.Spec.Template.Spec)
 				if !apiequality.Semantic.DeepEqual(d.Spec, old.Spec) || !apiequality.Semantic.DeepEqual(d.Annotations, old.Annotations) {
 					d.Generation = old.Generation + 1
 				}
@@ -55,12 +58,12 @@ func deployment() *api.Kind {
 			},
 			Warnings: func(d, old *appsv1.Deployment) []string {
 				if old == nil {
-					return append(podNameWarnings(d.Name), templateWarnings(&d.Spec.Template, nil)...)
+					return append(podNameWarnings(d.Name), podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))...)
 				}
 				if d.Generation == old.Generation {
 					return nil
 				}
-				return templateWarnings(&d.Spec.Template, &old.Spec.Template)
+				return podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))
 			},
 			Columns: append([]metav1.TableColumnDefinition{
 				table.Name(),
@@ -132,7 +135,7 @@ func replicas(n *int32) int32 {
 
 func defaultDeployment(d *appsv1.Deployment) {
 	spec := &d.Spec
-	defaultTemplate(&spec.Template)
+	podspec.DefaultTemplate(&spec.Template)
 	setDefault(&spec.Replicas, 1)
 	if spec.Strategy.Type == "" {
 		spec.Strategy.Type = appsv1.RollingUpdateDeploymentStrategyType

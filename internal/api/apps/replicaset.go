@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -38,9 +39,11 @@ func replicaSet() *api.Kind {
 			PrepareForCreate: func(_ context.Context, r *appsv1.ReplicaSet) {
 				r.Status = appsv1.ReplicaSetStatus{}
 				r.Generation = 1
+				podspec.DropDisabled(&r.Spec.Template.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, r, old *appsv1.ReplicaSet) {
 				r.Status = old.Status
+				podspec.DropDisabled(&r.Spec.Template.Spec, &old.Spec.Template.Spec)
 				if !apiequality.Semantic.DeepEqual(r.Spec, old.Spec) {
 					r.Generation = old.Generation + 1
 				}
@@ -55,12 +58,12 @@ func replicaSet() *api.Kind {
 			},
 			Warnings: func(r, old *appsv1.ReplicaSet) []string {
 				if old == nil {
-					return append(podNameWarnings(r.Name), templateWarnings(&r.Spec.Template, nil)...)
+					return append(podNameWarnings(r.Name), podspec.TemplateWarnings(&r.Spec.Template, field.NewPath("spec", "template"))...)
 				}
 				if r.Generation == old.Generation {
 					return nil
 				}
-				return templateWarnings(&r.Spec.Template, &old.Spec.Template)
+				return podspec.TemplateWarnings(&r.Spec.Template, field.NewPath("spec", "template"))
 			},
 			Fields: func(r *appsv1.ReplicaSet) fields.Set {
 				return fields.Set{"status.replicas": strconv.Itoa(int(r.Status.Replicas))}
@@ -97,7 +100,7 @@ func replicaSet() *api.Kind {
 }
 
 func defaultReplicaSet(r *appsv1.ReplicaSet) {
-	defaultTemplate(&r.Spec.Template)
+	podspec.DefaultTemplate(&r.Spec.Template)
 	setDefault(&r.Spec.Replicas, 1)
 }
 

@@ -18,7 +18,9 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/api/badvalue"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
+	"kaji/internal/api/volume"
 )
 
 func statefulSet() *api.Kind {
@@ -39,9 +41,11 @@ func statefulSet() *api.Kind {
 			PrepareForCreate: func(_ context.Context, s *appsv1.StatefulSet) {
 				s.Status = appsv1.StatefulSetStatus{}
 				s.Generation = 1
+				podspec.DropDisabled(&s.Spec.Template.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, s, old *appsv1.StatefulSet) {
 				s.Status = old.Status
+				podspec.DropDisabled(&s.Spec.Template.Spec, &old.Spec.Template.Spec)
 				if !apiequality.Semantic.DeepEqual(s.Spec, old.Spec) {
 					s.Generation = old.Generation + 1
 				}
@@ -83,9 +87,9 @@ func statefulSet() *api.Kind {
 
 func defaultStatefulSet(s *appsv1.StatefulSet) {
 	spec := &s.Spec
-	defaultTemplate(&spec.Template)
+	podspec.DefaultTemplate(&spec.Template)
 	for i := range spec.VolumeClaimTemplates {
-		defaultClaim(&spec.VolumeClaimTemplates[i])
+		volume.DefaultClaim(&spec.VolumeClaimTemplates[i])
 	}
 	if spec.PodManagementPolicy == "" {
 		spec.PodManagementPolicy = appsv1.OrderedReadyPodManagement
@@ -128,7 +132,7 @@ func validateStatefulSetSpec(spec, old *appsv1.StatefulSetSpec, checks statefulS
 	}
 	if checks.claims {
 		for i := range spec.VolumeClaimTemplates {
-			errs = append(errs, validateClaimSpec(&spec.VolumeClaimTemplates[i].Spec, path.Child("volumeClaimTemplates").Index(i).Child("spec"))...)
+			errs = append(errs, volume.ValidateClaimSpec(&spec.VolumeClaimTemplates[i].Spec, path.Child("volumeClaimTemplates").Index(i).Child("spec"), volume.ClaimOptionsFor(nil))...)
 		}
 	}
 	errs = append(errs, validateCounts(path, count{"replicas", int64(replicas(spec.Replicas))}, count{"minReadySeconds", int64(spec.MinReadySeconds)})...)
@@ -158,7 +162,7 @@ func validateStatefulSetTemplate(spec, old *appsv1.StatefulSetSpec, whole bool, 
 		if old != nil {
 			oldTemplate = podTemplate(old)
 		}
-		return append(errs, validateTemplate(template, oldTemplate, templatePath)...)
+		return append(errs, podspec.ValidateTemplate(template, oldTemplate, templatePath)...)
 	}
 	errs = append(errs, metavalidation.ValidateLabels(template.Labels, templatePath.Child("labels"))...)
 	return append(errs, apivalidation.ValidateAnnotations(template.Annotations, templatePath.Child("annotations"))...)
@@ -265,16 +269,16 @@ func statefulSetWarnings(s, old *appsv1.StatefulSet) []string {
 	var warnings []string
 	path := field.NewPath("spec", "volumeClaimTemplates")
 	if old == nil {
-		warnings = templateWarnings(&s.Spec.Template, nil)
+		warnings = podspec.TemplateWarnings(&s.Spec.Template, field.NewPath("spec", "template"))
 	} else if s.Generation != old.Generation {
-		warnings = templateWarnings(&s.Spec.Template, &old.Spec.Template)
+		warnings = podspec.TemplateWarnings(&s.Spec.Template, field.NewPath("spec", "template"))
 	}
 	for i := range s.Spec.VolumeClaimTemplates {
 		claim := path.Index(i)
 		if old != nil {
 			claim = claim.Child("Spec")
 		}
-		warnings = append(warnings, claimWarnings(&s.Spec.VolumeClaimTemplates[i].Spec, claim)...)
+		warnings = append(warnings, volume.ClaimWarnings(&s.Spec.VolumeClaimTemplates[i].Spec, claim)...)
 	}
 	if limit := s.Spec.RevisionHistoryLimit; limit != nil && *limit < 0 {
 		warnings = append(warnings, "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended")

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"kaji/internal/api/podspec"
 )
 
 // setDefault gives a field that is absent its default.
@@ -115,7 +117,7 @@ func validateReplicated(template, old *corev1.PodTemplateSpec, selector *metav1.
 	}
 	templatePath := path.Child("template")
 	errs := validateSelected(template, parsed, templatePath)
-	errs = append(errs, validateTemplate(template, old, templatePath)...)
+	errs = append(errs, podspec.ValidateTemplate(template, old, templatePath)...)
 	return append(errs, validateEndless(template, "ReplicaSet", templatePath)...)
 }
 

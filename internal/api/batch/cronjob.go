@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -39,9 +40,11 @@ func cronJob() *api.Kind {
 			PrepareForCreate: func(_ context.Context, c *batchv1.CronJob) {
 				c.Status = batchv1.CronJobStatus{}
 				c.Generation = 1
+				podspec.DropDisabled(&c.Spec.JobTemplate.Spec.Template.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, c, old *batchv1.CronJob) {
 				c.Status = old.Status
+				podspec.DropDisabled(&c.Spec.JobTemplate.Spec.Template.Spec, &old.Spec.JobTemplate.Spec.Template.Spec)
 				if !apiequality.Semantic.DeepEqual(c.Spec, old.Spec) {
 					c.Generation = old.Generation + 1
 				}
@@ -197,11 +200,11 @@ func validateTimeZone(zone *string, path *field.Path) field.ErrorList {
 func cronJobWarnings(c, old *batchv1.CronJob) []string {
 	path := field.NewPath("spec", "jobTemplate", "spec")
 	if old == nil {
-		return append(podNameWarnings(c.Name), jobSpecWarnings(&c.Spec.JobTemplate.Spec, nil, path)...)
+		return append(podNameWarnings(c.Name), jobSpecWarnings(&c.Spec.JobTemplate.Spec, path)...)
 	}
 	var warnings []string
 	if c.Generation != old.Generation {
-		warnings = jobSpecWarnings(&c.Spec.JobTemplate.Spec, &old.Spec.JobTemplate.Spec, path)
+		warnings = jobSpecWarnings(&c.Spec.JobTemplate.Spec, path)
 	}
 	if strings.Contains(c.Spec.Schedule, "TZ") {
 		warnings = append(warnings, "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details")

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -52,9 +53,11 @@ func job() *api.Kind {
 				}
 				j.Status = batchv1.JobStatus{}
 				j.Generation = 1
+				podspec.DropDisabled(&j.Spec.Template.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, j, old *batchv1.Job) {
 				j.Status = old.Status
+				podspec.DropDisabled(&j.Spec.Template.Spec, &old.Spec.Template.Spec)
 				if !apiequality.Semantic.DeepEqual(j.Spec, old.Spec) {
 					j.Generation = old.Generation + 1
 				}
@@ -64,12 +67,12 @@ func job() *api.Kind {
 			Warnings: func(j, old *batchv1.Job) []string {
 				path := field.NewPath("spec")
 				if old == nil {
-					return append(podNameWarnings(j.Name), jobSpecWarnings(&j.Spec, nil, path)...)
+					return append(podNameWarnings(j.Name), jobSpecWarnings(&j.Spec, path)...)
 				}
 				if j.Generation == old.Generation {
 					return nil
 				}
-				return jobSpecWarnings(&j.Spec, &old.Spec, path)
+				return jobSpecWarnings(&j.Spec, path)
 			},
 			Fields: func(j *batchv1.Job) fields.Set {
 				return fields.Set{"status.successful": strconv.Itoa(int(j.Status.Succeeded))}
@@ -141,7 +144,7 @@ func defaultJob(j *batchv1.Job) {
 
 // defaultJobSpec fills what a job and the job template of a CronJob share.
 func defaultJobSpec(spec *batchv1.JobSpec) {
-	defaultTemplate(&spec.Template)
+	podspec.DefaultTemplate(&spec.Template)
 	if spec.PodFailurePolicy == nil {
 		return
 	}
@@ -252,14 +255,10 @@ func podNameWarnings(name string) []string {
 	return nil
 }
 
-func jobSpecWarnings(spec, old *batchv1.JobSpec, path *field.Path) []string {
+func jobSpecWarnings(spec *batchv1.JobSpec, path *field.Path) []string {
 	var warnings []string
 	if indexed(spec) && deref(spec.Completions) > highCompletions && deref(spec.Parallelism) > 10_000 {
 		warnings = append(warnings, fmt.Sprintf("%s: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail", path))
 	}
-	var oldTemplate *corev1.PodTemplateSpec
-	if old != nil {
-		oldTemplate = &old.Template
-	}
-	return append(warnings, templateWarnings(&spec.Template, oldTemplate, path.Child("template"))...)
+	return append(warnings, podspec.TemplateWarnings(&spec.Template, path.Child("template"))...)
 }

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api/badvalue"
+
+	"kaji/internal/api/podspec"
 )
 
 // Limits of jobs, so that their status stays of bounded size.
@@ -171,7 +173,7 @@ func validateAnyJobSpec(spec, old *batchv1.JobSpec, path *field.Path) field.Erro
 	if old != nil {
 		oldTemplate = &old.Template
 	}
-	errs = append(errs, validateTemplate(&spec.Template, oldTemplate, path.Child("template"))...)
+	errs = append(errs, podspec.ValidateTemplate(&spec.Template, oldTemplate, path.Child("template"))...)
 	return append(errs, validateRestartPolicy(spec, path.Child("template", "spec", "restartPolicy"))...)
 }
 

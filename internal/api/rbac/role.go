@@ -52,7 +52,7 @@ func validatePolicyRules(rules []rbacv1.PolicyRule, namespaced bool) field.Error
 func validatePolicyRule(r *rbacv1.PolicyRule, namespaced bool, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(r.Verbs) == 0 {
-		errs = append(errs, field.Required(path.Child("verbs"), "verbs must contain at least one value"))
+		errs = append(errs, field.Required(path.Child("verbs"), ""))
 	}
 	if len(r.NonResourceURLs) > 0 {
 		where := path.Child("nonResourceURLs")
