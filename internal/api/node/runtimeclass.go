@@ -3,9 +3,20 @@
 package node
 
 import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/badvalue"
+	"kaji/internal/api/podspec"
+	"kaji/internal/api/rule"
+	"kaji/internal/api/table"
 )
 
 func runtimeClass() *api.Kind {
@@ -14,9 +25,76 @@ func runtimeClass() *api.Kind {
 		Versions: []api.Version{{
 			GroupVersion: nodev1.SchemeGroupVersion,
 			New:          api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
+			Default: api.Default(defaultRuntimeClass),
 		}},
 		Storage: nodev1.SchemeGroupVersion,
 		Prefix:  "/registry/runtimeclasses",
 		New:     api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
+		Rules: api.For[*nodev1.RuntimeClass]{
+			ValidateName: apivalidation.NameIsDNSSubdomain,
+			Validate:     validateRuntimeClass,
+			ValidateUpdate: func(c, old *nodev1.RuntimeClass) field.ErrorList {
+				errs := validateRuntimeClass(c)
+				return append(errs, apivalidation.ValidateImmutableField(c.Handler, old.Handler, field.NewPath("handler"))...)
+			},
+			Warnings: func(c, _ *nodev1.RuntimeClass) []string {
+				if c.Scheduling == nil {
+					return nil
+				}
+				var warnings []string
+				for _, key := range rule.SortedKeys(c.Scheduling.NodeSelector) {
+					if message, deprecated := podspec.DeprecatedNodeLabel(key); deprecated {
+						warnings = append(warnings, fmt.Sprintf("%s: %s", field.NewPath("scheduling", "nodeSelector"), message))
+					}
+				}
+				return warnings
+			},
+			Columns: []metav1.TableColumnDefinition{table.Name(), table.String("Handler", ""), table.Age()},
+			Cells: func(c *nodev1.RuntimeClass) []any {
+				return []any{c.Name, c.Handler, table.Since(c.CreationTimestamp)}
+			},
+		}.Rules(),
 	}
+}
+
+func defaultRuntimeClass(c *nodev1.RuntimeClass) {
+	if c.Overhead != nil {
+		rule.RoundUp(c.Overhead.PodFixed)
+	}
+}
+
+func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
+	var errs field.ErrorList
+	if c.Handler == "" {
+		errs = append(errs, field.Required(field.NewPath("handler"), ""))
+	} else {
+		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, apivalidation.NameIsDNSLabel(c.Handler, false))...)
+	}
+	if c.Overhead != nil {
+		// The overhead is judged, and reported, as the limits of a container.
+		path := field.NewPath("overhead", "limits")
+		for _, name := range rule.SortedKeys(c.Overhead.PodFixed) {
+			errs = append(errs, rule.ContainerResourceName(name, path.Key(string(name)))...)
+			errs = append(errs, rule.Quantity(name, c.Overhead.PodFixed[name], path.Key(string(name)))...)
+		}
+	}
+	if s := c.Scheduling; s != nil {
+		path := field.NewPath("scheduling")
+		errs = append(errs, metavalidation.ValidateLabels(s.NodeSelector, path.Child("nodeSelector"))...)
+		errs = append(errs, validateTolerations(s.Tolerations, path.Child("tolerations"))...)
+	}
+	return errs
+}
+
+func validateTolerations(tolerations []corev1.Toleration, path *field.Path) field.ErrorList {
+	errs := podspec.ValidateTolerations(tolerations, path)
+	seen := map[corev1.Toleration]bool{}
+	for i, t := range tolerations {
+		key := corev1.Toleration{Key: t.Key, Operator: t.Operator, Value: t.Value, Effect: t.Effect}
+		if seen[key] {
+			errs = append(errs, field.Duplicate(path.Index(i), badvalue.Of(t)))
+		}
+		seen[key] = true
+	}
+	return errs
 }
