@@ -249,7 +249,12 @@ func (w *warner) container(c *corev1.Container, p *field.Path) {
 	if c.SecurityContext == nil || c.SecurityContext.SeccompProfile == nil {
 		w.seccompAnnotation(corev1.SeccompContainerAnnotationKeyPrefix + c.Name)
 	}
-	if key := corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix + c.Name; appArmorOf(w.spec, c) == nil {
+	// In a pod the server has filled in the field from the annotation by now.
+	profiled := appArmorOf(w.spec, c) != nil
+	if !w.template {
+		profiled = w.spec.SecurityContext != nil && w.spec.SecurityContext.AppArmorProfile != nil
+	}
+	if key := corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix + c.Name; !profiled {
 		if _, ok := w.meta.Annotations[key]; ok {
 			w.add(w.annotations.Key(key), `deprecated since v1.30; use the "appArmorProfile" field instead`)
 		}
