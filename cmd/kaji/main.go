@@ -66,6 +66,7 @@ func newRoot() *cobra.Command {
 
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		apiserverCommand(),
 		kubectlCommand(),
 		versionCommand(),
 		doctorCommand(),

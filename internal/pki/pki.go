@@ -247,6 +247,50 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
+// ParsePublicKeys parses every public key of a PEM file; of certificates and
+// private keys it takes the public one.
+func ParsePublicKeys(data []byte) ([]crypto.PublicKey, error) {
+	var keys []crypto.PublicKey
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		data = rest
+		one := pem.EncodeToMemory(block)
+		switch block.Type {
+		case "PUBLIC KEY":
+			key, err := x509.ParsePKIXPublicKey(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("parsing public key: %w", err)
+			}
+			keys = append(keys, key)
+		case "RSA PUBLIC KEY":
+			key, err := x509.ParsePKCS1PublicKey(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("parsing public key: %w", err)
+			}
+			keys = append(keys, key)
+		case "CERTIFICATE":
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("parsing certificate: %w", err)
+			}
+			keys = append(keys, cert.PublicKey)
+		default:
+			key, err := ParseKey(one)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, key.Public())
+		}
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no PEM block with a key")
+	}
+	return keys, nil
+}
+
 func sign(template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) (Pair, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"kaji/internal/app/controlplane"
+	"kaji/internal/app/logging"
+)
+
+func apiserverCommand() *cobra.Command {
+	o, log := controlplane.DefaultOptions(), &logging.Options{}
+	cmd := &cobra.Command{
+		Use:     "apiserver",
+		Short:   "Run the Kubernetes API server alone (kube-apiserver)",
+		GroupID: "component",
+		Long: `Run the Kubernetes API server with its embedded store, or on etcd.
+
+Keys and certificates that are not given are made below the data directory; the
+administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger := log.New(os.Stderr)
+			plane, err := controlplane.New(cmd.Context(), o, logger)
+			if err != nil {
+				return err
+			}
+			if o.DataDir != "" {
+				if err := plane.WriteAdminKubeconfig(filepath.Join(o.DataDir, "admin.kubeconfig"), "kaji"); err != nil {
+					return err
+				}
+			}
+			logger.Info("serving", "address", plane.Address())
+			return plane.Run(cmd.Context())
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	log.AddFlags(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controlplane puts an API server together from its options: store,
+// keys, authentication, authorization, admission, kinds. The verbs apiserver,
+// server and up run it; it is the one place that knows all stations.
+package controlplane
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/rest"
+
+	"kaji/internal/api"
+	"kaji/internal/api/catalog"
+	"kaji/internal/apiserver"
+	"kaji/internal/apiserver/authz/rbac/bootstrap"
+	"kaji/internal/apiserver/request"
+	"kaji/internal/apiserver/verb"
+	"kaji/internal/app/kubeconfig"
+	"kaji/internal/client/direct"
+	"kaji/internal/lifecycle"
+	"kaji/internal/pki"
+	"kaji/internal/store"
+	"kaji/internal/store/etcd"
+	"kaji/internal/store/pebble"
+)
+
+// Plane is an API server with everything around it.
+type Plane struct {
+	Options *Options
+	Keys    *Keys
+	Server  *apiserver.Server
+
+	log      *slog.Logger
+	store    store.Store
+	listener net.Listener
+	trust    *trust
+	ready    chan struct{}
+}
+
+// New opens the store, reads or makes the keys and listens; nothing is served
+// before Run. After an error nothing is left open.
+func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	p := &Plane{Options: o, log: log, ready: make(chan struct{})}
+	var err error
+	if p.Keys, err = loadKeys(o); err != nil {
+		return nil, fmt.Errorf("keys and certificates: %w", err)
+	}
+	if p.store, err = openStore(ctx, o, log); err != nil {
+		return nil, err
+	}
+	if err := p.assemble(); err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	return p, nil
+}
+
+func openStore(ctx context.Context, o *Options, log *slog.Logger) (store.Store, error) {
+	if len(o.EtcdServers) > 0 {
+		s, err := etcd.Open(ctx, etcd.Config{Endpoints: o.EtcdServers, CAFile: o.EtcdCAFile, CertFile: o.EtcdCertFile, KeyFile: o.EtcdKeyFile, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		return s, nil
+	}
+	s, err := pebble.Open(pebble.Config{Dir: filepath.Join(o.DataDir, "store"), Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return s, nil
+}
+
+func (p *Plane) assemble() error {
+	o := p.Options
+	kinds, err := served(catalog.All(), o.RuntimeConfig)
+	if err != nil {
+		return err
+	}
+	if p.trust, err = newTrust(o, p.Keys, p.object); err != nil {
+		return err
+	}
+	address := net.JoinHostPort(o.BindAddress.String(), strconv.Itoa(o.SecurePort))
+	if p.listener, err = net.Listen("tcp", address); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	cfg := apiserver.Config{
+		Store: p.store, Kinds: kinds, Logger: p.log,
+		Listener: p.listener,
+		TLS: &tls.Config{Certificates: []tls.Certificate{p.Keys.Serving}, MinVersion: tls.VersionTLS12,
+			ClientAuth: tls.RequestClientCert},
+		Authenticator:  p.trust.authenticator,
+		Authorizer:     p.trust,
+		Virtual:        p.trust.reviews(),
+		Subresources:   []verb.Subresource{p.tokenSubresource()},
+		Routes:         p.trust.routes(p.issuerHost()),
+		RequestTimeout: o.RequestTimeout,
+	}
+	if p.Server, err = apiserver.New(cfg); err != nil {
+		return errors.Join(err, p.listener.Close())
+	}
+	return p.trust.attach(p.Server)
+}
+
+// object reads the present state of an object of the core group.
+func (p *Plane) object(ctx context.Context, resource, namespace, name string) (metav1.Object, error) {
+	served := p.Server.Kinds().Resource(corev1.SchemeGroupVersion.WithResource(resource))
+	if served == nil {
+		return nil, apierrors.NewNotFound(corev1.Resource(resource), name)
+	}
+	entry, ok, err := p.Server.Cache().Get(ctx, served.Kind, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, apierrors.NewNotFound(corev1.Resource(resource), name)
+	}
+	return entry.Object, nil
+}
+
+// tokenSubresource serves serviceaccounts/token.
+func (p *Plane) tokenSubresource() verb.Subresource {
+	return verb.Subresource{
+		Resource: corev1.Resource("serviceaccounts"), Name: "token", Verbs: []string{"create"},
+		GVK: authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
+		New: func() runtime.Object { return &authenticationv1.TokenRequest{} },
+		Create: func(ctx context.Context, in *request.Info, obj runtime.Object, _ *metav1.CreateOptions) (runtime.Object, error) {
+			tokenRequest, ok := obj.(*authenticationv1.TokenRequest)
+			if !ok {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenRequest: %T", obj))
+			}
+			account, err := p.object(ctx, "serviceaccounts", in.Namespace, in.Name)
+			if err != nil {
+				return nil, err
+			}
+			return p.trust.issuer.Issue(ctx, account.(*corev1.ServiceAccount), tokenRequest)
+		},
+	}
+}
+
+// served applies --runtime-config to the catalog.
+func served(all []*api.Kind, config map[string]string) ([]*api.Kind, error) {
+	on := func(gv schema.GroupVersion, optIn bool) bool {
+		name := gv.String()
+		if gv.Group == "" {
+			name = "api/" + gv.Version
+		}
+		for _, key := range []string{name, gv.Group + "/" + gv.Version} {
+			if v, ok := config[key]; ok {
+				return v != "false"
+			}
+		}
+		if optIn {
+			return config["api/legacy"] == "true" || config["api/all"] == "true"
+		}
+		return config["api/all"] != "false" || gv.Group == ""
+	}
+	for key, value := range config {
+		if _, err := strconv.ParseBool(value); value != "" && err != nil {
+			return nil, fmt.Errorf("--runtime-config: %s=%s: want true or false", key, value)
+		}
+	}
+	var out []*api.Kind
+	for _, kind := range all {
+		var versions []api.Version
+		for _, v := range kind.Versions {
+			if on(v.GroupVersion, v.OptIn) {
+				versions = append(versions, v)
+			}
+		}
+		if len(versions) == 0 {
+			continue
+		}
+		if len(versions) < len(kind.Versions) && kind.Prefix != "" && !contains(versions, kind.Storage) {
+			// Objects are stored in a version that is not served: it stays
+			// known to the machine.
+			versions = append(versions, *kind.StoredVersion())
+		}
+		changed := *kind
+		changed.Versions = versions
+		out = append(out, &changed)
+	}
+	return out, nil
+}
+
+func contains(versions []api.Version, gv schema.GroupVersion) bool {
+	for _, v := range versions {
+		if v.GroupVersion == gv {
+			return true
+		}
+	}
+	return false
+}
+
+// Run serves until ctx ends and closes the store afterwards.
+func (p *Plane) Run(ctx context.Context) error {
+	group := lifecycle.New(ctx, p.log)
+	group.Go("apiserver", p.Server.Run)
+	group.Go("bootstrap policy", func(ctx context.Context) error {
+		if err := p.bootstrap(ctx); err != nil {
+			return err
+		}
+		close(p.ready)
+		<-ctx.Done()
+		return nil
+	})
+	return errors.Join(group.Wait(), p.store.Close())
+}
+
+func (p *Plane) bootstrap(ctx context.Context) error {
+	select {
+	case <-p.Server.Booted():
+	case <-ctx.Done():
+		return nil
+	}
+	if !p.trust.usesRBAC() {
+		return nil
+	}
+	self := direct.New(p.Server.Self(), nil)
+	if err := bootstrap.Ensure(ctx, self); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// Ready is closed once everything that every cluster has exists.
+func (p *Plane) Ready() <-chan struct{} { return p.ready }
+
+// Address is where clients on this machine reach the server.
+func (p *Plane) Address() string {
+	_, port, _ := net.SplitHostPort(p.listener.Addr().String())
+	host := "127.0.0.1"
+	if ip := p.Options.BindAddress; ip != nil && !ip.IsUnspecified() {
+		host = ip.String()
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+func (p *Plane) issuerHost() string {
+	host := p.Options.AdvertiseAddress
+	if host == nil {
+		if all := hostAddresses(); len(all) > 0 {
+			host = all[0]
+		} else {
+			host = net.IPv4(127, 0, 0, 1)
+		}
+	}
+	return net.JoinHostPort(host.String(), strconv.Itoa(p.Options.SecurePort))
+}
+
+// Client returns an in-process client of a user, with a REST configuration for
+// libraries that bring their own client.
+func (p *Plane) Client(name string, groups []string, agent string) (*direct.Client, error) {
+	who := &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
+	config, err := p.RESTConfig(name, groups)
+	if err != nil {
+		return nil, err
+	}
+	return direct.New(p.Server.Direct(who, agent), config), nil
+}
+
+// RESTConfig returns a client configuration with a certificate of a user.
+func (p *Plane) RESTConfig(name string, groups []string) (*rest.Config, error) {
+	pair, err := p.Keys.CA.Issue(pki.Leaf{CommonName: name, Organizations: groups, Client: true})
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{Host: p.Address(), TLSClientConfig: rest.TLSClientConfig{CAData: p.Keys.CA.Cert, CertData: pair.Cert, KeyData: pair.Key}}, nil
+}
+
+// WriteAdminKubeconfig writes the administrator's kubeconfig.
+func (p *Plane) WriteAdminKubeconfig(path, context string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return kubeconfig.Write(path, kubeconfig.New(context, p.Address(), p.Keys.CA.Cert, p.Keys.Admin))
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"kaji/internal/pki"
+)
+
+// Keys are the credentials of a cluster. What the options do not give is made
+// under the certificate directory and kept there.
+type Keys struct {
+	// CA signs serving and client certificates of the cluster.
+	CA *pki.CA
+	// FrontProxyCA signs the certificate the aggregator shows.
+	FrontProxyCA *pki.CA
+	// Serving is the API server's own certificate.
+	Serving tls.Certificate
+	// ClientCAs and ProxyCAs judge client certificates.
+	ClientCAs, ProxyCAs *x509.CertPool
+	// Signing makes ServiceAccount tokens, Verifying judges them.
+	Signing   crypto.Signer
+	Verifying []crypto.PublicKey
+	// KubeletClient is shown to node agents, FrontProxy to aggregated servers.
+	KubeletClient, FrontProxy pki.Pair
+	// Admin belongs to the cluster's administrator.
+	Admin pki.Pair
+}
+
+// loadKeys reads or makes all keys.
+func loadKeys(o *Options) (*Keys, error) {
+	dir := o.CertDir
+	if dir == "" {
+		dir = filepath.Join(o.DataDir, "pki")
+	}
+	k := &Keys{}
+	var err error
+	if k.CA, err = pki.EnsureCA(dir, "ca", "kubernetes"); err != nil {
+		return nil, err
+	}
+	if k.FrontProxyCA, err = pki.EnsureCA(dir, "front-proxy-ca", "front-proxy-ca"); err != nil {
+		return nil, err
+	}
+	if k.ClientCAs, err = pool(o.ClientCAFile, k.CA); err != nil {
+		return nil, err
+	}
+	if k.ProxyCAs, err = pool(o.RequestHeader.ClientCAFile, k.FrontProxyCA); err != nil {
+		return nil, err
+	}
+	if err := k.serving(o, dir); err != nil {
+		return nil, err
+	}
+	if err := k.tokens(o, dir); err != nil {
+		return nil, err
+	}
+	if o.KubeletClientCert != "" {
+		k.KubeletClient, err = readPair(o.KubeletClientCert, o.KubeletClientKey)
+	} else {
+		k.KubeletClient, err = k.CA.Ensure(dir, "apiserver-kubelet-client", pki.Leaf{CommonName: "kube-apiserver-kubelet-client",
+			Organizations: []string{"system:masters"}, Client: true})
+	}
+	if err != nil {
+		return nil, err
+	}
+	if k.FrontProxy, err = k.FrontProxyCA.Ensure(dir, "front-proxy-client", pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
+		return nil, err
+	}
+	k.Admin, err = k.CA.Ensure(dir, "admin", pki.Leaf{CommonName: "kubernetes-admin", Organizations: []string{"system:masters"}, Client: true})
+	return k, err
+}
+
+func pool(file string, own *pki.CA) (*x509.CertPool, error) {
+	if file == "" {
+		return own.Pool(), nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	p := x509.NewCertPool()
+	if !p.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return p, nil
+}
+
+func readPair(cert, key string) (pki.Pair, error) {
+	c, err := os.ReadFile(cert)
+	if err != nil {
+		return pki.Pair{}, err
+	}
+	k, err := os.ReadFile(key)
+	return pki.Pair{Cert: c, Key: k}, err
+}
+
+func (k *Keys) serving(o *Options, dir string) error {
+	if o.TLSCertFile != "" {
+		var err error
+		k.Serving, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSKeyFile)
+		return err
+	}
+	leaf, err := servingLeaf(o)
+	if err != nil {
+		return err
+	}
+	pair, err := k.CA.Ensure(dir, "apiserver", leaf)
+	if err != nil {
+		return err
+	}
+	k.Serving, err = pair.TLS()
+	return err
+}
+
+// servingLeaf names everything clients may reach the server by.
+func servingLeaf(o *Options) (pki.Leaf, error) {
+	leaf := pki.Leaf{CommonName: "kube-apiserver", DNSNames: []string{
+		"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}}
+	if host, err := os.Hostname(); err == nil {
+		leaf.DNSNames = append(leaf.DNSNames, host)
+	}
+	leaf.IPs = []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback}
+	cidrs, err := o.ServiceCIDRs()
+	if err != nil {
+		return leaf, err
+	}
+	for _, cidr := range cidrs {
+		leaf.IPs = append(leaf.IPs, cidr.Addr().Next().AsSlice())
+	}
+	for _, ip := range append(hostAddresses(), o.AdvertiseAddress, o.BindAddress) {
+		if ip != nil && !ip.IsUnspecified() {
+			leaf.IPs = append(leaf.IPs, ip)
+		}
+	}
+	return leaf, nil
+}
+
+// hostAddresses are the machine's own addresses others can reach.
+func hostAddresses() []net.IP {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var out []net.IP
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().IsGlobalUnicast() {
+			out = append(out, prefix.Addr().AsSlice())
+		}
+	}
+	return out
+}
+
+func (k *Keys) tokens(o *Options, dir string) error {
+	path := o.ServiceAccountSigningKey
+	if path == "" {
+		path = filepath.Join(dir, "sa.key")
+	}
+	var err error
+	if o.ServiceAccountSigningKey != "" {
+		var data []byte
+		if data, err = os.ReadFile(path); err == nil {
+			k.Signing, err = pki.ParseKey(data)
+		}
+	} else {
+		k.Signing, err = pki.EnsureKey(path)
+	}
+	if err != nil {
+		return fmt.Errorf("service account signing key: %w", err)
+	}
+	for _, file := range o.ServiceAccountKeyFiles {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		keys, err := pki.ParsePublicKeys(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		k.Verifying = append(k.Verifying, keys...)
+	}
+	if len(o.ServiceAccountKeyFiles) == 0 {
+		k.Verifying = []crypto.PublicKey{k.Signing.Public()}
+	}
+	if len(k.Verifying) == 0 {
+		return errors.New("no key verifies service account tokens")
+	}
+	return nil
+}
