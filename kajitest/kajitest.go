@@ -21,13 +21,9 @@ import (
 	"sync"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/client-go/applyconfigurations"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
-	"kaji/internal/api"
 	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver"
 	"kaji/internal/client"
@@ -76,7 +72,6 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		Kinds:         catalog.All(),
 		AlwaysAllow:   true,
 		Authenticator: tokens{},
-		TypeConverter: typeConverter,
 		Logger:        o.log,
 	}
 	for _, change := range o.config {
@@ -148,16 +143,4 @@ func (c *Cluster) Reset() {
 		c.t.Fatalf("kajitest: reset: %v", err)
 	}
 	c.server.Bootstrap(ctx)
-}
-
-// converter is built once a process: it is the same for all clusters.
-var converter = sync.OnceValue(func() managedfields.TypeConverter {
-	return applyconfigurations.NewTypeConverter(scheme.Scheme)
-})
-
-func typeConverter(kind *api.Kind) (managedfields.TypeConverter, error) {
-	if kind.Custom {
-		return managedfields.NewDeducedTypeConverter(), nil
-	}
-	return converter(), nil
 }

@@ -3,10 +3,12 @@
 package apiserver
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/apiserver/request"
@@ -17,33 +19,27 @@ import (
 // their path.
 func (s *Server) routes() http.Handler {
 	exact := map[string]http.Handler{
-		"/version": http.HandlerFunc(serveVersion),
+		"/version":    http.HandlerFunc(serveVersion),
+		"/openapi/v2": s.openapi,
+		"/openapi/v3": s.openapi,
 	}
-	var prefixes []string
 	s.health.install(exact)
-	for path, h := range s.cfg.Routes {
-		exact[path] = h
-	}
-	for path := range exact {
+	maps.Copy(exact, s.cfg.Routes)
+	prefixes := []string{"/openapi/v3/"}
+	for path := range s.cfg.Routes {
 		if strings.HasSuffix(path, "/") && path != "/" {
 			prefixes = append(prefixes, path)
 		}
 	}
+	exact["/openapi/v3/"] = s.openapi
 	slices.SortFunc(prefixes, func(a, b string) int { return len(b) - len(a) })
 	if exact["/"] == nil {
-		exact["/"] = servePaths(exact)
+		exact["/"] = s.servePaths(slices.Collect(maps.Keys(exact)))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		in := request.From(r.Context())
-		if in.IsResourceRequest {
-			switch {
-			case in.Served != nil:
-				s.verbs.ServeHTTP(w, r)
-				return
-			case s.cfg.Delegate != nil:
-				s.cfg.Delegate.ServeHTTP(w, r)
-				return
-			}
+		if in := request.From(r.Context()); in.IsResourceRequest && in.Served != nil {
+			s.verbs.ServeHTTP(w, r)
+			return
 		}
 		if h := exact[r.URL.Path]; h != nil {
 			h.ServeHTTP(w, r)
@@ -55,25 +51,62 @@ func (s *Server) routes() http.Handler {
 				return
 			}
 		}
-		if s.cfg.Delegate != nil {
-			s.cfg.Delegate.ServeHTTP(w, r)
-			return
-		}
-		verb.NotFound(w, r)
+		s.serveOther(w, r)
 	})
 }
 
-// servePaths lists what is served, as the root of the server does.
-func servePaths(routes map[string]http.Handler) http.Handler {
-	paths := make([]string, 0, len(routes))
-	for path := range routes {
-		if path != "/" {
-			paths = append(paths, strings.TrimSuffix(path, "/"))
-		}
+// serveOther answers discovery, and what is not found here.
+func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
+	found, err := s.discovery.Serve(w, r)
+	switch {
+	case err != nil:
+		verb.Fail(w, r, err)
+	case found:
+	case s.cfg.Delegate != nil:
+		s.cfg.Delegate.ServeHTTP(w, r)
+	default:
+		s.notFound(w, r)
 	}
-	slices.Sort(paths)
-	paths = slices.Compact(paths)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, metav1.RootPaths{Paths: paths})
+}
+
+// notFound answers a path that leads nowhere: below a version that is served
+// with a Status, elsewhere in plain text.
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	if in := request.From(r.Context()); in.IsResourceRequest && s.kinds.HasVersion(in.GVR().GroupVersion()) {
+		verb.Fail(w, r, errNotFound())
+		return
+	}
+	verb.NotFound(w, r)
+}
+
+// errNotFound is the answer to a resource that is not served.
+func errNotFound() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+		Message: "the server could not find the requested resource",
+		Details: &metav1.StatusDetails{},
+	}}
+}
+
+// address is where discovery tells clients that the server is.
+func (s *Server) address(r *http.Request) string {
+	if s.cfg.ExternalAddress != "" {
+		return s.cfg.ExternalAddress
+	}
+	return r.Host
+}
+
+// servePaths lists what is served, as the root of the server does.
+func (s *Server) servePaths(fixed []string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		paths := append(s.discovery.Paths(), "/apis/")
+		for _, path := range fixed {
+			if path == "/" || strings.HasSuffix(path, "/") {
+				continue
+			}
+			paths = append(paths, path)
+		}
+		slices.Sort(paths)
+		writeJSON(w, http.StatusOK, metav1.RootPaths{Paths: slices.Compact(paths)})
 	})
 }

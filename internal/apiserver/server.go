@@ -12,6 +12,7 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,14 +23,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/object"
+	"kaji/internal/apiserver/openapi"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 	"kaji/internal/store"
@@ -61,13 +63,22 @@ type Config struct {
 	Virtual map[schema.GroupResource]verb.Virtual
 	// Subresources are served besides the kinds' own.
 	Subresources []verb.Subresource
+	// Tokens issues tokens of ServiceAccounts; nil leaves their subresource out.
+	Tokens verb.TokenIssuer
 	// Hooks take part in the writes of resources.
 	Hooks map[schema.GroupResource]object.Hook
 	// Sealer encrypts stored values; nil stores them plainly.
 	Sealer object.Sealer
-	// TypeConverter returns the schema of a kind for server-side apply and
-	// managedFields; it is called at first use.
-	TypeConverter func(*api.Kind) (managedfields.TypeConverter, error)
+	// CustomSchema returns the OpenAPI schema of a custom kind.
+	CustomSchema func(s *request.Served, v3 bool) (json.RawMessage, error)
+
+	// Remote returns the versions that other servers serve, for discovery.
+	Remote func() (versions []discovery.Remote, generation uint64)
+	// RemoteSchemas returns the OpenAPI documents of other servers.
+	RemoteSchemas func() (documents []openapi.Remote, generation uint64)
+	// ExternalAddress is what discovery names as the server's address; empty
+	// means what the request says.
+	ExternalAddress string
 
 	// Routes serve paths that are no resources, by prefix (ending in "/") or
 	// exactly; the longest match wins.
@@ -98,6 +109,9 @@ type Server struct {
 	handler http.Handler
 	health  *health
 
+	discovery *discovery.Discovery
+	openapi   *openapi.OpenAPI
+
 	stopping chan struct{}
 	stopOnce sync.Once
 	// booted is closed when everything that must exist was created.
@@ -112,11 +126,6 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Authorizer == nil && !cfg.AlwaysAllow {
 		return nil, errors.New("apiserver: no authorizer")
 	}
-	if cfg.TypeConverter == nil {
-		cfg.TypeConverter = func(*api.Kind) (managedfields.TypeConverter, error) {
-			return managedfields.NewDeducedTypeConverter(), nil
-		}
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -127,6 +136,8 @@ func New(cfg Config) (*Server, error) {
 		cfg.ShutdownGrace = time.Minute
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
+	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: cfg.Remote, ServerAddress: s.address})
+	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: cfg.CustomSchema, Remote: cfg.RemoteSchemas})
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
 		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
@@ -141,12 +152,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.objects = object.New(object.Config{
 		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Admission: cfg.Admission,
-		Authorizer: cfg.Authorizer, TypeConverter: cfg.TypeConverter, Sealer: cfg.Sealer,
+		Authorizer: cfg.Authorizer, TypeConverter: s.openapi.TypeConverterFor, Sealer: cfg.Sealer,
 		Hooks: cfg.Hooks, Logger: cfg.Logger,
 	})
 	s.verbs = verb.New(verb.Config{
 		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
-		Subresources: cfg.Subresources, Virtual: cfg.Virtual,
+		Subresources: cfg.Subresources, Virtual: cfg.Virtual, Tokens: cfg.Tokens,
 		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
 	})
 	s.health = newHealth(cfg.Checks, s.stopping)

@@ -168,5 +168,6 @@ func ContentType(r *http.Request, custom bool) (Format, error) {
 func status(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message,
+		Details: &metav1.StatusDetails{},
 	}}
 }

@@ -26,6 +26,16 @@ import (
 // grace period ask for it. deleted says that it is gone. The result is the
 // object or a Status, as the kind answers deletions.
 func (o *Objects) Delete(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) (result runtime.Object, deleted bool, err error) {
+	return o.delete(ctx, in, opts, o.Admission)
+}
+
+// Remove is Delete without admission, for deletions the server itself makes on
+// behalf of another request.
+func (o *Objects) Remove(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) (result runtime.Object, deleted bool, err error) {
+	return o.delete(ctx, in, opts, nil)
+}
+
+func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions, chain admission.Chain) (result runtime.Object, deleted bool, err error) {
 	kind := in.Kind
 	namespace := in.ObjectNamespace()
 	key := kind.Key(namespace, in.Name)
@@ -38,7 +48,7 @@ func (o *Objects) Delete(ctx context.Context, in *request.Info, opts *metav1.Del
 		if err := ctx.Err(); err != nil {
 			return nil, false, o.fault(err)
 		}
-		step, err := o.deletion(ctx, kind, attrs, opts, now)
+		step, err := o.deletion(ctx, kind, chain, attrs, opts, now)
 		if err != nil {
 			if newer, ok := o.refreshed(ctx, kind, key, now); ok {
 				now = newer
@@ -80,14 +90,14 @@ type deletionStep struct {
 }
 
 // deletion decides the next step. The object of now is not modified.
-func (o *Objects) deletion(ctx context.Context, kind *api.Kind, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
+func (o *Objects) deletion(ctx context.Context, kind *api.Kind, chain admission.Chain, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
 	if now.object == nil {
 		return deletionStep{}, apierrors.NewNotFound(kind.GroupResource(), attrs.Name)
 	}
 	if err := deletePreconditions(kind, now.object, opts); err != nil {
 		return deletionStep{}, err
 	}
-	if err := o.admitDeletion(ctx, attrs, now.object); err != nil {
+	if err := admitDeletion(ctx, chain, attrs, now.object); err != nil {
 		return deletionStep{}, err
 	}
 	obj := now.object.DeepCopyObject().(api.Object)
@@ -129,8 +139,8 @@ func held(kind *api.Kind, obj api.Object) bool {
 	return kind.Rules.Held != nil && kind.Rules.Held(obj)
 }
 
-func (o *Objects) admitDeletion(ctx context.Context, attrs *admission.Attributes, old api.Object) error {
-	if len(o.Admission) == 0 {
+func admitDeletion(ctx context.Context, chain admission.Chain, attrs *admission.Attributes, old api.Object) error {
+	if len(chain) == 0 {
 		return nil
 	}
 	with := attrs.With(nil, old)
@@ -138,10 +148,10 @@ func (o *Objects) admitDeletion(ctx context.Context, attrs *admission.Attributes
 	if with.Name == "" {
 		with.Name = old.GetName()
 	}
-	if err := o.Admission.Mutate(ctx, with); err != nil {
+	if err := chain.Mutate(ctx, with); err != nil {
 		return err
 	}
-	return o.Admission.Validate(ctx, with)
+	return chain.Validate(ctx, with)
 }
 
 func deletePreconditions(kind *api.Kind, obj api.Object, opts *metav1.DeleteOptions) error {

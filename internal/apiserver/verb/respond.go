@@ -92,9 +92,6 @@ func writeObject(w http.ResponseWriter, r *http.Request, code int, accept codec.
 // respond answers with a hub object, in the version and shape asked for.
 func (v *Verbs) respond(w http.ResponseWriter, r *http.Request, in *request.Info, code int, accept codec.Accept, obj runtime.Object) error {
 	if status, ok := obj.(*metav1.Status); ok {
-		if status.Code == 0 {
-			status.Code = int32(code)
-		}
 		status.Kind, status.APIVersion = "Status", "v1"
 		accept.As = nil
 		writeObject(w, r, code, accept, status)

@@ -17,7 +17,13 @@ import (
 )
 
 // builtin are the subresources this package serves itself.
-func (v *Verbs) builtin() []Subresource { return nil }
+func (v *Verbs) builtin() []Subresource {
+	all := []Subresource{v.bindings(), v.evictions()}
+	if v.Tokens != nil {
+		all = append(all, v.tokens())
+	}
+	return all
+}
 
 // special returns the subresource with a type or protocol of its own.
 func (v *Verbs) special(in *request.Info) *Subresource {

@@ -12,6 +12,7 @@ package verb
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"time"
 
@@ -42,6 +43,8 @@ type Config struct {
 	Subresources []Subresource
 	// Virtual are the resources that are created but never stored.
 	Virtual map[schema.GroupResource]Virtual
+	// Tokens issues tokens of ServiceAccounts; nil leaves their subresource out.
+	Tokens TokenIssuer
 	// MinWatchTimeout bounds watches that name no timeout; 30 minutes when zero.
 	MinWatchTimeout time.Duration
 	// Stopping is closed when the server shuts down: watches end.
@@ -93,6 +96,11 @@ func New(cfg Config) *Verbs {
 	}
 	v := &Verbs{Config: cfg, subresources: map[subKey]*Subresource{}}
 	v.Subresources = append(v.builtin(), cfg.Subresources...)
+	v.Virtual = maps.Clone(cfg.Virtual)
+	if v.Virtual == nil {
+		v.Virtual = map[schema.GroupResource]Virtual{}
+	}
+	v.Virtual[schema.GroupResource{Resource: "bindings"}] = v.legacyBind
 	for i := range v.Subresources {
 		s := &v.Subresources[i]
 		v.subresources[subKey{s.Resource, s.Name}] = s

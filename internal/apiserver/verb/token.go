@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verb
+
+import (
+	"context"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/apiserver/request"
+)
+
+// TokenIssuer makes tokens of ServiceAccounts.
+type TokenIssuer interface {
+	// Issue checks the request, which belongs to the callee, and returns it
+	// with its status. account is shared.
+	Issue(ctx context.Context, account *corev1.ServiceAccount, in *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
+}
+
+// tokens are where ServiceAccounts get their tokens.
+func (v *Verbs) tokens() Subresource {
+	return Subresource{
+		Resource: schema.GroupResource{Resource: "serviceaccounts"}, Name: "token",
+		GVK:   authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
+		New:   func() runtime.Object { return &authenticationv1.TokenRequest{} },
+		Verbs: []string{"create"},
+		Create: func(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
+			entry, err := v.Objects.Get(ctx, in.Kind, in.Namespace, in.Name, "")
+			if err != nil {
+				return nil, err
+			}
+			ask := obj.(*authenticationv1.TokenRequest)
+			if err := v.admitSpecial(ctx, in, ask, opts); err != nil {
+				return nil, err
+			}
+			return v.Tokens.Issue(ctx, entry.Object.(*corev1.ServiceAccount), ask)
+		},
+	}
+}
