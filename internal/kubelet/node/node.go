@@ -15,12 +15,12 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -361,10 +361,10 @@ func same(a, b *corev1.NodeStatus) bool {
 }
 
 func older(a, b *corev1.Node) bool {
-	left, err := resource.ParseQuantity(a.ResourceVersion)
+	left, err := strconv.ParseUint(a.ResourceVersion, 10, 64)
 	if err != nil {
 		return false
 	}
-	right, err := resource.ParseQuantity(b.ResourceVersion)
-	return err == nil && left.Cmp(right) < 0
+	right, err := strconv.ParseUint(b.ResourceVersion, 10, 64)
+	return err == nil && left < right
 }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"kaji/internal/client"
+)
+
+// eventSink writes events; it implements client-go's record.EventSink.
+type eventSink struct {
+	ctx    context.Context //nolint:containedctx // the interface has no place for one
+	client client.Interface
+}
+
+var _ record.EventSink = eventSink{}
+
+func (s eventSink) resource(e *corev1.Event) client.Resource {
+	return client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("events"), Namespace: e.Namespace}
+}
+
+func event(o runtime.Object, err error) (*corev1.Event, error) {
+	if err != nil {
+		return nil, err
+	}
+	e, ok := o.(*corev1.Event)
+	if !ok {
+		return nil, fmt.Errorf("the server answered with a %T, want an Event", o)
+	}
+	return e, nil
+}
+
+// Create implements record.EventSink.
+func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	return event(s.client.Create(s.ctx, s.resource(e), "", e, metav1.CreateOptions{}))
+}
+
+// Update implements record.EventSink.
+func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
+	return event(s.client.Update(s.ctx, s.resource(e), e.Name, e, metav1.UpdateOptions{}))
+}
+
+// Patch implements record.EventSink.
+func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	return event(s.client.Patch(s.ctx, s.resource(e), e.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}))
+}

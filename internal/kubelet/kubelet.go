@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubelet is the node agent: it keeps this machine's Node object, runs
+// the pods bound to it through a container runtime, and reports how they fare.
+// It meets the rest of the cluster only at the API server.
+//
+// The way of a pod: source tells of it, admit decides whether the node takes
+// it, podworker gives it a worker, whose steps (sync.go) make its volumes ready
+// (volume), bring the runtime to what it asks for (podrun, with image and
+// compose), have it probed (probe) and tell the API server (status). Events of
+// the runtime (actual) and verdicts of probes wake the worker; nothing polls.
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/record"
+
+	"kaji/internal/client"
+	"kaji/internal/cri"
+	"kaji/internal/kubelet/actual"
+	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/image"
+	"kaji/internal/kubelet/node"
+	"kaji/internal/kubelet/object"
+	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/podworker"
+	"kaji/internal/kubelet/probe"
+	"kaji/internal/kubelet/source"
+	"kaji/internal/kubelet/status"
+	"kaji/internal/kubelet/volume"
+	"kaji/internal/podnet"
+)
+
+// Config is what a Kubelet is made of. NodeName, Client, Runtime, Images and
+// RootDir are required; the zero value of the others is upstream's default.
+type Config struct {
+	NodeName string
+	Client   client.Interface
+	Runtime  cri.Runtime
+	Images   cri.Images
+	// Network is told the node's pod address ranges; nil where the runtime
+	// learns them by itself.
+	Network podnet.Network
+	// RootDir holds everything about pods: "/var/lib/kubelet".
+	RootDir string
+	// LogDir is where containers' logs go: "/var/log/pods". LegacyLogDir has
+	// links with the old names, "/var/log/containers"; "-" means none.
+	LogDir, LegacyLogDir string
+
+	ClusterDNS    []netip.Addr
+	ClusterDomain string
+	// ResolvConf is the host's resolver configuration: "/etc/resolv.conf".
+	ResolvConf string
+
+	NodeIPs       []netip.Addr
+	Hostname      string
+	NodeLabels    map[string]string
+	Taints        []corev1.Taint
+	ProviderID    string
+	ExternalCloud bool
+	// Port is that of the server, as the Node object tells it.
+	Port int32
+	// Version is this program's, as the Node object tells it: "v1.37.2".
+	Version string
+	// MaxPods is 110 where it is zero.
+	MaxPods int
+	// Reserved is kept from pods.
+	Reserved corev1.ResourceList
+
+	SeccompDefault bool
+	NoCPUQuota     bool
+	// SerialImagePulls pulls one image at a time; MaxParallelImagePulls bounds
+	// parallel ones, zero is no bound.
+	SerialImagePulls      bool
+	MaxParallelImagePulls int
+	// MaxContainerBackOff caps the delay of restarts; zero means 5 min.
+	MaxContainerBackOff time.Duration
+	// RegistryCredentials are the node's own logins, tried after the pod's.
+	RegistryCredentials func(image string) []*corev1.Secret
+
+	Machine *node.Machine // read from the system where nil
+	// Mounter is replaced in tests.
+	Mounter volume.Mounter
+	Logger  *slog.Logger
+}
+
+// Kubelet is a node agent.
+type Kubelet struct {
+	cfg      Config
+	log      *slog.Logger
+	recorder record.EventRecorder
+	events   record.EventBroadcaster
+	runtime  atomic.Pointer[runtimeFacts]
+
+	dns      *compose.DNS
+	objects  *object.Cache
+	images   *image.Store
+	probes   *probe.Manager
+	runner   *podrun.Runner
+	statuses *status.Manager
+	volumes  *volume.Manager
+	tokens   *tokens
+	pool     *podworker.Pool
+	node     *node.Keeper
+	watcher  *actual.Watcher
+
+	services client.Typed[*corev1.Service]
+	nodes    client.Typed[*corev1.Node]
+	pods     client.Typed[*corev1.Pod]
+
+	mu struct {
+		sync.Mutex
+		mirrors map[types.UID]*corev1.Pod // by the identity of the static pod
+		retries map[types.UID]retry
+		fails   map[types.UID]status.Reason
+		cidrs   []string
+		// listing is why the runtime's last listing failed, nil if it did not.
+		listing error
+		locks   map[types.UID]*sync.Mutex
+	}
+}
+
+// New returns a node agent that does nothing before Run.
+func New(cfg Config) (*Kubelet, error) {
+	if cfg.NodeName == "" || cfg.Client == nil || cfg.Runtime == nil || cfg.Images == nil || cfg.RootDir == "" {
+		return nil, fmt.Errorf("kubelet: NodeName, Client, Runtime, Images and RootDir are required")
+	}
+	defaults(&cfg)
+	if cfg.Machine == nil {
+		if err := os.MkdirAll(cfg.RootDir, 0o750); err != nil {
+			return nil, fmt.Errorf("make the root directory: %w", err)
+		}
+		machine, err := node.ReadMachine(cfg.RootDir)
+		if err != nil {
+			return nil, fmt.Errorf("read the machine: %w", err)
+		}
+		cfg.Machine = &machine
+	}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger}
+	k.mu.mirrors = map[types.UID]*corev1.Pod{}
+	k.mu.retries = map[types.UID]retry{}
+	k.mu.fails = map[types.UID]status.Reason{}
+	k.mu.locks = map[types.UID]*sync.Mutex{}
+	k.runtime.Store(&runtimeFacts{name: "unknown"})
+	k.services = client.For[*corev1.Service](cfg.Client)
+	k.nodes = client.For[*corev1.Node](cfg.Client).With(client.InformerOptions{FieldSelector: "metadata.name=" + cfg.NodeName})
+	k.pods = source.Pods(cfg.Client, cfg.NodeName)
+
+	k.events = record.NewBroadcaster()
+	k.recorder = k.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.NodeName})
+	k.dns = &compose.DNS{Cluster: cfg.ClusterDNS, Domain: cfg.ClusterDomain, NodeIPs: cfg.NodeIPs,
+		HostConfig: func() (io.ReadCloser, error) { return os.Open(cfg.ResolvConf) }}
+	k.objects = object.New(object.Config{Client: cfg.Client, Logger: k.log, Changed: func(uid types.UID) { k.pool.Wake(uid) }})
+	parallel := cfg.MaxParallelImagePulls
+	if cfg.SerialImagePulls {
+		parallel = 1
+	}
+	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
+	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed})
+	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
+		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
+		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff})
+	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
+	k.tokens = newTokens(cfg.Client)
+	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers()})
+	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
+	k.node = node.New(node.Config{
+		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,
+		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
+		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: cfg.Reserved,
+		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List,
+	})
+	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed}
+	return k, nil
+}
+
+func defaults(cfg *Config) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.LogDir == "" {
+		cfg.LogDir = "/var/log/pods"
+	}
+	switch cfg.LegacyLogDir {
+	case "":
+		cfg.LegacyLogDir = "/var/log/containers"
+	case "-":
+		cfg.LegacyLogDir = ""
+	}
+	if cfg.ClusterDomain == "" {
+		cfg.ClusterDomain = "cluster.local"
+	}
+	if cfg.ResolvConf == "" {
+		cfg.ResolvConf = "/etc/resolv.conf"
+	}
+	if cfg.Hostname == "" {
+		cfg.Hostname = strings.ToLower(cfg.NodeName)
+	}
+	if cfg.Port == 0 {
+		cfg.Port = 10250
+	}
+	if cfg.Version == "" {
+		cfg.Version = "v1.37.2"
+	}
+	if cfg.MaxPods == 0 {
+		cfg.MaxPods = 110
+	}
+	if cfg.Mounter == nil {
+		cfg.Mounter = volume.Kernel{}
+	}
+}
+
+// Run works until ctx ends. Pods keep running after it.
+func (k *Kubelet) Run(ctx context.Context) error {
+	for _, dir := range []string{filepath.Join(k.cfg.RootDir, "pods"), k.cfg.LogDir, k.cfg.LegacyLogDir} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make a directory of the node agent: %w", err)
+		}
+	}
+	if answer, err := k.version(ctx); err == nil {
+		k.runtime.Store(answer)
+	}
+	sink := k.events.StartRecordingToSink(eventSink{ctx, k.cfg.Client})
+	defer k.events.Shutdown()
+	defer sink.Stop()
+	defer k.objects.Close()
+
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 8)
+	part := func(name string, run func(context.Context) error) {
+		parts.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	k.nodes.AddHandler(client.Handler[*corev1.Node]{Add: k.nodeChanged, Update: func(_, n *corev1.Node) { k.nodeChanged(n) }})
+	k.cfg.Client.Start(ctx)
+	part("node", k.node.Run)
+	part("status", k.statuses.Run)
+	part("probe", k.probes.Run)
+	part("watch", k.watcher.Run)
+	part("pods", func(ctx context.Context) error {
+		if !client.WaitForSync(ctx, k.services.Informer(), k.nodes.Informer()) {
+			return nil
+		}
+		registration := source.API(k.cfg.Client, k.cfg.NodeName, (*sinkOf)(k))
+		parts.Go(func() {
+			for !registration.HasSynced() {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			k.adopt(ctx)
+		})
+		return k.pool.Run(ctx)
+	})
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return err
+	}
+}
+
+// nodeObject is the informer's copy of this node, nil where there is none.
+func (k *Kubelet) nodeObject() *corev1.Node {
+	n, err := k.nodes.Cached("", k.cfg.NodeName)
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+// nodeChanged hands the pod address ranges to the network.
+func (k *Kubelet) nodeChanged(n *corev1.Node) {
+	if k.cfg.Network == nil || len(n.Spec.PodCIDRs) == 0 {
+		return
+	}
+	k.mu.Lock()
+	same := strings.Join(k.mu.cidrs, ",") == strings.Join(n.Spec.PodCIDRs, ",")
+	k.mu.Unlock()
+	if same {
+		return
+	}
+	var cidrs []netip.Prefix
+	for _, s := range n.Spec.PodCIDRs {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			k.log.Error("the node's pod address range is not one", "cidr", s, "err", err)
+			return
+		}
+		cidrs = append(cidrs, p)
+	}
+	if err := k.cfg.Network.SetPodCIDRs(context.Background(), cidrs); err != nil {
+		k.log.Error("the network did not take the pod address ranges", "cidrs", n.Spec.PodCIDRs, "err", err)
+		return
+	}
+	k.mu.Lock()
+	k.mu.cidrs = n.Spec.PodCIDRs
+	k.mu.Unlock()
+	k.node.Wake()
+	k.pool.WakeAll()
+}
+
+// apiPod is what the API server has of a pod, a mirror for a static one.
+func (k *Kubelet) apiPod(uid types.UID) *corev1.Pod {
+	k.mu.Lock()
+	mirror := k.mu.mirrors[uid]
+	k.mu.Unlock()
+	if mirror != nil {
+		return mirror
+	}
+	known := k.pool.Pod(uid)
+	if known == nil {
+		return nil
+	}
+	pod, err := k.pods.Cached(known.Namespace, known.Name)
+	if err != nil || pod.UID != uid {
+		return nil
+	}
+	return pod
+}
+
+// changed wakes the worker of a pod; one that is busy ending the pod does not
+// look, so its status is brought up to date beside it.
+func (k *Kubelet) changed(uid types.UID) {
+	if state, ok := k.pool.State(uid); ok && state == podworker.Terminating {
+		k.refresh(uid)
+		return
+	}
+	k.pool.Wake(uid)
+}
+
+func (k *Kubelet) capacity() corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourcePods: quantity(int64(k.cfg.MaxPods))}
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet_test
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kaji/internal/client"
+	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/memcri"
+	"kaji/internal/kubelet/node"
+	"kaji/internal/kubelet/status"
+	"kaji/kajitest"
+)
+
+// noMounts stands in for the kernel's mounts.
+type noMounts struct {
+	mu      sync.Mutex
+	mounted map[string]bool
+}
+
+func (m *noMounts) set(path string, on bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mounted[path] = on
+	return nil
+}
+func (m *noMounts) Tmpfs(dir string, _ int64) error                   { return m.set(dir, true) }
+func (m *noMounts) Bind(_, dst string, _ bool) error                  { return m.set(dst, true) }
+func (m *noMounts) Mount(_, dir, _ string, _ uintptr, _ string) error { return m.set(dir, true) }
+func (m *noMounts) Unmount(path string) error                         { return m.set(path, false) }
+func (m *noMounts) Mounted(path string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mounted[path], nil
+}
+
+// agent is a node agent under test with its control plane and runtime.
+type agent struct {
+	t       *testing.T
+	client  client.Interface
+	runtime *memcri.Runtime
+	pods    client.Typed[*corev1.Pod]
+}
+
+func start(t *testing.T, cfg memcri.Config) *agent {
+	t.Helper()
+	cluster := kajitest.Start(t)
+	a := &agent{t: t, client: cluster.Client(), runtime: memcri.New(cfg), pods: client.For[*corev1.Pod](cluster.Client())}
+	dir := t.TempDir()
+	k, err := kubelet.New(kubelet.Config{
+		NodeName: "n1", Client: a.client, Runtime: a.runtime, Images: a.runtime, RootDir: dir + "/root", LogDir: dir + "/pods", LegacyLogDir: "-",
+		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+		Machine: &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30, Swap: -1},
+		Mounter: &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := k.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return a
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) { w.t.Logf("%s", b); return len(b), nil }
+
+// eventually waits until a condition holds.
+func (a *agent) eventually(what string, ok func() bool) {
+	a.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			a.t.Fatalf("never: %s; the runtime was asked %q", what, a.runtime.Calls())
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-a.t.Context().Done():
+			a.t.Fatal("the test has ended")
+		}
+	}
+}
+
+// get reads a pod, nil where there is none.
+func (a *agent) get(name string) *corev1.Pod {
+	a.t.Helper()
+	pod, err := a.pods.Get(a.t.Context(), "default", name)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pod
+}
+
+func (a *agent) create(pod *corev1.Pod) *corev1.Pod {
+	a.t.Helper()
+	pod.Namespace, pod.Spec.NodeName = "default", "n1"
+	created, err := a.pods.Create(a.t.Context(), pod)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return created
+}
+
+func (a *agent) waitPhase(name string, phase corev1.PodPhase) *corev1.Pod {
+	a.t.Helper()
+	var pod *corev1.Pod
+	a.eventually("pod "+name+" is "+string(phase), func() bool {
+		pod = a.get(name)
+		return pod != nil && pod.Status.Phase == phase
+	})
+	return pod
+}
+
+func simple(name string, change ...func(*corev1.Pod)) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{Name: "main", Image: "app:1"}}}}
+	for _, c := range change {
+		c(pod)
+	}
+	return pod
+}
+
+// A pod with scratch space and a token runs, is reported as upstream does, and
+// is gone in order after its deletion.
+func TestPodLife(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	if _, err := client.For[*corev1.ServiceAccount](a.client).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	a.eventually("the node is ready", func() bool {
+		n, err := client.For[*corev1.Node](a.client).Get(t.Context(), "", "n1")
+		return err == nil && slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue && c.Reason == "KubeletReady"
+		})
+	})
+	a.create(simple("p", func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
+	}))
+	pod := a.waitPhase("p", corev1.PodRunning)
+	for _, want := range []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
+		if c := status.Condition(pod.Status.Conditions, want); c == nil || c.Status != corev1.ConditionTrue || c.LastTransitionTime.IsZero() {
+			t.Errorf("condition %s is %+v, want True", want, c)
+		}
+	}
+	s := pod.Status.ContainerStatuses[0]
+	if !s.Ready || s.Started == nil || !*s.Started || s.State.Running == nil || s.ContainerID == "" || s.RestartCount != 0 {
+		t.Errorf("got container status %+v", s)
+	}
+	if pod.Status.PodIP == "" || pod.Status.HostIP != "192.0.2.1" || pod.Status.StartTime == nil || pod.Status.ObservedGeneration != pod.Generation {
+		t.Errorf("got status %+v", pod.Status)
+	}
+	if err := a.pods.Delete(t.Context(), "default", "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the pod is gone", func() bool { return a.get("p") == nil })
+	a.eventually("nothing is left in the runtime", func() bool {
+		calls := a.runtime.Calls()
+		return calls[len(calls)-1] == "remove sandbox p"
+	})
+	want := []string{"run sandbox p", "create main", "start main", "stop main 30", "stop sandbox p", "remove main", "remove sandbox p"}
+	if got := a.runtime.Calls(); !slices.Equal(got, want) {
+		t.Errorf("the runtime was asked %q, want %q", got, want)
+	}
+}
+
+// A container that fails is restarted, and waits in between.
+func TestCrashLoop(t *testing.T) {
+	exits := make(chan string, 16)
+	a := start(t, memcri.Config{Images: []string{"app:1"}, Started: func(id string, _ *runtimeapi.ContainerConfig) { exits <- id }})
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		for range 2 {
+			if err := a.runtime.Exit(<-exits, 3, "Error"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	a.create(simple("p"))
+	ending.Wait()
+	a.eventually("the container waits", func() bool {
+		pod := a.get("p")
+		if pod == nil || len(pod.Status.ContainerStatuses) == 0 {
+			return false
+		}
+		w := pod.Status.ContainerStatuses[0].State.Waiting
+		return w != nil && w.Reason == "CrashLoopBackOff"
+	})
+	pod := a.get("p")
+	s := pod.Status.ContainerStatuses[0]
+	if s.RestartCount != 1 || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 3 {
+		t.Errorf("got %+v, want one restart and the last exit", s)
+	}
+	if want := "back-off 10s restarting failed container=main pod=p_default(" + string(pod.UID) + ")"; s.State.Waiting.Message != want {
+		t.Errorf("got %q, want %q", s.State.Waiting.Message, want)
+	}
+	if pod.Status.Phase != corev1.PodRunning {
+		t.Errorf("got phase %s, want Running", pod.Status.Phase)
+	}
+}
+
+// A pod that is not to be restarted comes to its end.
+func TestCompletion(t *testing.T) {
+	exits := make(chan string, 16)
+	a := start(t, memcri.Config{Images: []string{"app:1"}, Started: func(id string, _ *runtimeapi.ContainerConfig) { exits <- id }})
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		if err := a.runtime.Exit(<-exits, 0, "Completed"); err != nil {
+			t.Error(err)
+		}
+	})
+	a.create(simple("p", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
+	ending.Wait()
+	pod := a.waitPhase("p", corev1.PodSucceeded)
+	if c := status.Condition(pod.Status.Conditions, corev1.PodReady); c == nil || c.Status != corev1.ConditionFalse || c.Reason != "PodCompleted" {
+		t.Errorf("got %+v, want not ready because it completed", c)
+	}
+	if err := a.pods.Delete(t.Context(), "default", "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the pod is gone", func() bool { return a.get("p") == nil })
+}

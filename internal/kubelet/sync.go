@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kaji/internal/kubelet/actual"
+	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/podspec"
+	"kaji/internal/kubelet/podworker"
+	"kaji/internal/kubelet/status"
+	"kaji/internal/kubelet/volume"
+)
+
+// syncer is a Kubelet as its pod workers see it.
+type syncer Kubelet
+
+var _ podworker.Syncer = (*syncer)(nil)
+
+// retry delays the next attempt at a pod's volumes: 500 ms, doubling to 2 min.
+type retry struct {
+	delay time.Duration
+	at    time.Time
+}
+
+// Sync implements podworker.Syncer: one look at a pod that is to run.
+func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, error) {
+	k := (*Kubelet)(s)
+	k.objects.Register(pod)
+	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	if err != nil {
+		return podworker.Outcome{}, err
+	}
+	k.probes.Update(pod, a)
+	deadline := k.deadline(pod)
+	if st := k.publish(pod, a, false, nil); final(st.Phase) {
+		return podworker.Outcome{Over: true}, nil
+	}
+	if problem := k.runtime.Load().network; problem != "" && !pod.Spec.HostNetwork {
+		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: %s", problem)
+		k.node.Wake()
+		return podworker.Outcome{RetryAt: time.Now().Add(time.Second)}, nil
+	}
+	out := podworker.Outcome{RetryAt: deadline}
+	if at, ok := k.mount(ctx, pod); !ok {
+		out.RetryAt = earliest(out.RetryAt, at)
+		return out, nil
+	}
+	result, err := k.runner.Sync(ctx, pod, a)
+	if err != nil {
+		return podworker.Outcome{}, err
+	}
+	out.Again = result.Changed
+	out.RetryAt = earliest(out.RetryAt, result.RetryAt)
+	if !result.Changed {
+		if !result.RetryAt.IsZero() {
+			k.publish(pod, a, false, nil) // a container waits for another reason than before
+		}
+		if err := k.runner.Prune(ctx, pod, a); err != nil {
+			k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		}
+		out.RetryAt = earliest(out.RetryAt, k.tokens.refreshAt(pod.UID))
+	}
+	return out, nil
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func final(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }
+
+// deadline notes that a pod has been active for too long, or returns when it
+// will have been.
+func (k *Kubelet) deadline(pod *corev1.Pod) time.Time {
+	if pod.Spec.ActiveDeadlineSeconds == nil {
+		return time.Time{}
+	}
+	start := pod.Status.StartTime
+	if s, ok := k.statuses.Get(pod.UID); ok {
+		start = s.StartTime
+	}
+	if start.IsZero() {
+		return time.Now().Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
+	}
+	at := start.Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
+	if time.Now().Before(at) {
+		return at
+	}
+	const message = "Pod was active on the node longer than the specified deadline"
+	k.mu.Lock()
+	_, known := k.mu.fails[pod.UID]
+	k.mu.fails[pod.UID] = status.Reason{Reason: "DeadlineExceeded", Message: message}
+	k.mu.Unlock()
+	if !known {
+		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeNormal, "DeadlineExceeded", message)
+	}
+	return time.Time{}
+}
+
+// mount makes a pod's directories and volumes ready; otherwise it returns when
+// to try again.
+func (k *Kubelet) mount(ctx context.Context, pod *corev1.Pod) (time.Time, bool) {
+	k.mu.Lock()
+	last := k.mu.retries[pod.UID]
+	k.mu.Unlock()
+	if time.Now().Before(last.at) {
+		return last.at, false
+	}
+	err := k.makeDirs(pod)
+	if err == nil {
+		err = k.volumes.Setup(ctx, pod)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		delete(k.mu.retries, pod.UID)
+		return time.Time{}, true
+	}
+	if ctx.Err() != nil {
+		return time.Time{}, false
+	}
+	delay := min(max(last.delay*2, 500*time.Millisecond), 2*time.Minute+2*time.Second)
+	at := time.Now().Add(delay)
+	k.mu.retries[pod.UID] = retry{delay, at}
+	for _, one := range flatten(err) {
+		reason := "FailedMount"
+		var shown *volume.Error
+		if errors.As(one, &shown) {
+			reason = shown.Reason
+		}
+		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, reason, one.Error())
+	}
+	return at, false
+}
+
+// flatten takes errors that were joined apart.
+func flatten(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, one := range joined.Unwrap() {
+			all = append(all, flatten(one)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+func (k *Kubelet) podDir(uid types.UID) string {
+	return filepath.Join(k.cfg.RootDir, "pods", string(uid))
+}
+
+func (k *Kubelet) makeDirs(pod *corev1.Pod) error {
+	for _, dir := range []string{"volumes", "plugins"} {
+		if err := os.MkdirAll(filepath.Join(k.podDir(pod.UID), dir), 0o750); err != nil {
+			k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "FailedToMakePodDataDirectories", "error making pod data directories: %v", err)
+			return fmt.Errorf("make the pod's directories: %w", err)
+		}
+	}
+	return nil
+}
+
+// lock serializes what is written of a pod's status.
+func (k *Kubelet) lock(uid types.UID) *sync.Mutex {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.mu.locks[uid]
+	if l == nil {
+		l = &sync.Mutex{}
+		k.mu.locks[uid] = l
+	}
+	return l
+}
+
+// publish makes the status of a pod and hands it on to be written. ending
+// says that nothing will be started again; change is applied last.
+func (k *Kubelet) publish(pod *corev1.Pod, a *actual.Pod, ending bool, change func(*corev1.PodStatus)) corev1.PodStatus {
+	l := k.lock(pod.UID)
+	l.Lock()
+	defer l.Unlock()
+	return k.publishLocked(pod, a, ending, change)
+}
+
+func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, change func(*corev1.PodStatus)) corev1.PodStatus {
+	known := pod
+	if api := k.apiPod(pod.UID); api != nil && !podspec.Static(pod) {
+		known = pod.DeepCopy() // what others wrote in the status since
+		known.Status = api.Status
+	}
+	old, ok := k.statuses.Get(pod.UID)
+	if !ok {
+		old = known.Status
+	}
+	k.mu.Lock()
+	fail, failed := k.mu.fails[pod.UID]
+	k.mu.Unlock()
+	in := status.Input{
+		Pod: known, Old: &old, Actual: a, RuntimeName: k.runtime.Load().name, Health: k.probes, Terminal: ending,
+		HostIPs: k.hostIPs(), Message: terminationMessage, RecursiveReadOnly: k.runtime.Load().rro,
+		Waiting: func(container string) (status.Reason, bool) { return k.runner.Waiting(pod.UID, container) },
+	}
+	if failed {
+		in.Fail = &fail
+	}
+	s := status.Generate(in)
+	if change != nil {
+		change(&s)
+	}
+	k.statuses.Set(known, s, true)
+	return s
+}
+
+// refresh brings the status of a pod that is being ended up to date.
+func (k *Kubelet) refresh(uid types.UID) {
+	l := k.lock(uid)
+	l.Lock()
+	defer l.Unlock()
+	pod := k.pool.Pod(uid)
+	if state, ok := k.pool.State(uid); !ok || state != podworker.Terminating || pod == nil {
+		return
+	}
+	a, err := actual.Observe(context.Background(), k.cfg.Runtime, pod.Namespace, pod.Name, uid)
+	if err != nil {
+		return // the worker reports what is wrong with the runtime
+	}
+	k.publishLocked(pod, a, true, nil)
+}
+
+// Terminate implements podworker.Syncer.
+func (s *syncer) Terminate(ctx context.Context, pod *corev1.Pod, end podworker.End) error {
+	k := (*Kubelet)(s)
+	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	if err != nil {
+		return err
+	}
+	k.probes.Update(pod, a)
+	k.publish(pod, a, true, end.Status)
+	if err := k.runner.Kill(ctx, pod, a, end.Grace); err != nil {
+		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
+		return fmt.Errorf("kill pod: %w", err)
+	}
+	// Ctx may have been cut by a shorter grace that came too late to matter.
+	if a, err = actual.Observe(context.WithoutCancel(ctx), k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID); err != nil {
+		return err
+	}
+	if running := a.Running(); len(running) > 0 {
+		return fmt.Errorf("detected running containers after a successful kill: %s", running[0].Name)
+	}
+	k.probes.Update(pod, a)
+	l := k.lock(pod.UID)
+	l.Lock()
+	defer l.Unlock()
+	k.publishLocked(pod, a, true, end.Status)
+	return nil
+}
+
+// Clean implements podworker.Syncer.
+func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
+	k := (*Kubelet)(s)
+	if err := k.volumes.Teardown(ctx, pod.UID); err != nil {
+		return err
+	}
+	if err := k.removeSubPaths(pod.UID); err != nil {
+		return err
+	}
+	k.probes.Remove(pod.UID)
+	k.objects.Unregister(pod.UID)
+	k.tokens.forget(pod.UID)
+	known := pod
+	if api := k.apiPod(pod.UID); api != nil && !podspec.Static(pod) {
+		known = api
+	}
+	k.statuses.Finish(known)
+	k.statuses.Deletable(pod.UID)
+	return nil
+}
+
+// Forget implements podworker.Syncer.
+func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
+	k := (*Kubelet)(s)
+	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	if err == nil {
+		err = k.runner.Remove(ctx, a)
+	}
+	if err != nil && ctx.Err() == nil {
+		k.log.Warn("the rest of a pod was not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+	if err := os.RemoveAll(k.podDir(pod.UID)); err != nil {
+		k.log.Warn("a pod's directory was not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+	k.runner.Forget(pod.UID)
+	k.statuses.Forget(pod.UID)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.mu.retries, pod.UID)
+	delete(k.mu.fails, pod.UID)
+	delete(k.mu.locks, pod.UID)
+}
