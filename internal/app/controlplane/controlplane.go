@@ -12,19 +12,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/rest"
 
@@ -32,10 +27,6 @@ import (
 	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
-	"kaji/internal/apiserver/discovery"
-	"kaji/internal/apiserver/openapi"
-	"kaji/internal/apiserver/request"
-	"kaji/internal/apiserver/verb"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/client/direct"
 	"kaji/internal/lifecycle"
@@ -56,9 +47,6 @@ type Plane struct {
 	listener net.Listener
 	trust    *trust
 	ready    chan struct{}
-
-	discovery func() *discovery.Discovery
-	schema    func() *openapi.OpenAPI
 }
 
 // New opens the store, reads or makes the keys and listens; nothing is served
@@ -114,42 +102,17 @@ func (p *Plane) assemble() error {
 		Listener: p.listener,
 		TLS: &tls.Config{Certificates: []tls.Certificate{p.Keys.Serving}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequestClientCert},
-		Authenticator: p.trust.authenticator,
-		Authorizer:    p.trust,
-		Virtual:       p.trust.reviews(),
-		Subresources:  []verb.Subresource{p.tokenSubresource()},
-		Routes:        p.routes(),
-		TypeConverter: func(kind *api.Kind) (managedfields.TypeConverter, error) {
-			return p.schema().TypeConverterFor(kind)
-		},
+		Authenticator:  p.trust.authenticator,
+		Authorizer:     p.trust,
+		Virtual:        p.trust.reviews(),
+		Tokens:         p.trust.issuer,
+		Routes:         p.trust.routes(p.issuerHost()),
 		RequestTimeout: o.RequestTimeout,
 	}
 	if p.Server, err = apiserver.New(cfg); err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
 	return p.trust.attach(p.Server)
-}
-
-// routes serves discovery and schemas, which follow the table of kinds, and
-// what trust publishes.
-func (p *Plane) routes() map[string]http.Handler {
-	p.discovery = sync.OnceValue(func() *discovery.Discovery { return discovery.New(discovery.Config{Kinds: p.Server.Kinds()}) })
-	p.schema = sync.OnceValue(func() *openapi.OpenAPI { return openapi.New(openapi.Config{Kinds: p.Server.Kinds()}) })
-	routes := p.trust.routes(p.issuerHost())
-	for _, path := range []string{"/api", "/api/", "/apis", "/apis/"} {
-		routes[path] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			found, err := p.discovery().Serve(w, r)
-			if err != nil {
-				verb.Fail(w, r, err)
-			} else if !found {
-				verb.NotFound(w, r)
-			}
-		})
-	}
-	for _, path := range []string{"/openapi/v2", "/openapi/v3", "/openapi/v3/"} {
-		routes[path] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.schema().ServeHTTP(w, r) })
-	}
-	return routes
 }
 
 // object reads the present state of an object of the core group.
@@ -166,26 +129,6 @@ func (p *Plane) object(ctx context.Context, resource, namespace, name string) (m
 		return nil, apierrors.NewNotFound(corev1.Resource(resource), name)
 	}
 	return entry.Object, nil
-}
-
-// tokenSubresource serves serviceaccounts/token.
-func (p *Plane) tokenSubresource() verb.Subresource {
-	return verb.Subresource{
-		Resource: corev1.Resource("serviceaccounts"), Name: "token", Verbs: []string{"create"},
-		GVK: authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
-		New: func() runtime.Object { return &authenticationv1.TokenRequest{} },
-		Create: func(ctx context.Context, in *request.Info, obj runtime.Object, _ *metav1.CreateOptions) (runtime.Object, error) {
-			tokenRequest, ok := obj.(*authenticationv1.TokenRequest)
-			if !ok {
-				return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenRequest: %T", obj))
-			}
-			account, err := p.object(ctx, "serviceaccounts", in.Namespace, in.Name)
-			if err != nil {
-				return nil, err
-			}
-			return p.trust.issuer.Issue(ctx, account.(*corev1.ServiceAccount), tokenRequest)
-		},
-	}
 }
 
 // served applies --runtime-config to the catalog.
