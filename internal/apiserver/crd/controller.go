@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package crd serves custom resources: it turns CustomResourceDefinitions into
+// kinds of the one REST machine, accepts their names, keeps their conditions
+// and cleans up behind deleted ones.
+//
+// The API server runs its Controller and hands it the cache and its own verbs.
+// Schemas are upstream's: structural schemas, pruning, defaulting and CEL come
+// from k8s.io/apiextensions-apiserver, compiled when an object first needs
+// them and dropped when none did for a while. It never touches the objects of
+// a kind but to delete them with it.
+package crd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/api"
+	kinds "kaji/internal/api/apiextensions"
+	"kaji/internal/apiserver/cache"
+	"kaji/internal/client"
+)
+
+// Config configures a Controller. All but Convert and Logger are needed.
+type Config struct {
+	Cache *cache.Cache
+	// Kind is CustomResourceDefinition, as the cache knows it.
+	Kind *api.Kind
+	// Client is the API server itself, under an identity that may do anything.
+	Client client.Verbs
+	// Serve adds a kind, or replaces the one of the same resource; Unserve
+	// takes it away and ends its watches.
+	Serve   func(*api.Kind)
+	Unserve func(*api.Kind)
+	// Convert makes the converter of a definition with the strategy Webhook;
+	// nil refuses conversion.
+	Convert func(*apiextensionsv1.CustomResourceDefinition) (Converter, error)
+	Logger  *slog.Logger
+}
+
+// idleSchema is how long a compiled schema is kept without use.
+const idleSchema = 5 * time.Minute
+
+// Controller keeps the kinds served equal to the definitions that exist. Its
+// methods are safe for concurrent use.
+type Controller struct {
+	cfg Config
+	log *slog.Logger
+
+	mu       sync.Mutex
+	served   map[string]*definition    // by the definition's name, guarded by mu
+	byKind   map[*api.Kind]*definition // guarded by mu
+	ending   map[string]bool           // being cleaned up, guarded by mu
+	cleaners sync.WaitGroup
+}
+
+// New returns a controller.
+func New(cfg Config) *Controller {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Controller{
+		cfg: cfg, log: cfg.Logger,
+		served: map[string]*definition{}, byKind: map[*api.Kind]*definition{}, ending: map[string]bool{},
+	}
+}
+
+// resource is where definitions are.
+var resource = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
+
+// Run follows the definitions until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.cleaners.Wait()
+	sweep := time.NewTicker(idleSchema / 2)
+	defer sweep.Stop()
+	for {
+		err := c.follow(ctx, sweep.C)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, cache.ErrEnded) {
+			c.log.Error("custom resource definitions cannot be followed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// follow serves what exists and then what changes. Writes that conflict or
+// fail are tried again shortly.
+func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
+	at, err := c.cfg.Cache.Snapshot(ctx, c.cfg.Kind)
+	if err != nil {
+		return err
+	}
+	cursor := c.cfg.Cache.Cursor(at)
+	c.syncAll(ctx, at)
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		for {
+			event, err := cursor.TryNext()
+			if err != nil {
+				return err
+			}
+			if event == nil {
+				break
+			}
+			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+				return err
+			}
+			if !c.syncEvent(ctx, at, event) {
+				retry.Reset(500 * time.Millisecond)
+			}
+		}
+		select {
+		case <-cursor.Ready():
+		case <-cursor.Ended():
+			return cache.ErrEnded
+		case <-sweep:
+			c.dropIdle(time.Now().Add(-idleSchema))
+		case <-retry.C:
+			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+				return err
+			}
+			if !c.syncAll(ctx, at) {
+				retry.Reset(500 * time.Millisecond)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func definitionOf(e *cache.Entry) *apiextensionsv1.CustomResourceDefinition {
+	return e.Object.(*apiextensionsv1.CustomResourceDefinition)
+}
+
+func definitionsAt(at *cache.Snapshot) []*apiextensionsv1.CustomResourceDefinition {
+	all := make([]*apiextensionsv1.CustomResourceDefinition, 0, at.Len())
+	for e := range at.All("", "") {
+		all = append(all, definitionOf(e))
+	}
+	return all
+}
+
+// syncAll brings everything up to date; it is false when something is to be
+// tried again.
+func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
+	all := definitionsAt(at)
+	names := map[string]bool{}
+	ok := true
+	for _, crd := range all {
+		names[crd.Name] = true
+		ok = c.sync(ctx, crd, all) && ok
+	}
+	c.mu.Lock()
+	var gone []string
+	for name := range c.served {
+		if !names[name] {
+			gone = append(gone, name)
+		}
+	}
+	c.mu.Unlock()
+	for _, name := range gone {
+		c.withdraw(name)
+	}
+	return ok
+}
+
+// syncEvent follows one change. Names that became free may be what other
+// definitions of the group wait for.
+func (c *Controller) syncEvent(ctx context.Context, at *cache.Snapshot, event *cache.Event) bool {
+	changed := definitionOf(event.Entry)
+	all := definitionsAt(at)
+	ok := true
+	if event.Deleted {
+		c.withdraw(changed.Name)
+	}
+	for _, crd := range all {
+		waits := crd.Spec.Group == changed.Spec.Group && !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted)
+		if crd.Name == changed.Name || waits {
+			ok = c.sync(ctx, crd, all) && ok
+		}
+	}
+	return ok
+}
+
+// sync brings one definition up to date.
+func (c *Controller) sync(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition, all []*apiextensionsv1.CustomResourceDefinition) bool {
+	if crd.DeletionTimestamp != nil {
+		c.serve(crd)
+		c.clean(ctx, crd)
+		return true
+	}
+	settled := crd.DeepCopy()
+	settle(settled, all)
+	if !equality.Semantic.DeepEqual(crd.Status, settled.Status) {
+		// The write comes back as an event, and is served then.
+		return c.writeStatus(ctx, settled)
+	}
+	c.serve(crd)
+	return true
+}
+
+// writeStatus stores a definition's status. A conflict is no failure: the
+// newer state comes as an event.
+func (c *Controller) writeStatus(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition) bool {
+	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, crd,
+		metav1.UpdateOptions{FieldManager: "kube-apiserver"})
+	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
+		return true
+	}
+	c.log.Error("cannot write the status of a custom resource definition", "name", crd.Name, "err", err)
+	return false
+}
+
+// serve serves a definition's kind once its names are established.
+func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
+	if !kinds.IsTrue(crd, apiextensionsv1.Established) {
+		c.withdraw(crd.Name)
+		return
+	}
+	c.mu.Lock()
+	old := c.served[crd.Name]
+	c.mu.Unlock()
+	if old != nil && sameKind(old.crd, crd) {
+		return
+	}
+	convert := noConversion
+	if conversion := crd.Spec.Conversion; conversion != nil && conversion.Strategy == apiextensionsv1.WebhookConverter {
+		convert = c.webhookConversion(crd)
+	}
+	d := define(crd, convert)
+	c.mu.Lock()
+	if old != nil {
+		delete(c.byKind, old.kind)
+	}
+	c.served[crd.Name], c.byKind[d.kind] = d, d
+	c.mu.Unlock()
+	c.cfg.Serve(d.kind)
+}
+
+// sameKind says whether two states of a definition are served alike.
+func sameKind(a, b *apiextensionsv1.CustomResourceDefinition) bool {
+	return a.UID == b.UID && a.Generation == b.Generation &&
+		kinds.IsTrue(a, apiextensionsv1.Terminating) == kinds.IsTrue(b, apiextensionsv1.Terminating) &&
+		equality.Semantic.DeepEqual(a.Status.AcceptedNames, b.Status.AcceptedNames)
+}
+
+// withdraw stops serving a definition's kind.
+func (c *Controller) withdraw(name string) {
+	c.mu.Lock()
+	d := c.served[name]
+	if d != nil {
+		delete(c.served, name)
+		delete(c.byKind, d.kind)
+	}
+	c.mu.Unlock()
+	if d != nil {
+		c.cfg.Unserve(d.kind)
+	}
+}
+
+func (c *Controller) dropIdle(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.served {
+		d.dropIdle(since)
+	}
+}
+
+// definition returns the definition of a kind, or nil.
+func (c *Controller) definition(kind *api.Kind) *definition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byKind[kind]
+}
+
+// errNoConversion is what a definition with a webhook gets without Convert.
+var errNoConversion = errors.New("conversion webhooks are not available")
+
+// Converter converts one object to a version by a webhook; it may use in up.
+type Converter interface {
+	ConvertTo(in *Unstructured, to schema.GroupVersion) (*Unstructured, error)
+}
+
+// webhookConversion makes the converter of a webhook at its first use.
+func (c *Controller) webhookConversion(crd *apiextensionsv1.CustomResourceDefinition) converter {
+	make := sync.OnceValues(func() (Converter, error) {
+		if c.cfg.Convert == nil {
+			return nil, errNoConversion
+		}
+		return c.cfg.Convert(crd)
+	})
+	return func(in *Unstructured, to schema.GroupVersion) (*Unstructured, error) {
+		if in.GroupVersionKind().GroupVersion() == to {
+			return in.DeepCopy(), nil
+		}
+		w, err := make()
+		if err != nil {
+			return nil, fmt.Errorf("conversion webhook for %s: %w", crd.Name, err)
+		}
+		return w.ConvertTo(in.DeepCopy(), to)
+	}
+}

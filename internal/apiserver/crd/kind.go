@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package crd
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/jsonpath"
+
+	"kaji/internal/api"
+	"kaji/internal/api/apiextensions"
+)
+
+// definition is a served CustomResourceDefinition.
+type definition struct {
+	crd      *apiextensionsv1.CustomResourceDefinition
+	kind     *api.Kind
+	versions map[string]*version
+	convert  converter
+}
+
+// The verbs of custom resources, in the order upstream lists them.
+func verbs(terminating bool) []string {
+	if terminating {
+		return []string{"delete", "deletecollection", "get", "list", "watch"}
+	}
+	return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+}
+
+// define builds the kind of an established definition. It costs little: no
+// schema is looked at.
+func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *definition {
+	d := &definition{crd: crd, versions: map[string]*version{}, convert: convert}
+	names := &crd.Status.AcceptedNames
+	k := &api.Kind{
+		Group: crd.Spec.Group, Name: names.Kind, Resource: names.Plural, Singular: names.Singular,
+		ShortNames: names.ShortNames, Categories: names.Categories,
+		Namespaced: crd.Spec.Scope == apiextensionsv1.NamespaceScoped,
+		Verbs:      verbs(apiextensions.IsTrue(crd, apiextensionsv1.Terminating)),
+		Prefix:     "/registry/" + crd.Spec.Group + "/" + names.Plural,
+		Custom:     true,
+	}
+	for i := range crd.Spec.Versions {
+		spec := &crd.Spec.Versions[i]
+		d.versions[spec.Name] = &version{crd: crd, spec: spec}
+		if spec.Storage {
+			k.Storage = schema.GroupVersion{Group: k.Group, Version: spec.Name}
+		}
+	}
+	for i := range crd.Spec.Versions {
+		k.Versions = append(k.Versions, d.version(&crd.Spec.Versions[i], k))
+	}
+	stored := d.versions[k.Storage.Version]
+	gvk := k.Storage.WithKind(k.Name)
+	k.New, k.NewList = newObject(gvk), newList(gvk)
+	k.Rules = api.For[*unstructured.Unstructured]{
+		ValidateName:     validation.NameIsDNSSubdomain,
+		PrepareForCreate: stored.prepareForCreate,
+		PrepareForUpdate: stored.prepareForUpdate,
+		Validate:         stored.validate,
+		ValidateUpdate:   stored.validateUpdate,
+		Warnings:         warnings,
+	}.Rules()
+	if selectable := d.selectable(); len(selectable) > 0 {
+		k.Rules.Fields = fieldsFunc(selectable)
+	}
+	if stored.hasStatus() {
+		k.ResetFields = []string{"status"}
+		k.Status = &api.Subresource{
+			Name:             "status",
+			PrepareForUpdate: api.PrepareUpdate(stored.prepareForStatus),
+			ValidateUpdate:   api.Update(stored.validateStatus),
+			Warnings:         api.Warn(warnings),
+			ResetFields:      []string{"spec", "metadata"},
+		}
+	}
+	if scale := stored.scale(); scale != nil {
+		k.Scale = scaleOf(scale)
+	}
+	d.kind = k
+	return d
+}
+
+// version returns one version as the machine serves it.
+func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersion, k *api.Kind) api.Version {
+	gv := schema.GroupVersion{Group: k.Group, Version: spec.Name}
+	own := d.versions[spec.Name]
+	print := sync.OnceValue(func() *printer { return newPrinter(columnsOf(spec)) })
+	v := api.Version{
+		GroupVersion: gv,
+		New:          newObject(gv.WithKind(k.Name)), NewList: newList(gv.WithKind(k.Name)),
+		Default: own.setDefaults, Coerce: own.coerce,
+		Columns: newPrinter(columnsOf(spec)).definitions(),
+		Cells:   func(obj api.Object) []any { return print().cells(obj) },
+
+		FieldLabels: selectableNames(spec),
+		Unserved:    !spec.Served,
+	}
+	if gv != k.Storage {
+		v.ToHub = d.conversion(gv, k.Storage)
+		v.FromHub = d.conversion(k.Storage, gv)
+	}
+	return v
+}
+
+// conversion returns the function that makes an object of one version from
+// that of another.
+func (d *definition) conversion(_, to schema.GroupVersion) func(in, out api.Object) error {
+	target := d.versions[to.Version]
+	return func(in, out api.Object) error {
+		converted, err := d.convert(in.(*unstructured.Unstructured), to)
+		if err != nil {
+			return err
+		}
+		if _, err := target.coerce(converted, false); err != nil {
+			return err
+		}
+		target.setDefaults(converted)
+		out.(*unstructured.Unstructured).Object = converted.Object
+		return nil
+	}
+}
+
+func newObject(gvk schema.GroupVersionKind) func() api.Object {
+	return func() api.Object {
+		u := &unstructured.Unstructured{Object: map[string]any{}}
+		u.SetGroupVersionKind(gvk)
+		return u
+	}
+}
+
+func newList(gvk schema.GroupVersionKind) func() runtime.Object {
+	return func() runtime.Object {
+		l := &unstructured.UnstructuredList{}
+		l.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+		return l
+	}
+}
+
+func (d *definition) dropIdle(since time.Time) {
+	for _, v := range d.versions {
+		v.dropIdle(since)
+	}
+}
+
+// selectable returns the selectable fields of all versions.
+func (d *definition) selectable() []string {
+	var paths []string
+	for i := range d.crd.Spec.Versions {
+		for _, f := range d.crd.Spec.Versions[i].SelectableFields {
+			paths = append(paths, f.JSONPath)
+		}
+	}
+	return paths
+}
+
+func selectableNames(v *apiextensionsv1.CustomResourceDefinitionVersion) []string {
+	names := make([]string, len(v.SelectableFields))
+	for i, f := range v.SelectableFields {
+		names[i] = strings.TrimPrefix(f.JSONPath, ".")
+	}
+	return names
+}
+
+// fieldsFunc returns the values of an object's selectable fields.
+func fieldsFunc(paths []string) func(api.Object) fields.Set {
+	return func(obj api.Object) fields.Set {
+		set := make(fields.Set, len(paths))
+		for _, path := range paths {
+			set[strings.TrimPrefix(path, ".")] = fieldValue(obj.(*unstructured.Unstructured).Object, path)
+		}
+		return set
+	}
+}
+
+func fieldValue(content map[string]any, path string) string {
+	if value, found, err := unstructured.NestedFieldNoCopy(content, fieldsOf(path)...); err == nil {
+		if !found || value == nil {
+			return ""
+		}
+		return fmt.Sprint(value)
+	}
+	p := jsonpath.New("selectableField").AllowMissingKeys(true)
+	if err := p.Parse("{" + path + "}"); err != nil {
+		return ""
+	}
+	results, err := p.FindResults(content)
+	if err != nil || len(results) != 1 || len(results[0]) != 1 || results[0][0].Interface() == nil {
+		return ""
+	}
+	return fmt.Sprint(results[0][0].Interface())
+}
+
+// scaleOf maps the subresource scale to the fields it stands for.
+func scaleOf(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
+	return &api.Scale{
+		Path: strings.TrimPrefix(paths.SpecReplicasPath, "."),
+		Get: func(obj api.Object) (*autoscalingv1.Scale, error) {
+			content := obj.(*unstructured.Unstructured).Object
+			wanted, found, err := unstructured.NestedInt64(content, fieldsOf(paths.SpecReplicasPath)...)
+			if err != nil {
+				return nil, apierrors.NewInternalError(err)
+			}
+			if !found {
+				return nil, apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", paths.SpecReplicasPath))
+			}
+			actual, _, err := unstructured.NestedInt64(content, fieldsOf(paths.StatusReplicasPath)...)
+			if err != nil {
+				return nil, apierrors.NewInternalError(err)
+			}
+			s := &autoscalingv1.Scale{}
+			s.Spec.Replicas, s.Status.Replicas = int32(wanted), int32(actual)
+			if paths.LabelSelectorPath != nil {
+				if s.Status.Selector, _, err = unstructured.NestedString(content, fieldsOf(*paths.LabelSelectorPath)...); err != nil {
+					return nil, apierrors.NewInternalError(err)
+				}
+			}
+			return s, nil
+		},
+		Set: func(obj api.Object, replicas int32) error {
+			return unstructured.SetNestedField(obj.(*unstructured.Unstructured).Object, int64(replicas), fieldsOf(paths.SpecReplicasPath)...)
+		},
+	}
+}
+
+// converter returns an object in another version; it does not modify in.
+type converter func(in *unstructured.Unstructured, to schema.GroupVersion) (*unstructured.Unstructured, error)
+
+// noConversion is the strategy None: versions differ in name alone.
+func noConversion(in *unstructured.Unstructured, to schema.GroupVersion) (*unstructured.Unstructured, error) {
+	out := in.DeepCopy()
+	out.SetAPIVersion(to.String())
+	return out, nil
+}
