@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/apiserver/request"
@@ -19,11 +18,12 @@ import (
 // their path.
 func (s *Server) routes() http.Handler {
 	exact := map[string]http.Handler{
-		"/version":    http.HandlerFunc(serveVersion),
+		"/version":    getOnly(http.HandlerFunc(serveVersion)),
+		"/version/":   getOnly(http.HandlerFunc(serveVersion)),
 		"/openapi/v2": s.openapi,
 		"/openapi/v3": s.openapi,
 	}
-	s.health.install(exact)
+	s.installHealth(exact)
 	maps.Copy(exact, s.cfg.Routes)
 	prefixes := []string{"/openapi/v3/"}
 	for path := range s.cfg.Routes {
@@ -69,23 +69,27 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// notFound answers a path that leads nowhere: below a version that is served
+// notFound answers a path that leads nowhere: below a group that is served
 // with a Status, elsewhere in plain text.
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	if in := request.From(r.Context()); in.IsResourceRequest && s.kinds.HasVersion(in.GVR().GroupVersion()) {
-		verb.Fail(w, r, errNotFound())
+	rest, grouped := strings.CutPrefix(r.URL.Path, "/apis/")
+	group, _, below := strings.Cut(rest, "/")
+	if grouped && below && s.kinds.HasGroup(group) || strings.HasPrefix(r.URL.Path, "/api/") {
+		verb.Fail(w, r, verb.ErrNotFound())
 		return
 	}
-	verb.NotFound(w, r)
+	http.Error(w, "404 page not found", http.StatusNotFound)
 }
 
-// errNotFound is the answer to a resource that is not served.
-func errNotFound() error {
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
-		Message: "the server could not find the requested resource",
-		Details: &metav1.StatusDetails{},
-	}}
+// getOnly refuses every method but GET.
+func getOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			verb.Fail(w, r, verb.ErrMethodNotAllowed())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // address is where discovery tells clients that the server is.
@@ -101,7 +105,7 @@ func (s *Server) servePaths(fixed []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		paths := append(s.discovery.Paths(), "/apis/")
 		for _, path := range fixed {
-			if path == "/" || strings.HasSuffix(path, "/") {
+			if path == "/" || path == "/version/" {
 				continue
 			}
 			paths = append(paths, path)

@@ -107,7 +107,6 @@ type Server struct {
 	objects *object.Objects
 	verbs   *verb.Verbs
 	handler http.Handler
-	health  *health
 
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
@@ -160,7 +159,6 @@ func New(cfg Config) (*Server, error) {
 		Subresources: cfg.Subresources, Virtual: cfg.Virtual, Tokens: cfg.Tokens,
 		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
 	})
-	s.health = newHealth(cfg.Checks, s.stopping)
 	s.handler = s.chain(s.routes())
 	return s, nil
 }

@@ -180,12 +180,10 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 		return gvk, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
 			gvk.GroupVersion(), t.GVK.GroupVersion()))
 	case t.Known != nil && t.Known(gvk):
-		return gvk, cannotBeHandled(t, gvk, fmt.Errorf("converting (%s) to (%s): unknown conversion", goName(gvk.Version, gvk.Kind), goName(internalName(t.GVK.Group), t.GVK.Kind)))
+		return gvk, cannotBeHandled(t, gvk, unknownConversion(t, gvk))
 	}
 	return gvk, cannotBeHandled(t, gvk, notRegistered(gvk))
 }
-
-func goName(pkg, kind string) string { return pkg + "." + kind }
 
 // internalName is the package of upstream's internal types of a group, which
 // its messages name.
@@ -211,6 +209,22 @@ func cannotBeHandled(t Target, gvk schema.GroupVersionKind, err error) error {
 
 func unrecognized(t Target, err error, body []byte) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", t.GVK.Kind, err, summarize(body)))
+}
+
+// Mismatch returns why a document cannot be read as the target's kind, or nil.
+func (t Target) Mismatch(document []byte) error {
+	gvk, err := interpret(document)
+	if err != nil || gvk == t.GVK || t.Custom {
+		return err
+	}
+	if t.Known != nil && t.Known(gvk) {
+		return unknownConversion(t, gvk)
+	}
+	return notRegistered(gvk)
+}
+
+func unknownConversion(t Target, gvk schema.GroupVersionKind) error {
+	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", gvk.Version, gvk.Kind, internalName(t.GVK.Group), t.GVK.Kind)
 }
 
 // StrictError is the answer to unknown or duplicate fields where they are not

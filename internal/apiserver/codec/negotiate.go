@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/apiserver/request"
 )
 
 // Accept is the form a client wants its answer in.
@@ -54,8 +56,14 @@ func Negotiate(r *http.Request, custom bool) (Accept, error) {
 		return Accept{Pretty: isPretty(r)}, nil
 	}
 	if !representable(header) {
-		return Accept{}, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
-			"406: Not Acceptable\n\nAvailable representations: "+names(accepted, ""))
+		available := names(accepted, "")
+		if watching(r) {
+			available += ", " + JSON.MediaType() + streamSuffix + ", " + Protobuf.MediaType() + streamSuffix
+		}
+		err := status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+			"406: Not Acceptable\n\nAvailable representations: "+available)
+		err.ErrStatus.Details = &metav1.StatusDetails{}
+		return Accept{}, err
 	}
 	for _, clause := range goautoneg.ParseAccept(header) {
 		for _, f := range accepted {
@@ -70,6 +78,15 @@ func Negotiate(r *http.Request, custom bool) (Accept, error) {
 	}
 	return Accept{}, status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
 		"only the following media types are accepted: "+names(accepted, ""))
+}
+
+const streamSuffix = ";stream=watch"
+
+// watching says whether the request could be a watch: those paths have more
+// forms.
+func watching(r *http.Request) bool {
+	in := request.From(r.Context())
+	return in != nil && (in.Verb == "watch" || in.Verb == "list")
 }
 
 // representable says whether the header names any form at all that the server
@@ -168,6 +185,5 @@ func ContentType(r *http.Request, custom bool) (Format, error) {
 func status(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message,
-		Details: &metav1.StatusDetails{},
 	}}
 }

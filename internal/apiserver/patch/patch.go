@@ -40,7 +40,9 @@ const maxOperations = 10000
 // Target is the kind of object a patch is applied to: the resource itself, or
 // a subresource with a type of its own (Scale).
 type Target struct {
-	GVK schema.GroupVersionKind
+	// Body says what kinds a patched document may be of.
+	Body codec.Target
+	GVK  schema.GroupVersionKind
 	// New returns an empty object of the version.
 	New func() runtime.Object
 	// ToVersion returns the object layer's form of an object in the version,
@@ -108,6 +110,7 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 		return object.Change{}, apierrors.NewInternalError(err)
 	}
 	t := Target{
+		Body:   codec.TargetOf(objects.Kinds, in.Served),
 		GVK:    in.GVK,
 		New:    func() runtime.Object { return in.Version.New() },
 		Custom: in.Kind.Custom, Coerce: in.Version.Coerce,
@@ -203,6 +206,9 @@ func (p *Patch) applyJSON(ctx context.Context, t Target, old runtime.Object) (ru
 	document, strict, err := p.edit(document)
 	if err != nil {
 		return nil, err
+	}
+	if err := t.Body.Mismatch(document); err != nil {
+		return nil, invalidPatch(string(document), err.Error())
 	}
 	obj, more, err := codec.DecodeJSON(document, t.GVK, t.New, t.Custom, p.strictly())
 	if err != nil {

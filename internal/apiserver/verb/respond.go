@@ -74,9 +74,22 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeObject(w, r, int(status.Code), accept, status)
 }
 
-// NotFound answers a path that leads nowhere.
-func NotFound(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "404 page not found", http.StatusNotFound)
+// ErrNotFound is the answer to a resource that is not served.
+func ErrNotFound() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound,
+		Message: "the server could not find the requested resource",
+		Details: &metav1.StatusDetails{},
+	}}
+}
+
+// ErrMethodNotAllowed is the answer to a method that a path does not serve.
+func ErrMethodNotAllowed() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed,
+		Message: "the server does not allow this method on the requested resource",
+		Details: &metav1.StatusDetails{},
+	}}
 }
 
 // writeObject answers with an object that is not in the cache.

@@ -74,7 +74,7 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 		accept = a
 		scale, err = v.PatchScale(ctx, in, p)
 	default:
-		return methodNotAllowed(in)
+		return ErrMethodNotAllowed()
 	}
 	if err != nil {
 		return err
@@ -134,6 +134,7 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 		return nil, err
 	}
 	t := patch.Target{
+		Body:      scaleTarget(),
 		GVK:       scaleGVK,
 		New:       func() runtime.Object { return &autoscalingv1.Scale{} },
 		ToVersion: func(o runtime.Object) (runtime.Object, error) { return o, nil },

@@ -61,15 +61,14 @@ func (v *Verbs) subresource(w http.ResponseWriter, r *http.Request, in *request.
 	}
 	sub := view(in)
 	if sub == nil {
-		NotFound(w, r)
-		return nil
+		return ErrNotFound()
 	}
 	verbs := sub.Verbs
 	if verbs == nil {
 		verbs = viewVerbs
 	}
 	if !slices.Contains(verbs, in.Verb) {
-		return methodNotAllowed(in)
+		return ErrMethodNotAllowed()
 	}
 	switch in.Verb {
 	case "get":
@@ -79,13 +78,13 @@ func (v *Verbs) subresource(w http.ResponseWriter, r *http.Request, in *request.
 	case "patch":
 		return v.patch(w, r, in)
 	}
-	return methodNotAllowed(in)
+	return ErrMethodNotAllowed()
 }
 
 func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request.Info, s *Subresource) error {
 	if s.Connect != nil {
 		if !slices.Contains(s.Methods, r.Method) {
-			return methodNotAllowed(in)
+			return ErrMethodNotAllowed()
 		}
 		return s.Connect(w, r, in)
 	}
@@ -116,7 +115,7 @@ func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request
 		}
 		result, err = s.Create(ctx, in, obj, opts)
 	default:
-		return methodNotAllowed(in)
+		return ErrMethodNotAllowed()
 	}
 	if err != nil {
 		return err
@@ -142,7 +141,7 @@ func (v *Verbs) Viewable(in *request.Info) error {
 	if in.Subresource == "" || view(in) != nil {
 		return nil
 	}
-	return methodNotAllowed(in)
+	return ErrMethodNotAllowed()
 }
 
 // CreateSubresource posts obj, which it uses up, to a subresource with a type
@@ -150,7 +149,7 @@ func (v *Verbs) Viewable(in *request.Info) error {
 func (v *Verbs) CreateSubresource(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
 	s := v.special(in)
 	if s == nil || s.Create == nil {
-		return nil, methodNotAllowed(in)
+		return nil, ErrMethodNotAllowed()
 	}
 	obj.GetObjectKind().SetGroupVersionKind(s.GVK)
 	return s.Create(ctx, in, obj, opts)

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -111,8 +110,8 @@ func New(cfg Config) *Verbs {
 // ServeHTTP answers a request whose Info is in the context.
 func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in := request.From(r.Context())
-	if in == nil || in.Served == nil {
-		NotFound(w, r)
+	if in == nil || in.Served == nil || !inScope(in) {
+		fail(w, r, ErrNotFound())
 		return
 	}
 	if in.Subresource != "" {
@@ -120,7 +119,7 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !serves(in.Kind.Verbs, in.Verb) {
-		fail(w, r, methodNotAllowed(in))
+		fail(w, r, ErrMethodNotAllowed())
 		return
 	}
 	var err error
@@ -133,7 +132,7 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = v.watch(w, r, in)
 	case "create":
 		if in.Name != "" {
-			err = methodNotAllowed(in)
+			err = ErrMethodNotAllowed()
 			break
 		}
 		err = v.create(w, r, in)
@@ -146,11 +145,24 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "deletecollection":
 		err = v.deleteCollection(w, r, in)
 	default:
-		err = methodNotAllowed(in)
+		err = ErrMethodNotAllowed()
 	}
 	if err != nil {
 		fail(w, r, err)
 	}
+}
+
+// inScope says whether the path names a namespace where objects have one, and
+// none where they have not. Lists may go over all namespaces.
+func inScope(in *request.Info) bool {
+	if !in.Kind.Namespaced {
+		return in.Namespace == "" || in.Kind.Name == "Namespace" && in.Kind.Group == ""
+	}
+	if in.Namespace != "" {
+		return true
+	}
+	// A field selector may name the object of a list.
+	return len(in.Parts) == 1 && (in.Verb == "list" || in.Verb == "watch" || in.Verb == "create" || in.Verb == "deletecollection")
 }
 
 // allVerbs are those of a kind that lists none.
@@ -166,13 +178,6 @@ func serves(verbs []string, verb string) bool {
 		}
 	}
 	return false
-}
-
-func methodNotAllowed(in *request.Info) error {
-	err := apierrors.NewMethodNotSupported(in.GVR().GroupResource(), in.Verb)
-	err.ErrStatus.Message = "the server does not allow this method on the requested resource"
-	err.ErrStatus.Details = &metav1.StatusDetails{}
-	return err
 }
 
 // deadline bounds a write.
