@@ -125,6 +125,14 @@ func (c *Config) tls() (*tls.Config, error) {
 	return out, nil
 }
 
+// usable refuses calls that would only wait for a closed connection.
+func (s *Store) usable(ctx context.Context) error {
+	if s.closed.Load() {
+		return store.ErrClosed
+	}
+	return ctx.Err()
+}
+
 // translate gives the cluster's errors the seam's names.
 func (s *Store) translate(err error) error {
 	switch {
@@ -154,6 +162,9 @@ func (s *Store) keyValue(ctx context.Context, kv *mvccpb.KeyValue) store.KeyValu
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string) (store.KeyValue, bool, int64, error) {
+	if err := s.usable(ctx); err != nil {
+		return store.KeyValue{}, false, 0, err
+	}
 	res, err := s.client.Get(ctx, key)
 	if err != nil {
 		return store.KeyValue{}, false, 0, s.translate(err)
@@ -178,6 +189,9 @@ func bounds(start, end string) (string, clientv3.OpOption) {
 
 // Range implements store.Store.
 func (s *Store) Range(ctx context.Context, r store.Range) (*store.RangeResult, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
 	start, end := bounds(r.Start, r.End)
 	opts := []clientv3.OpOption{end, clientv3.WithLimit(r.Limit), clientv3.WithRev(r.Revision)}
 	if r.CountOnly {
@@ -197,7 +211,7 @@ func (s *Store) Range(ctx context.Context, r store.Range) (*store.RangeResult, e
 // Commit implements store.Store. When the connection breaks on the way, the
 // error leaves open whether the transaction took effect.
 func (s *Store) Commit(ctx context.Context, t store.Txn) (*store.TxnResult, error) {
-	if err := t.Check(); err != nil {
+	if err := errors.Join(t.Check(), s.usable(ctx)); err != nil {
 		return nil, err
 	}
 	res, err := s.commit(ctx, &t)
@@ -246,6 +260,9 @@ func (s *Store) commit(ctx context.Context, t *store.Txn) (*clientv3.TxnResponse
 
 // Revision implements store.Store.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
+	if err := s.usable(ctx); err != nil {
+		return 0, err
+	}
 	res, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
 	if err != nil {
 		return 0, s.translate(err)
@@ -255,12 +272,18 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 
 // Compact implements store.Store.
 func (s *Store) Compact(ctx context.Context, revision int64) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
 	_, err := s.client.Compact(ctx, revision)
 	return s.translate(err)
 }
 
 // Size implements store.Store: the database of the first member that answers.
 func (s *Store) Size(ctx context.Context) (int64, error) {
+	if err := s.usable(ctx); err != nil {
+		return 0, err
+	}
 	err := errors.New("no endpoints")
 	for _, endpoint := range s.client.Endpoints() {
 		var res *clientv3.StatusResponse

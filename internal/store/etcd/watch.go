@@ -13,10 +13,7 @@ import (
 // Watch implements store.Store. The client's watcher resumes after a lost
 // connection where it left off; what a slow reader has not taken waits in it.
 func (s *Store) Watch(ctx context.Context, w store.Watch) (<-chan store.Batch, error) {
-	if s.closed.Load() {
-		return nil, store.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := s.usable(ctx); err != nil {
 		return nil, err
 	}
 	start, end := bounds(w.Start, w.End)
@@ -94,8 +91,8 @@ func (s *Store) batch(ctx context.Context, events []*clientv3.Event) store.Batch
 // Progress implements store.Store: all watches share one stream, which answers
 // once all of them have caught up.
 func (s *Store) Progress(ctx context.Context) error {
-	if s.closed.Load() {
-		return store.ErrClosed
+	if err := s.usable(ctx); err != nil {
+		return err
 	}
 	return s.translate(s.client.RequestProgress(clientv3.WithRequireLeader(ctx)))
 }

@@ -283,6 +283,13 @@ func forget(versions []version, revision int64) []version {
 	return append([]version(nil), versions[first:]...)
 }
 
+// Compacted returns the oldest revision that can be read.
+func (s *Store) Compacted() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.compacted
+}
+
 // Size implements store.Store.
 func (s *Store) Size(ctx context.Context) (int64, error) {
 	s.mu.Lock()

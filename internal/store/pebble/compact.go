@@ -31,6 +31,13 @@ func (s *Store) Compact(ctx context.Context, revision int64) error {
 	return s.sweep(ctx)
 }
 
+// Compacted returns the oldest revision that can be read.
+func (s *Store) Compacted() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.compacted
+}
+
 func (s *Store) setCompacted(revision int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
