@@ -107,6 +107,9 @@ func own(in *request.Info, obj runtime.Object) (runtime.Object, error) {
 		obj = obj.DeepCopyObject()
 	}
 	obj.GetObjectKind().SetGroupVersionKind(in.GVK)
+	if _, err := codec.Coerce(in.Version.Coerce, obj); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
 	return obj, nil
 }
 

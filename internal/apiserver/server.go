@@ -12,23 +12,27 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/alloc"
 	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/openapi"
@@ -67,10 +71,18 @@ type Config struct {
 	Tokens verb.TokenIssuer
 	// Hooks take part in the writes of resources.
 	Hooks map[schema.GroupResource]object.Hook
+	// ServiceRanges are the cluster IP ranges, one a family, the default
+	// family first; NodePorts is the range of node ports, upstream's when zero.
+	ServiceRanges []netip.Prefix
+	NodePorts     alloc.PortRange
+	// Advertise is where other members of the cluster reach the server: the
+	// endpoint of the Service "kubernetes". Without it the Service has none.
+	Advertise netip.AddrPort
 	// Sealer encrypts stored values; nil stores them plainly.
 	Sealer object.Sealer
-	// CustomSchema returns the OpenAPI schema of a custom kind.
-	CustomSchema func(s *request.Served, v3 bool) (json.RawMessage, error)
+	// CustomConversion makes the converter of a custom kind whose versions a
+	// webhook converts; nil refuses conversion.
+	CustomConversion func(*apiextensionsv1.CustomResourceDefinition) (crd.Converter, error)
 
 	// Remote returns the versions that other servers serve, for discovery.
 	Remote func() (versions []discovery.Remote, generation uint64)
@@ -108,8 +120,10 @@ type Server struct {
 	verbs   *verb.Verbs
 	handler http.Handler
 
+	allocator *alloc.Allocator
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
+	custom    *crd.Controller // nil without definitions of custom resources
 
 	stopping chan struct{}
 	stopOnce sync.Once
@@ -136,7 +150,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: cfg.Remote, ServerAddress: s.address})
-	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: cfg.CustomSchema, Remote: cfg.RemoteSchemas})
+	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: cfg.RemoteSchemas})
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
 		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
@@ -149,16 +163,25 @@ func New(cfg Config) (*Server, error) {
 			s.cache.Add(kind)
 		}
 	}
+	hooks := maps.Clone(cfg.Hooks)
+	if hooks == nil {
+		hooks = map[schema.GroupResource]object.Hook{}
+	}
+	s.allocator = alloc.New(alloc.Config{
+		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Ranges: cfg.ServiceRanges, Ports: cfg.NodePorts,
+	})
+	hooks[schema.GroupResource{Resource: "services"}] = s.allocator
 	s.objects = object.New(object.Config{
 		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Admission: cfg.Admission,
 		Authorizer: cfg.Authorizer, TypeConverter: s.openapi.TypeConverterFor, Sealer: cfg.Sealer,
-		Hooks: cfg.Hooks, Logger: cfg.Logger,
+		Hooks: hooks, Logger: cfg.Logger,
 	})
 	s.verbs = verb.New(verb.Config{
 		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
 		Subresources: cfg.Subresources, Virtual: cfg.Virtual, Tokens: cfg.Tokens,
 		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
 	})
+	s.custom = s.newCustom()
 	s.handler = s.chain(s.routes())
 	return s, nil
 }
@@ -201,7 +224,11 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() {
 		s.Bootstrap(ctx)
 		close(s.booted)
+		s.keepKubernetesEndpoints(ctx)
 	})
+	if s.custom != nil {
+		parts.Go(func() { _ = s.custom.Run(ctx) })
+	}
 
 	if s.cfg.Listener == nil {
 		select {
@@ -223,6 +250,11 @@ func (s *Server) Bootstrap(ctx context.Context) {
 	if s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Namespace")) != nil {
 		s.ensureNamespaces(ctx)
 	}
+	if len(s.cfg.ServiceRanges) > 0 {
+		s.ensureServiceCIDR(ctx)
+		s.ensureKubernetesService(ctx)
+	}
+	s.ensurePriorityClasses(ctx)
 }
 
 // stop ends the watches.

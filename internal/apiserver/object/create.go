@@ -63,11 +63,17 @@ func (o *Objects) Create(ctx context.Context, in *request.Info, obj api.Object, 
 
 // create validates and stores one new object.
 func (o *Objects) create(ctx context.Context, s *request.Served, obj api.Object, namespace string, attrs *admission.Attributes) (api.Object, error) {
-	fill(obj)
+	Fill(obj)
 	if obj.GetGenerateName() != "" && obj.GetName() == "" {
 		obj.SetName(generateName(obj.GetGenerateName()))
 	}
+	wanted := obj
 	for {
+		if o.Hooks[s.Kind.GroupResource()] != nil {
+			// What a hook gave away must not be taken for asked when it is
+			// called again.
+			obj = wanted.DeepCopyObject().(api.Object)
+		}
 		side, err := o.prepareCreate(ctx, s.Kind, obj, namespace, attrs.DryRun)
 		if err != nil {
 			return nil, err
@@ -162,9 +168,9 @@ func (o *Objects) insert(ctx context.Context, kind *api.Kind, obj api.Object, si
 		op.TTL = kind.Rules.TTL(obj)
 	}
 	res, err := o.commit(ctx, store.Txn{
-		Guards: append([]store.Guard{{Key: key}}, side.Guards...),
-		Ops:    append([]store.Op{op}, side.Ops...),
-	})
+		Guards: []store.Guard{{Key: key}},
+		Ops:    []store.Op{op},
+	}, side)
 	switch {
 	case errors.Is(err, store.ErrTooLarge) && len(obj.GetManagedFields()) > 0:
 		obj.SetManagedFields(nil)

@@ -291,9 +291,9 @@ func (o *Objects) remove(ctx context.Context, kind *api.Kind, key string, obj ap
 		}
 	}
 	res, err := o.commit(ctx, store.Txn{
-		Guards: append([]store.Guard{{Key: key, ModRevision: now.revision}}, side.Guards...),
-		Ops:    append([]store.Op{{Key: key, Delete: true}}, side.Ops...),
-	})
+		Guards: []store.Guard{{Key: key, ModRevision: now.revision}},
+		Ops:    []store.Op{{Key: key, Delete: true}},
+	}, side)
 	if err != nil {
 		return nil, nil, err
 	}

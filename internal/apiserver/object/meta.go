@@ -45,8 +45,8 @@ func wipe(obj api.Object) {
 	obj.SetSelfLink("")
 }
 
-// fill sets what the system sets on a new object.
-func fill(obj api.Object) {
+// Fill sets what the system sets on a new object.
+func Fill(obj api.Object) {
 	obj.SetCreationTimestamp(metav1.Now())
 	obj.SetUID(uuid.NewUUID())
 }

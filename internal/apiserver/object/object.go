@@ -52,6 +52,30 @@ type Hook interface {
 type Side struct {
 	Guards []store.Guard
 	Ops    []store.Op
+	// New are objects to create; the transaction fails when one exists.
+	New []Made
+}
+
+// Made is an object to create, a hub object that becomes the layer's own.
+type Made struct {
+	Kind   *api.Kind
+	Object api.Object
+}
+
+// add puts what the side adds into a transaction.
+func (o *Objects) add(ctx context.Context, t store.Txn, side Side) (store.Txn, error) {
+	t.Guards = append(t.Guards, side.Guards...)
+	t.Ops = append(t.Ops, side.Ops...)
+	for _, n := range side.New {
+		key := n.Kind.Key(n.Object.GetNamespace(), n.Object.GetName())
+		_, sealed, err := o.seal(ctx, n.Kind, key, n.Object)
+		if err != nil {
+			return t, err
+		}
+		t.Guards = append(t.Guards, store.Guard{Key: key})
+		t.Ops = append(t.Ops, store.Op{Key: key, Value: sealed})
+	}
+	return t, nil
 }
 
 // Config configures Objects.
@@ -195,7 +219,11 @@ func (o *Objects) fault(err error) error {
 
 // commit writes the bytes of obj and waits until the cache has them. On a
 // failed guard it returns a transaction result that has not succeeded.
-func (o *Objects) commit(ctx context.Context, t store.Txn) (*store.TxnResult, error) {
+func (o *Objects) commit(ctx context.Context, t store.Txn, side Side) (*store.TxnResult, error) {
+	t, err := o.add(ctx, t, side)
+	if err != nil {
+		return nil, err
+	}
 	res, err := o.Store.Commit(ctx, t)
 	if err != nil {
 		return nil, o.fault(err)

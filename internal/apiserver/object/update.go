@@ -345,9 +345,9 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 		op.TTL = kind.Rules.TTL(obj)
 	}
 	res, err := o.commit(ctx, store.Txn{
-		Guards: append([]store.Guard{{Key: key, ModRevision: now.revision}}, side.Guards...),
-		Ops:    append([]store.Op{op}, side.Ops...),
-	})
+		Guards: []store.Guard{{Key: key, ModRevision: now.revision}},
+		Ops:    []store.Op{op},
+	}, side)
 	switch {
 	case errors.Is(err, store.ErrTooLarge) && len(obj.GetManagedFields()) > 0:
 		obj.SetManagedFields(nil)
