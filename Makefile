@@ -9,6 +9,7 @@ STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/co
              -X k8s.io/component-base/version.gitTreeState=clean
 LDFLAGS   := -s -w $(STAMP)
 KUBECTL   := internal/app/kubectl/assets/kubectl.zst
+BOX       := internal/app/image/assets/box.zst
 HELPERS   := internal/container/oci/assets/kaji-init.zst
 
 export CGO_ENABLED = 1
@@ -23,7 +24,7 @@ help: ## this list
 .PHONY: build
 build: bin/kaji ## build bin/kaji with everything inside
 
-bin/kaji: $(KUBECTL) $(HELPERS) deps-build FORCE
+bin/kaji: $(KUBECTL) $(BOX) $(HELPERS) deps-build FORCE
 	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS) -extldflags=-static' -o $@ ./cmd/kaji
 
 $(KUBECTL): go.mod cmd/kubectl/main.go | bin
@@ -33,6 +34,10 @@ $(KUBECTL): go.mod cmd/kubectl/main.go | bin
 $(HELPERS): go.mod $(wildcard cmd/kaji-init/*) | bin deps-build
 	$(GO) build -trimpath -tags 'netgo osusergo seccomp' -ldflags '-s -w -extldflags=-static' -o bin/kaji-init ./cmd/kaji-init
 	$(GO) run ./tools/pack bin/kaji-init $@
+
+$(BOX): go.mod $(wildcard cmd/box/*) | bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/box ./cmd/box
+	$(GO) run ./tools/pack bin/box $@
 
 bin:
 	mkdir -p $@
@@ -67,4 +72,4 @@ lint: ## formatting and vet
 
 .PHONY: clean
 clean: ## remove what the build made
-	rm -rf bin $(KUBECTL)
+	rm -rf bin $(KUBECTL) $(BOX)
