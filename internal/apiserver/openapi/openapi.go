@@ -271,7 +271,7 @@ func (o *OpenAPI) custom(out map[string]json.RawMessage, known definitions, pref
 			return fmt.Errorf("schema of %s: %w", s.GVK, err)
 		}
 		if schema == nil {
-			schema = json.RawMessage(`{"type":"object"}`)
+			schema = fmt.Appendf(nil, `{"type":"object","x-kubernetes-group-version-kind":[{"group":%q,"version":%q,"kind":%q}]}`, s.GVK.Group, s.GVK.Version, s.GVK.Kind)
 		}
 		out[customModel(s.GVK, false)] = schema
 		known.closure(out, prefix, references(schema, prefix)...)
