@@ -176,6 +176,8 @@ type Handle interface {
 	Post(f func())
 	// Activate moves pending pods to the active queue.
 	Activate(uids ...types.UID)
+	// Gated returns the plugin that keeps a pod from the active queue, "" for none.
+	Gated(uid types.UID) string
 	// Waiting calls yield for every pod held back at Permit.
 	Waiting(yield func(pod *corev1.Pod, nodeName string))
 	// Allow and Reject end a pod's waiting at Permit; false when it does not wait.

@@ -57,7 +57,7 @@ func (p *Pod) Priority() int32 {
 func (s *Snapshot) NewPod(obj *corev1.Pod) (*Pod, error) {
 	p := &Pod{Object: obj}
 	p.Requests, p.NonZero = s.requests(obj)
-	p.Ports = hostPorts(obj)
+	p.Ports = HostPorts(obj)
 	for i := range obj.Spec.Volumes {
 		v := &obj.Spec.Volumes[i]
 		switch {
@@ -78,7 +78,8 @@ func (p *Pod) sameUse(o *Pod) bool {
 		labels.Equals(p.Object.Labels, o.Object.Labels) && (p.Object.DeletionTimestamp == nil) == (o.Object.DeletionTimestamp == nil)
 }
 
-func hostPorts(obj *corev1.Pod) []HostPort {
+// HostPorts returns the ports of the host that a pod occupies.
+func HostPorts(obj *corev1.Pod) []HostPort {
 	var ports []HostPort
 	collect := func(c *corev1.Container) {
 		for i := range c.Ports {

@@ -80,9 +80,13 @@ func (s *Snapshot) Scalar(name corev1.ResourceName) int {
 	if !ok {
 		id = len(s.scalars)
 		s.scalars[name] = id
+		s.scalarName = append(s.scalarName, name)
 	}
 	return id
 }
+
+// ScalarName returns the name that Scalar numbered.
+func (s *Snapshot) ScalarName(id int) corev1.ResourceName { return s.scalarName[id] }
 
 // Resources converts a list; the number of pods is left out.
 func (s *Snapshot) Resources(list corev1.ResourceList) Resources {
@@ -148,10 +152,15 @@ func plain(pod *corev1.Pod) bool {
 	if len(pod.Spec.InitContainers) > 0 || len(pod.Spec.Overhead) > 0 || pod.Spec.Resources != nil {
 		return false
 	}
+	return !UsesStatus(pod)
+}
+
+// UsesStatus says that what a pod uses is not written in its spec alone.
+func UsesStatus(pod *corev1.Pod) bool {
 	for i := range pod.Status.ContainerStatuses {
 		if cs := &pod.Status.ContainerStatuses[i]; cs.Resources != nil || cs.AllocatedResources != nil {
-			return false
+			return true
 		}
 	}
-	return true
+	return pod.Status.Resources != nil || len(pod.Status.AllocatedResources) > 0
 }

@@ -31,6 +31,7 @@ type Snapshot struct {
 	namespaces map[string]labels.Set
 
 	scalars    map[corev1.ResourceName]int
+	scalarName []corev1.ResourceName
 	images     map[string]*Image
 	topologies map[string]*Topology
 	claims     map[string]int // pods placed by "namespace/claim"

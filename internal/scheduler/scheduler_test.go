@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	configv1 "k8s.io/kube-scheduler/config/v1"
+	"k8s.io/utils/ptr"
+
+	"kaji/internal/client"
+	"kaji/internal/scheduler"
+	"kaji/internal/scheduler/config"
+	"kaji/kajitest"
+)
+
+// world is a control plane with a scheduler.
+type world struct {
+	t *testing.T
+	client.Interface
+}
+
+// start runs a scheduler until the test ends.
+func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *world {
+	t.Helper()
+	c := kajitest.Start(t).Client()
+	cfg := config.Default()
+	cfg.LeaderElection.LeaderElect = ptr.To(false)
+	for _, f := range change {
+		f(cfg)
+	}
+	s, err := scheduler.New(scheduler.Config{Client: c, Configuration: cfg, Seed: 1, Hostname: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return &world{t, c}
+}
+
+func create[T client.Object](w *world, obj T) T {
+	w.t.Helper()
+	out, err := client.For[T](w).Create(w.t.Context(), obj)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+func node(name, cpu string, change ...func(*corev1.Node)) *corev1.Node {
+	res := corev1.ResourceList{"cpu": resource.MustParse(cpu), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110")}
+	n := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
+		Status:     corev1.NodeStatus{Capacity: res, Allocatable: res},
+	}
+	for _, f := range change {
+		f(n)
+	}
+	return n
+}
+
+func pod(name, cpu string, change ...func(*corev1.Pod)) *corev1.Pod {
+	c := corev1.Container{Name: "c", Image: "img:1"}
+	if cpu != "" {
+		c.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse(cpu)}
+	}
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+// eventually polls cond until it holds.
+func (w *world) eventually(what string, cond func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s did not happen", what)
+		}
+		<-tick.C
+	}
+}
+
+func (w *world) pod(name string) *corev1.Pod {
+	w.t.Helper()
+	p, err := client.For[*corev1.Pod](w).Get(w.t.Context(), "default", name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+// lands waits until the pod is on one of the nodes.
+func (w *world) lands(name string, nodes ...string) {
+	w.t.Helper()
+	var got string
+	w.eventually(fmt.Sprintf("binding %s", name), func() bool { got = w.pod(name).Spec.NodeName; return got != "" })
+	for _, n := range nodes {
+		if n == got {
+			return
+		}
+	}
+	w.t.Errorf("%s landed on %s, want one of %v", name, got, nodes)
+}
+
+// refused waits until the pod's condition says why it waits.
+func (w *world) refused(name, message string) {
+	w.t.Helper()
+	var got string
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("%s: condition says %q, want %q", name, got, message)
+		}
+	}()
+	w.eventually(name+" being refused", func() bool {
+		for _, c := range w.pod(name).Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				got = c.Message
+				return got == message && c.Reason == corev1.PodReasonUnschedulable
+			}
+		}
+		return false
+	})
+}
+
+func TestPlainPodIsBound(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4"))
+	create(w, pod("p", "100m"))
+	w.lands("p", "n1")
+	w.eventually("the Scheduled event", func() bool {
+		events, err := client.For[*eventsv1.Event](w).List(t.Context(), "default", metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Reason == "Scheduled" && e.Note == "Successfully assigned default/p to n1" && e.ReportingController == "default-scheduler" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestMessages(t *testing.T) {
+	w := start(t)
+	create(w, pod("lonely", ""))
+	w.refused("lonely", "no nodes available to schedule pods")
+	create(w, node("n1", "1"))
+	create(w, node("n2", "4", func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+	}))
+	w.lands("lonely", "n1")
+	create(w, pod("big", "2"))
+	w.refused("big", "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). "+
+		"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
+	create(w, pod("tolerant", "2", func(p *corev1.Pod) {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Operator: corev1.TolerationOpExists}}
+	}))
+	w.lands("tolerant", "n2")
+	create(w, pod("picky", "", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }))
+	w.refused("picky", "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s). "+
+		"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
+	n, err := client.For[*corev1.Node](w).Get(t.Context(), "", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = n.DeepCopy()
+	n.Labels["a"] = "b"
+	if _, err := client.For[*corev1.Node](w).Update(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	w.lands("picky", "n1")
+}
+
+func TestGatesHoldAPodBack(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4"))
+	create(w, pod("gated", "", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/gate"}} }))
+	create(w, pod("free", ""))
+	w.lands("free", "n1")
+	if got := w.pod("gated"); got.Spec.NodeName != "" {
+		t.Fatal("a gated pod was bound")
+	}
+	if _, err := client.For[*corev1.Pod](w).MergePatch(t.Context(), "default", "gated", map[string]any{"spec": map[string]any{"schedulingGates": nil}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.lands("gated", "n1")
+}

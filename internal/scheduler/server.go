@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Handler serves what upstream serves at port 10259: /metrics, /healthz,
+// /livez and /readyz. Whoever listens sees to TLS and to who may read it.
+func (s *Scheduler) Handler() http.Handler {
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+	mux.HandleFunc("/healthz", ok)
+	mux.HandleFunc("/livez", ok)
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-s.ready:
+			ok(w, r)
+		default:
+			// An instance that waits for its turn to lead is ready as well.
+			if s.standby() {
+				ok(w, r)
+				return
+			}
+			http.Error(w, "[-]sched-handler-sync failed: not finished\nreadyz check failed", http.StatusInternalServerError)
+		}
+	})
+	scrape := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
+		s.measure(r.Context())
+		scrape.ServeHTTP(w, r)
+	})
+	mux.Handle("/metrics/resources", http.NotFoundHandler())
+	return mux
+}
