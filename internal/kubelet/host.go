@@ -151,6 +151,9 @@ func (h *host) Sandbox(pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) err
 		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, w.Reason, w.Message)
 	}
 	config.DnsConfig = dns
+	if k.cgroups != nil {
+		config.Linux.CgroupParent = k.cgroups.Parent(pod)
+	}
 	if !pod.Spec.HostNetwork {
 		hostname, domain, err := compose.Hostname(pod, k.cfg.ClusterDomain)
 		if err != nil {

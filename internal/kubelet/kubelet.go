@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,20 +27,25 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
 
 	"kaji/internal/client"
 	"kaji/internal/cri"
 	"kaji/internal/kubelet/actual"
+	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
 	"kaji/internal/kubelet/image"
+	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
 	"kaji/internal/kubelet/source"
+	"kaji/internal/kubelet/stats"
 	"kaji/internal/kubelet/status"
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/podnet"
@@ -92,6 +98,21 @@ type Config struct {
 	// RegistryCredentials are the node's own logins, tried after the pod's.
 	RegistryCredentials func(image string) []*corev1.Secret
 
+	// Listener is where the server answers, TLS included; nil serves nothing
+	// (Handler is there for others to serve). Authenticator and Authorizer are
+	// asked about each request; both nil lets everybody in.
+	Listener        net.Listener
+	Authenticator   authenticator.Request
+	Authorizer      authorizer.UnconditionalAuthorizer
+	NoDebugHandlers bool
+	Profiling       bool
+	// Settings are what /configz shows.
+	Settings any
+
+	// Cgroups keeps the tree of control groups of pods; nil leaves groups to
+	// the runtime.
+	Cgroups *cgroup.Config
+
 	Machine *node.Machine // read from the system where nil
 	// Mounter is replaced in tests.
 	Mounter volume.Mounter
@@ -116,6 +137,9 @@ type Kubelet struct {
 	tokens   *tokens
 	pool     *podworker.Pool
 	node     *node.Keeper
+	meter    *meter.Meter
+	stats    *stats.Reader
+	cgroups  *cgroup.Tree
 	watcher  *actual.Watcher
 
 	services client.Typed[*corev1.Service]
@@ -170,7 +194,17 @@ func New(cfg Config) (*Kubelet, error) {
 		parallel = 1
 	}
 	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
-	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed})
+	k.meter = meter.New(meter.Gauges{NodeName: cfg.NodeName, Version: cfg.Version,
+		Pods: func() float64 { return float64(k.running(nil)) }, Containers: func() float64 { return float64(k.running(k.runningContainers)) },
+		DesiredPods: func() float64 { return float64(len(k.pool.Pods())) }})
+	if cfg.Cgroups != nil {
+		tree, err := cgroup.Open(*cfg.Cgroups)
+		if err != nil {
+			return nil, fmt.Errorf("control groups: %w", err)
+		}
+		k.cgroups = tree
+	}
+	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
 		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff})
@@ -184,6 +218,12 @@ func New(cfg Config) (*Kubelet, error) {
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: cfg.Reserved,
 		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List,
 	})
+	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
+		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
+		Volume: func(pod *corev1.Pod, name string) string {
+			mounted, _ := k.volumes.Mounted(pod.UID, name)
+			return mounted.Path
+		}})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed}
 	return k, nil
 }
@@ -237,6 +277,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if answer, err := k.version(ctx); err == nil {
 		k.runtime.Store(answer)
 	}
+	if k.cgroups != nil {
+		if err := k.cgroups.Setup(); err != nil {
+			return fmt.Errorf("control groups: %w", err)
+		}
+	}
 	sink := k.events.StartRecordingToSink(eventSink{ctx, k.cfg.Client})
 	defer k.events.Shutdown()
 	defer sink.Stop()
@@ -260,6 +305,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("status", k.statuses.Run)
 	part("probe", k.probes.Run)
 	part("watch", k.watcher.Run)
+	if k.cfg.Listener != nil {
+		part("server", func(ctx context.Context) error { return k.serve(ctx, k.cfg.Listener) })
+	}
 	part("pods", func(ctx context.Context) error {
 		if !client.WaitForSync(ctx, k.services.Informer(), k.nodes.Informer()) {
 			return nil

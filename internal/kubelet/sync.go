@@ -51,6 +51,12 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		k.node.Wake()
 		return podworker.Outcome{RetryAt: time.Now().Add(time.Second)}, nil
 	}
+	if k.cgroups != nil {
+		if err := k.cgroups.Ensure(pod); err != nil {
+			k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, "FailedToCreatePodContainer", "unable to ensure pod container exists: "+err.Error())
+			return podworker.Outcome{}, err
+		}
+	}
 	out := podworker.Outcome{RetryAt: deadline}
 	if at, ok := k.mount(ctx, pod); !ok {
 		out.RetryAt = earliest(out.RetryAt, at)
@@ -275,6 +281,11 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	}
 	if err := k.removeSubPaths(pod.UID); err != nil {
 		return err
+	}
+	if k.cgroups != nil {
+		if err := k.cgroups.Remove(pod); err != nil {
+			return err
+		}
 	}
 	k.probes.Remove(pod.UID)
 	k.objects.Unregister(pod.UID)

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cgroup keeps the tree of control groups that pods live in:
+//
+//	<root>/kubepods                    what the node gives to pods
+//	<root>/kubepods/pod<uid>           guaranteed pods
+//	<root>/kubepods/burstable/pod<uid>
+//	<root>/kubepods/besteffort/pod<uid>
+//
+// It writes the limits of the levels above containers; those of containers are
+// the runtime's. Both versions of the kernel's interface are served, a hybrid
+// of both as version 1. Names are upstream's, for the cgroupfs and the systemd
+// driver.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+
+	"kaji/internal/kubelet/podspec"
+)
+
+// Config is what a Tree is made of.
+type Config struct {
+	// Mount is where control groups are mounted; "" is /sys/fs/cgroup.
+	Mount string
+	// Root is the group below which the tree stands, "/" for the top.
+	Root string
+	// Systemd says that names are systemd's slices.
+	Systemd bool
+	// PodPids bounds the processes of a pod; zero is no bound.
+	PodPids int64
+	// Quota says whether CPU limits of pods are enforced.
+	Quota bool
+	// Allocatable bounds all pods together; nil for no bound.
+	Allocatable corev1.ResourceList
+}
+
+// Tree keeps the groups. It is safe for concurrent use for different pods.
+type Tree struct {
+	cfg Config
+	// mounts are the places of the hierarchies: one with version 2, one a
+	// controller with version 1.
+	unified     bool
+	controllers map[string]string
+}
+
+const defaultMount = "/sys/fs/cgroup"
+
+// Open looks at the machine's control groups; the error says that there are none.
+func Open(cfg Config) (*Tree, error) {
+	if cfg.Mount == "" {
+		cfg.Mount = defaultMount
+	}
+	t := &Tree{cfg: cfg, controllers: map[string]string{}}
+	if _, err := os.Stat(filepath.Join(cfg.Mount, "cgroup.controllers")); err == nil {
+		t.unified = true
+		return t, nil
+	}
+	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "devices", "freezer", "systemd"} {
+		dir := filepath.Join(cfg.Mount, c)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			real, err := filepath.EvalSymlinks(dir)
+			if err != nil {
+				return nil, fmt.Errorf("find the control group hierarchy %s: %w", c, err)
+			}
+			t.controllers[c] = real
+		}
+	}
+	if t.controllers["memory"] == "" || t.controllers["cpu"] == "" {
+		return nil, errors.New("the control group hierarchies of cpu and memory are not mounted")
+	}
+	return t, nil
+}
+
+// Unified says whether the machine has version 2.
+func (t *Tree) Unified() bool { return t.unified }
+
+// names are the path elements of a pod's group below the root.
+func names(pod *corev1.Pod) []string {
+	leaf := "pod" + string(pod.UID)
+	switch podspec.QOS(pod) {
+	case corev1.PodQOSBurstable:
+		return []string{"kubepods", "burstable", leaf}
+	case corev1.PodQOSBestEffort:
+		return []string{"kubepods", "besteffort", leaf}
+	}
+	return []string{"kubepods", leaf}
+}
+
+// Parent is the group of a pod as the runtime is told it.
+func (t *Tree) Parent(pod *corev1.Pod) string {
+	if t.cfg.Systemd {
+		return slice(names(pod))
+	}
+	return path.Join("/", t.cfg.Root, path.Join(names(pod)...))
+}
+
+// slice is systemd's name of a nested group: dashes nest, so those of names
+// are underscores.
+func slice(elements []string) string {
+	escaped := make([]string, len(elements))
+	for i, e := range elements {
+		escaped[i] = strings.ReplaceAll(e, "-", "_")
+	}
+	return strings.Join(escaped, "-") + ".slice"
+}
+
+// relative is where a group stands below a hierarchy.
+func (t *Tree) relative(elements []string) string {
+	if !t.cfg.Systemd {
+		return path.Join("/", t.cfg.Root, path.Join(elements...))
+	}
+	p := path.Join("/", t.cfg.Root)
+	for i := range elements {
+		p = path.Join(p, slice(elements[:i+1]))
+	}
+	return p
+}
+
+// Limits are what a group gets; zero values are not written.
+type Limits struct {
+	Shares, Quota, Period, Memory, Pids int64
+}
+
+// Setup makes the groups above pods.
+func (t *Tree) Setup() error {
+	top := Limits{}
+	if a := t.cfg.Allocatable; a != nil {
+		top = Limits{Shares: shares(a.Cpu().MilliValue()), Memory: a.Memory().Value()}
+	}
+	if err := t.make([]string{"kubepods"}, top); err != nil {
+		return err
+	}
+	if err := t.make([]string{"kubepods", "besteffort"}, Limits{Shares: 2}); err != nil {
+		return err
+	}
+	return t.make([]string{"kubepods", "burstable"}, Limits{Shares: 2})
+}
+
+// Burstable weighs all burstable pods together by what they request.
+func (t *Tree) Burstable(pods []*corev1.Pod) error {
+	milli := int64(0)
+	for _, pod := range pods {
+		if podspec.QOS(pod) == corev1.PodQOSBurstable {
+			requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+			milli += requests.Cpu().MilliValue()
+		}
+	}
+	return t.write([]string{"kubepods", "burstable"}, Limits{Shares: shares(milli)})
+}
+
+func shares(milli int64) int64 { return min(max(milli*1024/1000, 2), 262144) }
+
+// PodLimits are those of a pod's group.
+func (t *Tree) PodLimits(pod *corev1.Pod) Limits {
+	l := Limits{Shares: 2, Pids: t.cfg.PodPids}
+	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
+	if podspec.QOS(pod) != corev1.PodQOSBestEffort {
+		l.Shares = shares(requests.Cpu().MilliValue())
+	}
+	if allHave(pod, corev1.ResourceCPU) && t.cfg.Quota {
+		l.Period = 100_000
+		l.Quota = max(limits.Cpu().MilliValue()*l.Period/1000, 1000)
+	}
+	if allHave(pod, corev1.ResourceMemory) {
+		l.Memory = limits.Memory().Value()
+	}
+	return l
+}
+
+// allHave says whether the pod as a whole is limited: by itself, or because
+// every container is.
+func allHave(pod *corev1.Pod, name corev1.ResourceName) bool {
+	if r := pod.Spec.Resources; r != nil {
+		if limit, ok := r.Limits[name]; ok && !limit.IsZero() {
+			return true
+		}
+	}
+	limited := func(c *corev1.Container) bool {
+		limit := c.Resources.Limits[name]
+		return !limit.IsZero()
+	}
+	for i := range pod.Spec.Containers {
+		if !limited(&pod.Spec.Containers[i]) {
+			return false
+		}
+	}
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; podspec.Sidecar(c) && !limited(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// Ensure makes a pod's group, or brings its limits up to date.
+func (t *Tree) Ensure(pod *corev1.Pod) error {
+	if err := t.make(names(pod), t.PodLimits(pod)); err != nil {
+		return fmt.Errorf("failed to ensure that the pod: %s cgroups exist and are correctly applied: %w", pod.UID, err)
+	}
+	return nil
+}
+
+// Exists says whether a pod's group is there.
+func (t *Tree) Exists(pod *corev1.Pod) bool {
+	_, err := os.Stat(filepath.Join(t.dir("memory"), t.relative(names(pod))))
+	return err == nil
+}
+
+func (t *Tree) dir(controller string) string {
+	if t.unified {
+		return t.cfg.Mount
+	}
+	return t.controllers[controller]
+}
+
+func (t *Tree) roots() []string {
+	if t.unified {
+		return []string{t.cfg.Mount}
+	}
+	var roots []string
+	for _, dir := range t.controllers {
+		if !slices.Contains(roots, dir) {
+			roots = append(roots, dir)
+		}
+	}
+	return roots
+}
+
+func (t *Tree) make(elements []string, l Limits) error {
+	relative := t.relative(elements)
+	for _, root := range t.roots() {
+		dir := filepath.Join(root, relative)
+		if _, err := os.Stat(dir); err == nil {
+			continue
+		}
+		if t.unified {
+			if err := t.delegate(relative); err != nil {
+				return err
+			}
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make control group %s: %w", dir, err)
+		}
+	}
+	if dir := t.controllers["cpuset"]; dir != "" && !t.unified {
+		if err := inheritSet(dir, relative); err != nil {
+			return err
+		}
+	}
+	return t.write(elements, l)
+}
+
+// delegate turns the controllers on for all levels above a group.
+func (t *Tree) delegate(relative string) error {
+	dir := t.cfg.Mount
+	parts := strings.Split(strings.Trim(relative, "/"), "/")
+	for _, part := range parts {
+		b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+		if err != nil {
+			return fmt.Errorf("read controllers of %s: %w", dir, err)
+		}
+		for _, c := range strings.Fields(string(b)) {
+			// One that cannot be delegated is missed by whoever needs it.
+			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644)
+		}
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make control group %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// inheritSet copies CPUs and memory nodes downwards: an empty set admits nobody.
+func inheritSet(root, relative string) error {
+	dir := root
+	for _, part := range strings.Split(strings.Trim(relative, "/"), "/") {
+		parent := dir
+		dir = filepath.Join(dir, part)
+		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+			have, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil || strings.TrimSpace(string(have)) != "" {
+				continue
+			}
+			b, err := os.ReadFile(filepath.Join(parent, name))
+			if err != nil {
+				return fmt.Errorf("read %s of %s: %w", name, parent, err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+				return fmt.Errorf("write %s of %s: %w", name, dir, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Weight converts version 1's shares to version 2's weight, as the field does.
+func Weight(shares int64) int64 {
+	if shares <= 0 {
+		return 0
+	}
+	return 1 + (min(max(shares, 2), 262144)-2)*9999/262142
+}
+
+func (t *Tree) write(elements []string, l Limits) error {
+	relative := t.relative(elements)
+	put := func(controller, file, value string) error {
+		dir := t.dir(controller)
+		if dir == "" {
+			return nil
+		}
+		at := filepath.Join(dir, relative, file)
+		if have, err := os.ReadFile(at); err == nil && strings.TrimSpace(string(have)) == value {
+			return nil
+		}
+		err := os.WriteFile(at, []byte(value), 0o644)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && t.unified {
+			return nil // the controller is not delegated to us
+		}
+		if err != nil {
+			return fmt.Errorf("write %s: %w", at, err)
+		}
+		return nil
+	}
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	var errs []error
+	if t.unified {
+		if l.Shares > 0 {
+			errs = append(errs, put("cpu", "cpu.weight", number(Weight(l.Shares))))
+		}
+		if l.Period > 0 {
+			errs = append(errs, put("cpu", "cpu.max", number(l.Quota)+" "+number(l.Period)))
+		}
+		if l.Memory > 0 {
+			errs = append(errs, put("memory", "memory.max", number(l.Memory)))
+		}
+	} else {
+		if l.Shares > 0 {
+			errs = append(errs, put("cpu", "cpu.shares", number(l.Shares)))
+		}
+		if l.Period > 0 {
+			errs = append(errs, put("cpu", "cpu.cfs_period_us", number(l.Period)), put("cpu", "cpu.cfs_quota_us", number(l.Quota)))
+		}
+		if l.Memory > 0 {
+			errs = append(errs, put("memory", "memory.limit_in_bytes", number(l.Memory)))
+		}
+	}
+	if l.Pids > 0 {
+		errs = append(errs, put("pids", "pids.max", number(l.Pids)))
+	}
+	return errors.Join(errs...)
+}
+
+// Remove takes a pod's group away, processes that are left included.
+func (t *Tree) Remove(pod *corev1.Pod) error {
+	var errs []error
+	for _, root := range t.roots() {
+		for _, qos := range [][]string{{"kubepods"}, {"kubepods", "burstable"}, {"kubepods", "besteffort"}} {
+			dir := filepath.Join(root, t.relative(append(slices.Clone(qos), "pod"+string(pod.UID))))
+			if _, err := os.Stat(dir); err == nil {
+				errs = append(errs, remove(dir))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remove deletes a group and those in it, deepest first.
+func remove(dir string) error {
+	var groups []string
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		if d.IsDir() {
+			groups = append(groups, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look into control group %s: %w", dir, err)
+	}
+	for i := len(groups) - 1; i >= 0; i-- {
+		if err := removeOne(groups[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeOne(dir string) error {
+	wait := time.Millisecond
+	for range 8 { // the kernel needs a moment after the last process has gone
+		err := syscall.Rmdir(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("remove control group %s: %w", dir, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil {
+			for _, field := range strings.Fields(string(b)) {
+				if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone by now
+				}
+			}
+		}
+		time.Sleep(wait)
+		wait *= 2
+	}
+	return fmt.Errorf("remove control group %s: %w", dir, syscall.EBUSY)
+}
