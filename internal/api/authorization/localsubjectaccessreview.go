@@ -19,5 +19,6 @@ func localSubjectAccessReview() *api.Kind {
 		}},
 		Storage: authorizationv1.SchemeGroupVersion,
 		New:     api.New[authorizationv1.LocalSubjectAccessReview],
+		Rules:   api.For[*authorizationv1.LocalSubjectAccessReview]{Validate: validateLocalReview}.Rules(),
 	}
 }

@@ -18,5 +18,6 @@ func selfSubjectAccessReview() *api.Kind {
 		}},
 		Storage: authorizationv1.SchemeGroupVersion,
 		New:     api.New[authorizationv1.SelfSubjectAccessReview],
+		Rules:   api.For[*authorizationv1.SelfSubjectAccessReview]{Validate: validateSelfReview}.Rules(),
 	}
 }

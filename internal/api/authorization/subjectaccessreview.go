@@ -18,5 +18,6 @@ func subjectAccessReview() *api.Kind {
 		}},
 		Storage: authorizationv1.SchemeGroupVersion,
 		New:     api.New[authorizationv1.SubjectAccessReview],
+		Rules:   api.For[*authorizationv1.SubjectAccessReview]{Validate: validateReview}.Rules(),
 	}
 }
