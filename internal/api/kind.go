@@ -134,6 +134,8 @@ type Version struct {
 	// is named in the warning.
 	Deprecated, Removed int
 	Replacement         schema.GroupVersionKind
+	// Warning, when set, is sent with every answer in the version.
+	Warning string
 	// Unserved says that objects may be stored in the version, but that it is
 	// not served.
 	Unserved bool

@@ -104,10 +104,12 @@ func prepareForUpdate(_ context.Context, crd, old *apiextensionsv1.CustomResourc
 // recordStorageVersion notes that objects may be stored in the version that is
 // the storage version now.
 func recordStorageVersion(crd *apiextensionsv1.CustomResourceDefinition) {
-	for _, v := range crd.Spec.Versions {
-		if v.Storage && !slices.Contains(crd.Status.StoredVersions, v.Name) {
-			crd.Status.StoredVersions = append(crd.Status.StoredVersions, v.Name)
-		}
+	stored := slices.IndexFunc(crd.Spec.Versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool { return v.Storage })
+	if stored < 0 {
+		return
+	}
+	if name := crd.Spec.Versions[stored].Name; !slices.Contains(crd.Status.StoredVersions, name) {
+		crd.Status.StoredVersions = append(crd.Status.StoredVersions, name)
 	}
 }
 

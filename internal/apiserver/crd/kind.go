@@ -106,12 +106,24 @@ func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersi
 
 		FieldLabels: selectableNames(spec),
 		Unserved:    !spec.Served,
+		Warning:     deprecation(gv.WithKind(k.Name), spec),
 	}
 	if gv != k.Storage {
 		v.ToHub = d.conversion(gv, k.Storage)
 		v.FromHub = d.conversion(k.Storage, gv)
 	}
 	return v
+}
+
+// deprecation is the warning of a deprecated version.
+func deprecation(gvk schema.GroupVersionKind, v *apiextensionsv1.CustomResourceDefinitionVersion) string {
+	switch {
+	case !v.Deprecated:
+		return ""
+	case v.DeprecationWarning != nil:
+		return *v.DeprecationWarning
+	}
+	return fmt.Sprintf("%s %s is deprecated", gvk.GroupVersion(), gvk.Kind)
 }
 
 // conversion returns the function that makes an object of one version from

@@ -163,7 +163,7 @@ func (f *Form) tableHead(b *bytes.Buffer, list metav1.ListMeta) error {
 	columns := []byte("null")
 	if !f.table.NoHeaders {
 		var err error
-		if columns, err = json.Marshal(table.Columns(f.served.Kind)); err != nil {
+		if columns, err = json.Marshal(table.Columns(f.served)); err != nil {
 			return err
 		}
 	}
@@ -178,7 +178,11 @@ func (f *Form) tableHead(b *bytes.Buffer, list metav1.ListMeta) error {
 
 // row writes one row of a table.
 func (f *Form) row(b *bytes.Buffer, e *cache.Entry) error {
-	cells, err := json.Marshal(table.Cells(f.served.Kind, e.Object))
+	values, err := table.Cells(f.served, e.Object)
+	if err != nil {
+		return err
+	}
+	cells, err := json.Marshal(values)
 	if err != nil {
 		return err
 	}

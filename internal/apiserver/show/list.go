@@ -62,6 +62,16 @@ func listMeta(page *list.Page) metav1.ListMeta {
 	}
 }
 
+// jsonListMeta returns the metadata of a page as JSON. Lists of custom objects
+// always name the next page.
+func (f *Form) jsonListMeta(page *list.Page) ([]byte, error) {
+	data, err := json.Marshal(listMeta(page))
+	if err != nil || page.Continue != "" || f.shape != whole || !f.served.Kind.Custom {
+		return data, err
+	}
+	return append([]byte(`{"continue":"",`), data[1:]...), nil
+}
+
 // listKind returns what the list of the form is called.
 func (f *Form) listKind() schema.GroupVersionKind {
 	if f.shape == partial {
@@ -77,7 +87,7 @@ func (f *Form) jsonList(w io.Writer, page *list.Page) error {
 			return err
 		}
 	} else {
-		meta, err := json.Marshal(listMeta(page))
+		meta, err := f.jsonListMeta(page)
 		if err != nil {
 			return err
 		}

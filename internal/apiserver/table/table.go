@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/request"
 )
 
 // Options reads the table's own parameters from a query.
@@ -36,8 +38,12 @@ func Options(query url.Values) (metav1.TableOptions, error) {
 	}
 }
 
-// Columns returns the columns a kind is shown in.
-func Columns(kind *api.Kind) []metav1.TableColumnDefinition {
+// Columns returns the columns a resource is shown in.
+func Columns(s *request.Served) []metav1.TableColumnDefinition {
+	kind := s.Kind
+	if s.Version.Columns != nil {
+		return s.Version.Columns
+	}
 	if kind.Rules.Columns != nil {
 		return kind.Rules.Columns
 	}
@@ -48,12 +54,19 @@ func Columns(kind *api.Kind) []metav1.TableColumnDefinition {
 	}
 }
 
-// Cells returns an object's cells, one a column.
-func Cells(kind *api.Kind, obj api.Object) []any {
-	if kind.Rules.Cells != nil {
-		return kind.Rules.Cells(obj)
+// Cells returns a hub object's cells, one a column.
+func Cells(s *request.Served, obj api.Object) ([]any, error) {
+	switch {
+	case s.Version.Cells != nil:
+		own, err := codec.FromHub(s, obj)
+		if err != nil {
+			return nil, err
+		}
+		return s.Version.Cells(own), nil
+	case s.Kind.Rules.Cells != nil:
+		return s.Kind.Rules.Cells(obj), nil
 	}
-	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
+	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}, nil
 }
 
 // Conditions returns the conditions of an object's row.
