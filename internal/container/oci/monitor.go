@@ -53,7 +53,7 @@ type Monitor struct {
 // socketName is the monitor's socket below its directory.
 const socketName = "monitor.sock"
 
-// openTimeout bounds the wait for a helper that hangs.
+// helperTimeout bounds the wait for a helper that hangs.
 const helperTimeout = 60 * time.Second
 
 // StartMonitor starts the monitor of a pod, with its socket in dir (which must
@@ -90,7 +90,8 @@ func (h *Helper) StartMonitor(ctx context.Context, dir string, pod Pod) (*Monito
 	// The child is collected whenever it ends while this process lives.
 	go func() { _ = cmd.Wait() }()
 	fail := func(err error) (*Monitor, error) {
-		return nil, errors.Join(err, cmd.Process.Kill())
+		_ = cmd.Process.Kill() // it may have ended by itself
+		return nil, err
 	}
 	if err := errors.Join(configR.Close(), answerW.Close()); err != nil {
 		return fail(err)

@@ -30,11 +30,11 @@ func mounts(in Input) (list []specs.Mount, propagation string, err error) {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", access(privileged)}},
 	}
 	modes := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	if modes.GetNetwork() == runtimeapi.NamespaceMode_NODE && modes.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD {
+	if modes.GetNetwork() == runtimeapi.NamespaceMode_NODE && UserNamespace(modes) != nil {
 		// The kernel lets nobody but the network namespace's owner mount sysfs.
 		list[4] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
 	}
-	if modes.GetPid() == runtimeapi.NamespaceMode_NODE && modes.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD {
+	if modes.GetPid() == runtimeapi.NamespaceMode_NODE && UserNamespace(modes) != nil {
 		list[0] = specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"rbind", "nosuid", "noexec", "nodev"}}
 	}
 	own := func(destination, source string, options ...string) {

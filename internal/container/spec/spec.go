@@ -113,7 +113,9 @@ func Build(in Input) (*specs.Spec, error) {
 	if err := addProfiles(s, in); err != nil {
 		return nil, err
 	}
-	addUserNamespace(s, security.GetNamespaceOptions().GetUsernsOptions(), in)
+	if userns := UserNamespace(security.GetNamespaceOptions()); userns != nil {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = mappings(userns.GetUids()), mappings(userns.GetGids())
+	}
 	return s, nil
 }
 
@@ -179,7 +181,7 @@ func namespaces(in Input) []specs.LinuxNamespace {
 		return specs.LinuxNamespace{Type: kind, Path: fmt.Sprintf("/proc/%d/ns/%s", in.PausePid, file)}
 	}
 	list := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-	if modes.GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD && len(modes.GetUsernsOptions().GetUids()) > 0 {
+	if UserNamespace(modes) != nil {
 		list = append(list, pod(specs.UserNamespace, "user"))
 	}
 	if modes.GetNetwork() != runtimeapi.NamespaceMode_NODE {
@@ -202,13 +204,14 @@ func namespaces(in Input) []specs.LinuxNamespace {
 	return list
 }
 
-// addUserNamespace repeats the mappings of the pod's user namespace.
-func addUserNamespace(s *specs.Spec, userns *runtimeapi.UserNamespace, in Input) {
-	if userns.GetMode() != runtimeapi.NamespaceMode_POD {
-		return
+// UserNamespace is the user namespace that a pod asks for, or nil. (The zero
+// value of its mode means that it has one.)
+func UserNamespace(modes *runtimeapi.NamespaceOption) *runtimeapi.UserNamespace {
+	userns := modes.GetUsernsOptions()
+	if userns == nil || userns.GetMode() != runtimeapi.NamespaceMode_POD || len(userns.GetUids()) == 0 {
+		return nil
 	}
-	s.Linux.UIDMappings = mappings(userns.GetUids())
-	s.Linux.GIDMappings = mappings(userns.GetGids())
+	return userns
 }
 
 func mappings(ids []*runtimeapi.IDMapping) []specs.LinuxIDMapping {

@@ -7,7 +7,7 @@
 //	box err <text>             writes to standard error
 //	box cat [file]             copies a file or standard input to standard output
 //	box write <file> <text>    writes a file
-//	box sleep                  waits for SIGTERM, then exits with 0
+//	box sleep                  writes "ready", waits for SIGTERM, then exits with 0
 //	box stubborn               ignores SIGTERM
 //	box exit <code>            ends
 //	box status <key>           prints a line of /proc/self/status
@@ -34,6 +34,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -83,10 +84,13 @@ func run(args []string) error {
 	case "sleep":
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGTERM)
+		fmt.Println("ready")
 		<-c
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "exit":
 		code, err := strconv.Atoi(arg(0))
 		if err != nil {

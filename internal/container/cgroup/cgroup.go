@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cgroup names, makes, limits, measures and removes the control groups
+// of sandboxes and containers, on both versions and with both drivers. Package
+// container calls it.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Driver makes control groups.
+type Driver struct {
+	// Systemd asks systemd for them; otherwise the file system is used.
+	Systemd bool
+	// Root is the parent where a pod names none, such as "/kaji".
+	Root string
+}
+
+// V2 tells whether the machine has the unified hierarchy.
+func V2() bool { return cgroups.IsCgroup2UnifiedMode() }
+
+// Path is the control group of one sandbox or container below a pod's parent,
+// in the form of the OCI.
+func (d Driver) Path(parent, id string) string {
+	if d.Systemd {
+		if parent == "" {
+			parent = "system.slice"
+		}
+		return filepath.Base(parent) + ":kaji:" + id
+	}
+	if parent == "" {
+		parent = d.Root
+	}
+	return filepath.Join("/", parent, id)
+}
+
+func (d Driver) manager(path string, r *cgroups.Resources) (cgroups.Manager, error) {
+	config := &cgroups.Cgroup{Resources: r, Systemd: d.Systemd}
+	if d.Systemd {
+		slice, rest, _ := strings.Cut(path, ":")
+		prefix, name, _ := strings.Cut(rest, ":")
+		config.Parent, config.ScopePrefix, config.Name = slice, prefix, name
+	} else {
+		config.Path = path
+	}
+	return manager.New(config)
+}
+
+// Join makes the group and puts a process into it.
+func (d Driver) Join(path string, pid int) error {
+	m, err := d.manager(path, &cgroups.Resources{SkipDevices: true})
+	if err != nil {
+		return err
+	}
+	return m.Apply(pid)
+}
+
+// Update changes the limits of a running container; what is zero stays.
+func (d Driver) Update(path string, r *specs.LinuxResources) error {
+	out := &cgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, Unified: r.Unified}
+	if c := r.CPU; c != nil {
+		out.CpusetCpus, out.CpusetMems = c.Cpus, c.Mems
+		if c.Shares != nil {
+			out.CpuShares = *c.Shares
+			if V2() {
+				out.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(*c.Shares)
+			}
+		}
+		if c.Quota != nil {
+			out.CpuQuota = *c.Quota
+		}
+		if c.Period != nil {
+			out.CpuPeriod = *c.Period
+		}
+	}
+	if m := r.Memory; m != nil {
+		if m.Limit != nil {
+			out.Memory = *m.Limit
+		}
+		if m.Swap != nil {
+			out.MemorySwap = *m.Swap
+		}
+	}
+	for _, h := range r.HugepageLimits {
+		out.HugetlbLimit = append(out.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
+	}
+	m, err := d.manager(path, out)
+	if err != nil {
+		return err
+	}
+	return m.Set(out)
+}
+
+// Kill sends SIGKILL to all processes of the group and those below it.
+func (d Driver) Kill(path string) error {
+	m, err := d.manager(path, &cgroups.Resources{})
+	if err != nil {
+		return err
+	}
+	pids, err := m.GetAllPids()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, os.NewSyscallError("kill", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove kills what is left in the group and removes it.
+func (d Driver) Remove(path string) error {
+	m, err := d.manager(path, &cgroups.Resources{})
+	if err != nil {
+		return err
+	}
+	for range 50 {
+		if err = m.Destroy(); err == nil {
+			return nil
+		}
+		if killErr := d.Kill(path); killErr != nil {
+			return killErr
+		}
+		time.Sleep(5 * time.Millisecond) // the kernel buries the dead
+	}
+	return fmt.Errorf("removing control group %s: %w", path, err)
+}
+
+// OOMKills counts processes of the group that the kernel killed for memory.
+func (d Driver) OOMKills(path string) uint64 {
+	m, err := d.manager(path, &cgroups.Resources{})
+	if err != nil {
+		return 0
+	}
+	n, err := m.OOMKillCount()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Stats measures a group.
+func (d Driver) Stats(path string) (*cgroups.Stats, error) {
+	m, err := d.manager(path, &cgroups.Resources{})
+	if err != nil {
+		return nil, err
+	}
+	return m.GetStats()
+}

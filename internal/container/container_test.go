@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"kaji/internal/container/cgroup"
+	"kaji/internal/cri/critest"
+)
+
+// directory is a test's own, which users of user namespaces may pass through.
+func directory(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// open starts a runtime in directories of the test, or finds an earlier one
+// again there.
+func open(t testing.TB, dir string) *Runtime {
+	t.Helper()
+	r, err := New(Config{
+		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), CgroupRoot: "/kaji-test",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "v0.0.1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// run serves a runtime until the test or stop ends it.
+func run(t testing.TB, r *Runtime) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// TestCRI holds the runtime to what the CRI demands.
+func TestCRI(t *testing.T) {
+	r := open(t, directory(t))
+	run(t, r)
+	critest.Run(t, critest.Suite{Runtime: r, Images: r})
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = cgroup.Driver{}.Remove("/kaji-test")
+	os.Exit(code)
+}
