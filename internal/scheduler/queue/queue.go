@@ -143,7 +143,7 @@ func byExpiry(a, b *Item) bool {
 }
 
 // Counts are the sizes of the queue's parts.
-type Counts struct{ Active, Backoff, Unschedulable, Gated int }
+type Counts struct{ Active, Backoff, Unschedulable, Gated, InFlight int }
 
 // Counts returns the sizes of the queue's parts.
 func (q *Queue) Counts() Counts {
@@ -155,6 +155,7 @@ func (q *Queue) Counts() Counts {
 			c.Unschedulable++
 		}
 	}
+	c.InFlight = len(q.items) - c.Active - c.Backoff - len(q.stuck)
 	return c
 }
 

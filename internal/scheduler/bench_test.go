@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+
+	"kaji/internal/client"
+	"kaji/internal/scheduler/config"
+)
+
+// sink is a client that accepts every write and has no objects.
+type sink struct {
+	client.Interface
+	informers map[schema.GroupVersionResource]cache.SharedIndexInformer
+}
+
+func newSink() *sink {
+	return &sink{informers: map[schema.GroupVersionResource]cache.SharedIndexInformer{}}
+}
+
+func (c *sink) Create(_ context.Context, _ client.Resource, _ string, obj runtime.Object, _ metav1.CreateOptions) (runtime.Object, error) {
+	return obj, nil
+}
+
+func (c *sink) Patch(context.Context, client.Resource, string, types.PatchType, []byte, metav1.PatchOptions) (runtime.Object, error) {
+	return &corev1.Pod{}, nil
+}
+
+func (c *sink) Delete(context.Context, client.Resource, string, metav1.DeleteOptions) error {
+	return nil
+}
+
+func (c *sink) Informer(gvr schema.GroupVersionResource, _ client.InformerOptions) cache.SharedIndexInformer {
+	if c.informers[gvr] == nil {
+		c.informers[gvr] = cache.NewSharedIndexInformer(&cache.ListWatch{}, nil, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	}
+	return c.informers[gvr]
+}
+
+// bench is a scheduler whose loop the benchmark turns by hand.
+type bench struct {
+	*Scheduler
+	b testing.TB
+}
+
+func newBench(b testing.TB, nodes int) *bench {
+	s, err := New(Config{Client: newSink(), Configuration: config.Default(), Seed: 1, Hostname: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.ctx = ctx
+	s.workers.Go(func() { s.recorder.run(ctx) })
+	b.Cleanup(func() { cancel(); s.workers.Wait() })
+	for i := range nodes {
+		s.nodeChanged(nil, benchNode(i))
+	}
+	return &bench{s, b}
+}
+
+func benchNode(i int) *corev1.Node {
+	res := corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("256Gi"), "pods": resource.MustParse("250")}
+	name := fmt.Sprintf("node-%d", i)
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
+			corev1.LabelHostname: name, corev1.LabelTopologyZone: fmt.Sprintf("zone-%d", i%10),
+		}},
+		Status: corev1.NodeStatus{Allocatable: res, Capacity: res},
+	}
+}
+
+func benchPod(i int, change func(i int, p *corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("pod-%d", i), Namespace: "default", UID: types.UID(fmt.Sprint("uid-", i)), Generation: 1,
+			Labels: map[string]string{"app": "web"}},
+		Spec: corev1.PodSpec{SchedulerName: "default-scheduler", Priority: ptr.To[int32](0), Containers: []corev1.Container{{Name: "c", Image: "img:1",
+			Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("128Mi")}}}}},
+	}
+	if change != nil {
+		change(i, p)
+	}
+	return p
+}
+
+// run schedules pods from informer event to accepted binding.
+func (s *bench) run(from, count int, change func(i int, p *corev1.Pod)) {
+	for i := from; i < from+count; i++ {
+		s.podChanged(nil, benchPod(i, change))
+		s.inbox.drain()
+		if it := s.queue.Pop(time.Now()); it != nil {
+			s.attempt(s.ctx, it)
+		}
+	}
+	s.workersDone(from + count)
+}
+
+func (s *bench) workersDone(want int) {
+	for s.snap.Pods() < want || s.queue.Counts().InFlight > 0 {
+		<-s.inbox.wake
+		s.inbox.drain()
+		if it := s.queue.Pop(time.Now()); it != nil {
+			s.attempt(s.ctx, it)
+		}
+	}
+}
+
+func BenchmarkSchedule(b *testing.B) {
+	shapes := []struct {
+		name   string
+		change func(i int, p *corev1.Pod)
+	}{
+		{"plain", nil},
+		{"distinct", func(i int, p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests["cpu"] = *resource.NewMilliQuantity(int64(1+i%100000), resource.DecimalSI)
+		}},
+		{"nodeaffinity", func(_ int, p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
+					{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{"zone-1", "zone-2"}}}}}}}}
+		}},
+		{"podaffinity", func(i int, p *corev1.Pod) {
+			p.Labels["app"] = fmt.Sprint("app-", i%50)
+			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				TopologyKey: corev1.LabelTopologyZone, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}}}}}}
+		}},
+		{"podantiaffinity", func(i int, p *corev1.Pod) {
+			p.Labels["app"] = fmt.Sprint("app-", i/500)
+			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}}}}}}
+		}},
+		{"spreadhard", func(i int, p *corev1.Pod) {
+			p.Labels["app"] = fmt.Sprint("app-", i%50)
+			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone,
+				WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}}}}
+		}},
+		{"spreadsoft", func(i int, p *corev1.Pod) {
+			p.Labels["app"] = fmt.Sprint("app-", i%50)
+			for _, key := range []string{corev1.LabelHostname, corev1.LabelTopologyZone} {
+				p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, corev1.TopologySpreadConstraint{MaxSkew: 3, TopologyKey: key,
+					WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": p.Labels["app"]}}})
+			}
+		}},
+	}
+	for _, nodes := range []int{1000, 5000, 50000} {
+		for _, shape := range shapes {
+			b.Run(fmt.Sprintf("nodes=%d/%s", nodes, shape.name), func(b *testing.B) {
+				s := newBench(b, nodes)
+				s.run(0, 1000, shape.change)
+				b.ReportAllocs()
+				b.ResetTimer()
+				s.run(1000, b.N, shape.change)
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+			})
+		}
+	}
+}
