@@ -110,7 +110,7 @@ func (s *Server) ensurePriorityClasses(ctx context.Context) {
 // keepKubernetesEndpoints keeps the endpoints of the Service kubernetes at the
 // servers that live, until ctx ends.
 func (s *Server) keepKubernetesEndpoints(ctx context.Context) {
-	if !s.cfg.Advertise.IsValid() || len(s.cfg.ServiceRanges) == 0 {
+	if !s.cfg.Advertise.IsValid() || s.cfg.Advertise.Addr().IsLoopback() || len(s.cfg.ServiceRanges) == 0 {
 		return
 	}
 	own := s.cfg.Advertise.Addr().String()

@@ -10,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kaji/internal/api"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 )
@@ -69,12 +70,13 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// notFound answers a path that leads nowhere: below a group that is served
+// notFound answers a path that leads nowhere: below a built-in group
 // with a Status, elsewhere in plain text.
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	rest, grouped := strings.CutPrefix(r.URL.Path, "/apis/")
 	group, _, below := strings.Cut(rest, "/")
-	if grouped && below && s.kinds.HasGroup(group) || strings.HasPrefix(r.URL.Path, "/api/") {
+	builtIn := func(k *api.Kind) bool { return !k.Custom && k.Group == group }
+	if grouped && below && slices.ContainsFunc(s.kinds.All(), builtIn) || strings.HasPrefix(r.URL.Path, "/api/") {
 		verb.Fail(w, r, verb.ErrNotFound())
 		return
 	}

@@ -36,6 +36,7 @@ import (
 	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/openapi"
+	"kaji/internal/apiserver/proxy"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 	"kaji/internal/store"
@@ -83,6 +84,12 @@ type Config struct {
 	// CustomConversion makes the converter of a custom kind whose versions a
 	// webhook converts; nil refuses conversion.
 	CustomConversion func(*apiextensionsv1.CustomResourceDefinition) (crd.Converter, error)
+
+	// KubeletTLS is how the server shows itself to kubelets and which of them
+	// it trusts; KubeletAddressTypes are the node addresses to dial, the
+	// preferred first.
+	KubeletTLS          *tls.Config
+	KubeletAddressTypes []corev1.NodeAddressType
 
 	// Remote returns the versions that other servers serve, for discovery.
 	Remote func() (versions []discovery.Remote, generation uint64)
@@ -176,9 +183,12 @@ func New(cfg Config) (*Server, error) {
 		Authorizer: cfg.Authorizer, TypeConverter: s.openapi.TypeConverterFor, Sealer: cfg.Sealer,
 		Hooks: hooks, Logger: cfg.Logger,
 	})
+	proxies := proxy.New(proxy.Config{
+		Objects: s.objects, Admission: cfg.Admission, KubeletTLS: cfg.KubeletTLS, AddressTypes: cfg.KubeletAddressTypes,
+	})
 	s.verbs = verb.New(verb.Config{
 		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
-		Subresources: cfg.Subresources, Virtual: cfg.Virtual, Tokens: cfg.Tokens,
+		Subresources: append(proxies.Subresources(), cfg.Subresources...), Virtual: cfg.Virtual, Tokens: cfg.Tokens,
 		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
 	})
 	s.custom = s.newCustom()

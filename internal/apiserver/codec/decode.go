@@ -174,6 +174,9 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 		return gvk, nil
 	case t.Custom && gvk.GroupVersion() == t.GVK.GroupVersion():
 		return gvk, nil // refused when its name is known
+	case t.Custom:
+		return gvk, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
+			gvk.GroupVersion(), t.GVK.GroupVersion()))
 	case t.Accepts != nil && t.Accepts(gvk) != nil:
 		return gvk, nil
 	case gvk.Kind == t.GVK.Kind && gvk.GroupVersion() != t.GVK.GroupVersion() && t.Known != nil && t.Known(gvk):
@@ -195,9 +198,10 @@ func internalName(group string) string {
 	return name
 }
 
-// notRegistered words the error upstream's scheme has for an unknown kind.
+// notRegistered words the error upstream's scheme has for an unknown kind, down
+// to the line of its source: clients have been seen to match it.
 func notRegistered(gvk schema.GroupVersionKind) error {
-	return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/api/legacyscheme/scheme.go:30\"", gvk.Kind, gvk.GroupVersion().String())
+	return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", gvk.Kind, gvk.GroupVersion().String())
 }
 
 func cannotBeHandled(t Target, gvk schema.GroupVersionKind, err error) error {
@@ -309,5 +313,12 @@ func DecodeOptions(body []byte, format Format, into *metav1.DeleteOptions) error
 		return nil
 	}
 	_, _, err := Decode(body, format, t, false)
+	var status *apierrors.StatusError
+	if errors.As(err, &status) {
+		// Options are not named in errors.
+		if _, cause, ok := strings.Cut(status.ErrStatus.Message, "cannot be handled as a DeleteOptions: "); ok {
+			return apierrors.NewBadRequest(cause)
+		}
+	}
 	return err
 }

@@ -124,7 +124,7 @@ func (o *Objects) deletion(ctx context.Context, kind *api.Kind, chain admission.
 	}
 	if len(obj.GetFinalizers()) > 0 || held(kind, obj) {
 		if !graceful {
-			markNow(obj)
+			markNow(kind, obj)
 		}
 		return deletionStep{obj: obj}, nil
 	}
@@ -219,7 +219,7 @@ func mark(kind *api.Kind, obj api.Object, opts *metav1.DeleteOptions) (graceful,
 }
 
 // markNow marks an object that is held by finalizers only.
-func markNow(obj api.Object) {
+func markNow(kind *api.Kind, obj api.Object) {
 	// The generation shows the change, as it does for graceful deletion.
 	if obj.GetDeletionTimestamp() == nil && obj.GetGeneration() > 0 {
 		obj.SetGeneration(obj.GetGeneration() + 1)
@@ -228,7 +228,9 @@ func markNow(obj api.Object) {
 		at := metav1.Now()
 		obj.SetDeletionTimestamp(&at)
 	}
-	obj.SetDeletionGracePeriodSeconds(ptr.To[int64](0))
+	if kind.Rules.Held == nil {
+		obj.SetDeletionGracePeriodSeconds(ptr.To[int64](0))
+	}
 }
 
 // gcFinalizers turns the propagation policy into finalizers.

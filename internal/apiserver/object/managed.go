@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -76,18 +75,21 @@ func (o *Objects) FieldManager(s *request.Served, subresource string) (*managedf
 	return m, nil
 }
 
-// ScaleFieldManager returns what keeps managedFields of Scales.
-func (o *Objects) ScaleFieldManager(s *request.Served) (*managedfields.FieldManager, error) {
-	key := managerKey{kind: s.Kind, subresource: "scale"}
+// ViewFieldManager returns what keeps managedFields of the objects of a
+// subresource with a type of its own.
+func (o *Objects) ViewFieldManager(s *request.Served, subresource string, gvk schema.GroupVersionKind, empty func() runtime.Object) (*managedfields.FieldManager, error) {
+	key := managerKey{kind: s.Kind, version: gvk.GroupVersion(), subresource: "as:" + subresource}
 	o.managers.mu.Lock()
 	defer o.managers.mu.Unlock()
 	if m := o.managers.made[key]; m != nil {
 		return m, nil
 	}
-	gvk := autoscalingv1.SchemeGroupVersion.WithKind("Scale")
-	c := scaleConverter{}
-	// Scales are small and have no lists: their schema is deduced.
-	m, err := managedfields.NewDefaultFieldManager(managedfields.NewDeducedTypeConverter(), c, c, c, gvk, gvk.GroupVersion(), "scale", nil)
+	types, err := o.TypeConverter(&api.Kind{Group: gvk.Group, Name: gvk.Kind})
+	if err != nil {
+		return nil, err
+	}
+	c := viewConverter{empty: empty}
+	m, err := managedfields.NewDefaultFieldManager(types, c, c, c, gvk, gvk.GroupVersion(), subresource, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -98,26 +100,32 @@ func (o *Objects) ScaleFieldManager(s *request.Served) (*managedfields.FieldMana
 	return m, nil
 }
 
-// scaleConverter lets the field manager handle Scales, which have one version.
-type scaleConverter struct{ converter }
+// viewConverter lets the field manager handle a type that has one version.
+type viewConverter struct {
+	converter
+	empty func() runtime.Object
+}
 
 // ConvertToVersion implements runtime.ObjectConvertor.
-func (scaleConverter) ConvertToVersion(in runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
+func (c viewConverter) ConvertToVersion(in runtime.Object, _ runtime.GroupVersioner) (runtime.Object, error) {
 	u, ok := in.(*unstructured.Unstructured)
 	if !ok {
 		return in, nil
 	}
-	scale := &autoscalingv1.Scale{}
-	err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, scale)
-	return scale, err
+	obj := c.empty()
+	err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj)
+	obj.GetObjectKind().SetGroupVersionKind(u.GroupVersionKind())
+	return obj, err
 }
 
 // Default implements runtime.ObjectDefaulter.
-func (scaleConverter) Default(runtime.Object) {}
+func (viewConverter) Default(runtime.Object) {}
 
 // New implements runtime.ObjectCreater.
-func (scaleConverter) New(schema.GroupVersionKind) (runtime.Object, error) {
-	return &autoscalingv1.Scale{}, nil
+func (c viewConverter) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	obj := c.empty()
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, nil
 }
 
 // Forget drops what was built for a kind that is served no more.

@@ -148,7 +148,7 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 func checkPreconditions(kind *api.Kind, in *request.Info, key string, change Change, now api.Object) error {
 	fail := func(what, want, have string) error {
 		return apierrors.NewConflict(kind.GroupResource(), in.Name, fmt.Errorf(
-			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMessage: Precondition failed: %s in precondition: %v, %s in object meta: %v",
+			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: %s in precondition: %v, %s in object meta: %v",
 			key, what, want, what, have))
 	}
 	var uid types.UID
@@ -187,6 +187,7 @@ func (o *Objects) createByUpdate(ctx context.Context, in *request.Info, obj api.
 		return nil, nil, err
 	}
 	wipe(obj)
+	obj.SetResourceVersion("")
 	result, err := o.create(ctx, in.Served, obj, in.ObjectNamespace(), attrs)
 	if apierrors.IsAlreadyExists(err) {
 		now, freshErr := o.fresh(ctx, in.Kind, in.Kind.Key(in.ObjectNamespace(), in.Name))

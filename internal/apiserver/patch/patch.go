@@ -224,6 +224,12 @@ func (p *Patch) applyJSON(ctx context.Context, t Target, old runtime.Object) (ru
 	return t.ToHub(obj)
 }
 
+// decoderError words an error of the JSON decoder: it names a Go type, by
+// upstream's name for it.
+func decoderError(err error) string {
+	return strings.ReplaceAll(err.Error(), "patch.operation", "handlers.jsonPatchOp")
+}
+
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
@@ -247,7 +253,7 @@ func (p *Patch) edit(document []byte) (patched []byte, strict []error, err error
 	}
 	if p.strictly() {
 		if strict, err = kjson.UnmarshalStrict(p.Data, &[]operation{}); err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", decoderError(err)))
 		}
 		for i, e := range strict {
 			strict[i] = fmt.Errorf("json patch %v", e)

@@ -140,3 +140,18 @@ func uidOf(obj api.Object) *types.UID {
 	uid := obj.GetUID()
 	return &uid
 }
+
+// trackView records in managedFields what was posted to a subresource with a
+// type of its own.
+func (v *Verbs) trackView(in *request.Info, obj runtime.Object, manager string) error {
+	s := v.special(in)
+	fields, err := v.Objects.ViewFieldManager(in.Served, in.Subresource, s.GVK, s.New)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	empty := s.New()
+	empty.GetObjectKind().SetGroupVersionKind(s.GVK)
+	obj.GetObjectKind().SetGroupVersionKind(s.GVK)
+	fields.UpdateNoErrors(empty, obj, object.Manager(manager, in.UserAgent))
+	return nil
+}

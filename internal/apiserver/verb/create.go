@@ -90,7 +90,6 @@ func (v *Verbs) create(w http.ResponseWriter, r *http.Request, in *request.Info)
 // CreateObject creates obj, of the request's version, which it uses up. The
 // result is a hub object, or what a virtual resource answers.
 func (v *Verbs) CreateObject(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
-	warnDeprecated(ctx, in)
 	if virtual := v.Virtual[in.Kind.GroupResource()]; virtual != nil {
 		return v.createVirtual(ctx, in, obj, opts, virtual)
 	}
@@ -136,6 +135,9 @@ func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime
 // warnDeprecated warns of a version that goes away.
 func warnDeprecated(ctx context.Context, in *request.Info) {
 	version := in.Version
+	if version.Warning != "" {
+		warning.AddWarning(ctx, "", version.Warning)
+	}
 	if version.Deprecated == 0 {
 		return
 	}

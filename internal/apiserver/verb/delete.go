@@ -56,7 +56,6 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 	if err != nil {
 		return err
 	}
-	warnDeprecated(ctx, in)
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
 		return err

@@ -83,6 +83,15 @@ func ErrNotFound() error {
 	}}
 }
 
+// notSupported refuses a verb that a resource does not have; custom resources
+// say which.
+func notSupported(in *request.Info) error {
+	if in.Kind.Custom {
+		return apierrors.NewMethodNotSupported(in.Kind.GroupResource(), in.Verb)
+	}
+	return ErrMethodNotAllowed()
+}
+
 // ErrMethodNotAllowed is the answer to a method that a path does not serve.
 func ErrMethodNotAllowed() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{

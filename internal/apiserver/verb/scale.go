@@ -30,6 +30,9 @@ var scaleGVK = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 // scaleOf returns the Scale of an object, with the object's metadata.
 func scaleOf(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
 	scale, err := kind.Scale.Get(obj)
+	if _, worded := err.(apierrors.APIStatus); worded {
+		return nil, err
+	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
@@ -178,7 +181,8 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 			scale.SetGroupVersionKind(scaleGVK)
 			scale = fields.UpdateNoErrors(before, scale, manager).(*autoscalingv1.Scale)
 		}
-		if errs := validateScale(scale); len(errs) > 0 {
+		// A custom kind's own validation judges the field the scale stands for.
+		if errs := validateScale(scale); len(errs) > 0 && !in.Kind.Custom {
 			return nil, apierrors.NewInvalid(scaleGVK.GroupKind(), scale.Name, errs)
 		}
 		obj := old.DeepCopyObject().(api.Object)
@@ -235,7 +239,7 @@ func (v *Verbs) scalePaths(kind *api.Kind) managedfields.ResourcePathMappings {
 }
 
 func (v *Verbs) scaleManager(in *request.Info) (*managedfields.FieldManager, error) {
-	m, err := v.Objects.ScaleFieldManager(in.Served)
+	m, err := v.Objects.ViewFieldManager(in.Served, "scale", scaleGVK, func() runtime.Object { return &autoscalingv1.Scale{} })
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("schema of Scale: %w", err))
 	}

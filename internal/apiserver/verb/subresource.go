@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -60,6 +61,9 @@ func (v *Verbs) subresource(w http.ResponseWriter, r *http.Request, in *request.
 		return v.serveSpecial(w, r, in, special)
 	}
 	sub := view(in)
+	if sub == nil && in.Kind.Custom {
+		return apierrors.NewNotFound(in.Kind.GroupResource(), in.Name)
+	}
 	if sub == nil {
 		return ErrNotFound()
 	}
@@ -68,7 +72,7 @@ func (v *Verbs) subresource(w http.ResponseWriter, r *http.Request, in *request.
 		verbs = viewVerbs
 	}
 	if !slices.Contains(verbs, in.Verb) {
-		return ErrMethodNotAllowed()
+		return notSupported(in)
 	}
 	switch in.Verb {
 	case "get":

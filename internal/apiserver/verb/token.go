@@ -34,6 +34,13 @@ func (v *Verbs) tokens() Subresource {
 				return nil, err
 			}
 			ask := obj.(*authenticationv1.TokenRequest)
+			if ask.Spec.ExpirationSeconds == nil {
+				hour := int64(60 * 60)
+				ask.Spec.ExpirationSeconds = &hour
+			}
+			if err := v.trackView(in, ask, opts.FieldManager); err != nil {
+				return nil, err
+			}
 			if err := v.admitSpecial(ctx, in, ask, opts); err != nil {
 				return nil, err
 			}

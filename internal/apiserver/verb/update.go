@@ -64,7 +64,6 @@ func okOrCreated(created bool) int {
 // UpdateObject replaces the object the request names, whole or through a view,
 // by obj, of the request's version, which it uses up.
 func (v *Verbs) UpdateObject(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.UpdateOptions) (api.Object, bool, error) {
-	warnDeprecated(ctx, in)
 	o, ok := obj.(api.Object)
 	if !ok {
 		return nil, false, apierrors.NewInternalError(fmt.Errorf("%T has no metadata", obj))
@@ -138,7 +137,6 @@ func (v *Verbs) PatchObject(ctx context.Context, in *request.Info, p PatchReques
 	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(p.Options, p.Type)); err != nil {
 		return nil, false, err
 	}
-	warnDeprecated(ctx, in)
 	job := &patch.Patch{Type: p.Type, Data: p.Data, Options: p.Options, UserAgent: in.UserAgent}
 	if err := job.Check(); err != nil {
 		return nil, false, err

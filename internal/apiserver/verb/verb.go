@@ -119,9 +119,10 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !serves(in.Kind.Verbs, in.Verb) {
-		fail(w, r, ErrMethodNotAllowed())
+		fail(w, r, notSupported(in))
 		return
 	}
+	warnDeprecated(r.Context(), in)
 	var err error
 	switch in.Verb {
 	case "get":
