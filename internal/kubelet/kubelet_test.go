@@ -62,7 +62,7 @@ func start(t *testing.T, cfg memcri.Config) *agent {
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: "n1", Client: a.client, Runtime: a.runtime, Images: a.runtime, RootDir: dir + "/root", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
-		Machine: &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30, Swap: -1},
+		Machine: &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30},
 		Mounter: &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
@@ -86,15 +86,22 @@ func (w testWriter) Write(b []byte) (int, error) { w.t.Logf("%s", b); return len
 // eventually waits until a condition holds.
 func (a *agent) eventually(what string, ok func() bool) {
 	a.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	a.within(20*time.Second, what, ok)
+}
+
+func (a *agent) within(limit time.Duration, what string, ok func() bool) {
+	a.t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for !ok() {
-		if time.Now().After(deadline) {
-			a.t.Fatalf("never: %s; the runtime was asked %q", what, a.runtime.Calls())
-		}
 		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-a.t.Context().Done():
-			a.t.Fatal("the test has ended")
+		case <-tick.C:
+		case <-deadline:
+			if a.runtime != nil {
+				a.t.Logf("the runtime was asked %q", a.runtime.Calls())
+			}
+			a.t.Fatalf("never: %s", what)
 		}
 	}
 }

@@ -20,7 +20,7 @@ type Machine struct {
 	MachineID, SystemUUID, BootID string
 	Kernel, OSImage, OS, Arch     string
 	MilliCPU                      int64
-	// Memory, Disk and Swap are bytes; Swap is negative where it is unknown.
+	// Memory, Disk and Swap are bytes; Swap is zero where there is none.
 	Memory, Disk, Swap int64
 	// HugePages are bytes by page size, such as "2Mi".
 	HugePages map[string]int64
@@ -29,7 +29,7 @@ type Machine struct {
 // ReadMachine reads this machine; disk is a path on the file system of the
 // node's ephemeral storage.
 func ReadMachine(disk string) (Machine, error) {
-	m := Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, MilliCPU: int64(runtime.NumCPU()) * 1000, Swap: -1, HugePages: map[string]int64{}}
+	m := Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, MilliCPU: int64(runtime.NumCPU()) * 1000, HugePages: map[string]int64{}}
 	m.MachineID = line("/etc/machine-id", "/var/lib/dbus/machine-id")
 	m.SystemUUID = line("/sys/class/dmi/id/product_uuid", "/proc/device-tree/vm,uuid", "/etc/machine-id")
 	m.BootID = line("/proc/sys/kernel/random/boot_id")

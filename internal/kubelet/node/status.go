@@ -29,7 +29,7 @@ func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatu
 	m := k.cfg.Machine
 	s.NodeInfo = corev1.NodeSystemInfo{MachineID: m.MachineID, SystemUUID: m.SystemUUID, BootID: m.BootID, KernelVersion: m.Kernel,
 		OSImage: m.OSImage, ContainerRuntimeVersion: runtime.Version, KubeletVersion: k.cfg.Version, OperatingSystem: m.OS, Architecture: m.Arch}
-	if m.Swap >= 0 {
+	if m.Swap > 0 {
 		s.NodeInfo.Swap = &corev1.NodeSwapStatus{Capacity: &m.Swap}
 	}
 	s.RuntimeHandlers = runtime.Handlers

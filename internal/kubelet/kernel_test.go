@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	boximage "kaji/internal/app/image"
+	"kaji/internal/client"
+	"kaji/internal/container"
+	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/cgroup"
+	"kaji/internal/podnet"
+	"kaji/kajitest"
+)
+
+// address connects nothing and gives every sandbox the same address.
+type address struct{ podnet.Network }
+
+func (address) Setup(context.Context, podnet.Sandbox) (*podnet.Result, error) {
+	return &podnet.Result{IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Interface: "lo"}, nil
+}
+func (address) Teardown(context.Context, podnet.Sandbox) error { return nil }
+func (address) Check(context.Context, podnet.Sandbox) (*podnet.Result, error) {
+	return &podnet.Result{IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Interface: "lo"}, nil
+}
+func (address) Ready(context.Context) error                       { return nil }
+func (address) SetPodCIDRs(context.Context, []netip.Prefix) error { return nil }
+
+// real is a node agent over the embedded runtime: real containers.
+type real struct {
+	*agent
+	handler http.Handler
+}
+
+func startReal(t *testing.T) *real {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	runtime, err := container.New(container.Config{Root: dir + "/root", State: dir + "/state", CgroupRoot: "/kaji-kubelet-test", Network: address{}, Logger: log, Version: "v0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := runtime.Run(ctx); err != nil {
+			t.Errorf("runtime: %v", err)
+		}
+	})
+	var archive bytes.Buffer
+	if err := boximage.Write(&archive); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runtime.ImportImage(t.Context(), &archive); err != nil {
+		t.Fatal(err)
+	}
+	cluster := kajitest.Start(t)
+	a := &agent{t: t, client: cluster.Client(), pods: client.For[*corev1.Pod](cluster.Client())}
+	k, err := kubelet.New(kubelet.Config{
+		NodeName: "n1", Client: a.client, Runtime: runtime, Images: runtime, RootDir: dir + "/kubelet", LogDir: dir + "/pods", LegacyLogDir: "-",
+		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+		Cgroups: &cgroup.Config{Root: "/kaji-kubelet-test", Quota: true}, Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agentCtx, stop := context.WithCancel(context.Background())
+	var agentRunning sync.WaitGroup
+	agentRunning.Go(func() {
+		if err := k.Run(agentCtx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		zero := int64(0)
+		pods, err := a.pods.List(context.Background(), "default", metav1.ListOptions{})
+		for _, p := range pods {
+			if err == nil {
+				err = a.pods.Delete(context.Background(), "default", p.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+			}
+		}
+		if err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+		a.within(30*time.Second, "the runtime is empty", func() bool {
+			entries, err := os.ReadDir(dir + "/kubelet/pods")
+			return err == nil && len(entries) == 0
+		})
+		stop()
+		agentRunning.Wait()
+		cancel()
+		running.Wait()
+	})
+	return &real{a, k.Handler()}
+}
+
+// ask sends the agent's server a request.
+func (r *real) ask(path string) string {
+	r.t.Helper()
+	w := httptest.NewRecorder()
+	r.handler.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodGet, path, nil))
+	b, err := io.ReadAll(w.Result().Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func script(name, text string, change ...func(*corev1.Pod)) *corev1.Pod {
+	return simple(name, append([]func(*corev1.Pod){func(p *corev1.Pod) {
+		c := &p.Spec.Containers[0]
+		c.Image, c.ImagePullPolicy, c.Command = boximage.Name, corev1.PullNever, []string{"sh", "-c", text}
+		no := false
+		p.Spec.AutomountServiceAccountToken = &no
+	}}, change...)...)
+}
+
+// Real containers see their volumes, environment and hosts file, and leave
+// logs, exit codes and last words.
+func TestRealPods(t *testing.T) {
+	r := startReal(t)
+	if _, err := client.For[*corev1.ConfigMap](r.client).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Data: map[string]string{"key": "content"}}); err != nil {
+		t.Fatal(err)
+	}
+	r.create(script("once", `cat /config/key; echo; echo $WHO $LIMIT; cat /etc/hosts; echo data > /scratch/f; cat /scratch/f; echo last > /dev/termination-log; exit 7`, func(p *corev1.Pod) {
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		p.Spec.Volumes = []corev1.Volume{
+			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}}},
+			{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+		}
+		c := &p.Spec.Containers[0]
+		c.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "config", MountPath: "/config"}, {Name: "scratch", MountPath: "/scratch", SubPath: "sub"}}
+		c.Env = []corev1.EnvVar{
+			{Name: "WHO", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			{Name: "LIMIT", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}},
+		}
+	}))
+	pod := r.waitPhase("once", corev1.PodFailed)
+	ended := pod.Status.ContainerStatuses[0].State.Terminated
+	if ended == nil || ended.ExitCode != 7 || ended.Reason != "Error" || strings.TrimSpace(ended.Message) != "last" {
+		t.Errorf("got %+v, want exit 7 with last words", ended)
+	}
+	log := r.ask("/containerLogs/default/once/main")
+	for _, want := range []string{"content\n", "once 67108864\n", "# Kubernetes-managed hosts file.", "127.0.0.1\tonce", "data\n"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+}
+
+// A container with probes becomes ready, and is restarted when it stops
+// answering.
+func TestRealProbes(t *testing.T) {
+	r := startReal(t)
+	r.create(script("probed", `touch /tmp/live; sleep 2; rm /tmp/live; sleep 60`, func(p *corev1.Pod) {
+		one := int64(1)
+		p.Spec.TerminationGracePeriodSeconds = &one
+		p.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, InitialDelaySeconds: 1,
+			ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"cat", "/tmp/live"}}}}
+	}))
+	r.within(30*time.Second, "the container was restarted", func() bool {
+		pod := r.get("probed")
+		return pod != nil && len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].RestartCount > 0
+	})
+}
