@@ -78,6 +78,9 @@ type Kind struct {
 	// GarbageCollection says what becomes of dependents when a deletion does
 	// not say; the zero value deletes them in the background.
 	GarbageCollection GarbageCollection
+	// OrphanWarning is sent when a deletion that does not say leaves
+	// dependents behind.
+	OrphanWarning string
 	// ReturnDeletedObject answers a deletion with the object, not a Status.
 	ReturnDeletedObject bool
 	// ResetFields are the dotted paths that a main-resource write never owns,

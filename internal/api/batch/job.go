@@ -100,6 +100,8 @@ func job() *api.Kind {
 			ResetFields:    []string{"spec"},
 		},
 		AllowUnconditionalUpdate: true,
+		GarbageCollection:        api.GCOrphan,
+		OrphanWarning:            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
 	}
 }
 

@@ -21,5 +21,6 @@ func event() *api.Kind {
 		Prefix:  "/registry/events",
 		New:     api.New[corev1.Event], NewList: api.NewList[corev1.EventList],
 		AllowUnconditionalUpdate: true,
+		GarbageCollection:        api.GCUnsupported,
 	}
 }

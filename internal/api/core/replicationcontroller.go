@@ -107,6 +107,7 @@ func replicationController() *api.Kind {
 			Path: "spec.replicas",
 		},
 		AllowUnconditionalUpdate: true,
+		GarbageCollection:        api.GCOrphan,
 		ResetFields:              []string{"status"},
 	}
 }

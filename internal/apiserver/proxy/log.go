@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"kaji/internal/apiserver/request"
 )
@@ -25,8 +24,8 @@ const maxErrorBody = 4 << 10
 func (p *Proxy) log(w http.ResponseWriter, r *http.Request, in *request.Info) error {
 	ctx := r.Context()
 	opts := &corev1.PodLogOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, opts); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	if err := readQuery(r.URL.Query(), opts); err != nil {
+		return err
 	}
 	if errs := validateLog(opts); len(errs) > 0 {
 		return apierrors.NewInvalid(schema.GroupKind{Kind: "PodLogOptions"}, in.Name, errs)

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilproxy "k8s.io/apimachinery/pkg/util/proxy"
 	translate "k8s.io/apiserver/pkg/util/proxy"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"kaji/internal/apiserver/request"
@@ -105,8 +104,8 @@ func (s streams) query() url.Values {
 
 func (p *Proxy) exec(w http.ResponseWriter, r *http.Request, in *request.Info) error {
 	opts := &corev1.PodExecOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, opts); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	if err := readQuery(r.URL.Query(), opts); err != nil {
+		return err
 	}
 	s := streams{opts.Stdin, opts.Stdout, opts.Stderr, opts.TTY}
 	query := s.query()
@@ -121,8 +120,8 @@ func (p *Proxy) exec(w http.ResponseWriter, r *http.Request, in *request.Info) e
 
 func (p *Proxy) attach(w http.ResponseWriter, r *http.Request, in *request.Info) error {
 	opts := &corev1.PodAttachOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, opts); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	if err := readQuery(r.URL.Query(), opts); err != nil {
+		return err
 	}
 	s := streams{opts.Stdin, opts.Stdout, opts.Stderr, opts.TTY}
 	if err := p.admit(r.Context(), in, opts); err != nil {
@@ -157,8 +156,8 @@ func (p *Proxy) terminal(w http.ResponseWriter, r *http.Request, in *request.Inf
 
 func (p *Proxy) portForward(w http.ResponseWriter, r *http.Request, in *request.Info) error {
 	opts := &corev1.PodPortForwardOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, opts); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	if err := readQuery(r.URL.Query(), opts); err != nil {
+		return err
 	}
 	if err := p.admit(r.Context(), in, opts); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apiserver/pkg/warning"
 
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
@@ -56,6 +57,7 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 	if err != nil {
 		return err
 	}
+	warnOrphans(ctx, in, opts)
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
 		return err
@@ -66,6 +68,14 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		code = http.StatusAccepted
 	}
 	return v.respond(w, r, in, code, accept, result)
+}
+
+// warnOrphans warns of dependents that a deletion leaves behind by default.
+func warnOrphans(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) {
+	//nolint:staticcheck // old clients still send OrphanDependents
+	if in.Kind.OrphanWarning != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil {
+		warning.AddWarning(ctx, "", in.Kind.OrphanWarning)
+	}
 }
 
 // DeleteObject deletes the object the request names.
@@ -90,6 +100,7 @@ func (v *Verbs) deleteCollection(w http.ResponseWriter, r *http.Request, in *req
 	if err != nil {
 		return err
 	}
+	warnOrphans(r.Context(), in, opts)
 	page, err := v.DeleteSelected(r.Context(), in, selection, opts)
 	if err != nil {
 		return err
