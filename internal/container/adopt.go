@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -79,7 +80,7 @@ func (r *Runtime) adoptContainer(id string) error {
 	if !rec.Complete || c.sandbox == nil {
 		return r.deleteContainer(context.Background(), c)
 	}
-	c.release = r.images.Hold(rec.Layers)
+	c.release = r.images.Hold(slices.Concat(rec.Layers, rec.VolumeLayers))
 	r.containers[id] = c
 	switch rec.State {
 	case runtimeapi.ContainerState_CONTAINER_EXITED:

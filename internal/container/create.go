@@ -136,7 +136,17 @@ func containerUser(u specs.User) *runtimeapi.ContainerUser {
 func (r *Runtime) mountRootfs(c *container, rootfs string) error {
 	rec := c.record.Load()
 	root := r.containerRoot(rec.ID)
-	return r.images.Mount(rec.Layers, filepath.Join(root, "upper"), filepath.Join(root, "work"), rootfs)
+	m := image.Rootfs{Layers: rec.Layers, Upper: filepath.Join(root, "upper"), Work: filepath.Join(root, "work"), Target: rootfs}
+	r.mapOwners(&m, c)
+	return r.images.Mount(m)
+}
+
+// mapOwners maps the files' owners for a pod with a user namespace.
+func (r *Runtime) mapOwners(m *image.Rootfs, c *container) {
+	pod := c.sandbox.record.Load()
+	if uid, gid := rootMapping(pod.Config.value); uid >= 0 {
+		m.UserNS, m.RootUID, m.RootGID = fmt.Sprintf("/proc/%d/ns/user", pod.PausePid.Pid), int(uid), int(gid)
+	}
 }
 
 // mountImages mounts the image volumes of a container and returns its
@@ -159,7 +169,9 @@ func (r *Runtime) mountImages(c *container) (*runtimeapi.ContainerConfig, error)
 		target := filepath.Join(r.containerState(rec.ID), fmt.Sprintf("image-%d", i))
 		release, held := r.images.Hold(img.DiffIDs), c.release
 		c.release = func() { release(); held() }
-		if err := r.images.Mount(img.DiffIDs, "", "", target); err != nil {
+		volume := image.Rootfs{Layers: img.DiffIDs, Target: target}
+		r.mapOwners(&volume, c)
+		if err := r.images.Mount(volume); err != nil {
 			return nil, err
 		}
 		path, err := imageSubPath(target, m.GetImageSubPath())
@@ -169,7 +181,7 @@ func (r *Runtime) mountImages(c *container) (*runtimeapi.ContainerConfig, error)
 		own.Mounts[i].HostPath, own.Mounts[i].Readonly = path, true
 		if err := r.updateContainer(c, func(rec *containerRecord) {
 			rec.ImageMounts = append(append([]string(nil), rec.ImageMounts...), target)
-			rec.Layers = append(append([]string(nil), rec.Layers...), img.DiffIDs...)
+			rec.VolumeLayers = append(append([]string(nil), rec.VolumeLayers...), img.DiffIDs...)
 		}); err != nil {
 			return nil, err
 		}

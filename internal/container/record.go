@@ -55,22 +55,24 @@ type containerRecord struct {
 	Config  message[*runtimeapi.ContainerConfig] `json:"config"`
 	ImageID string                               `json:"imageID"`
 	// ImageRef is a digest reference of the image, or its id.
-	ImageRef    string                             `json:"imageRef"`
-	Layers      []string                           `json:"layers"`
-	State       runtimeapi.ContainerState          `json:"state"`
-	Created     time.Time                          `json:"created"`
-	Started     time.Time                          `json:"started,omitzero"`
-	Finished    time.Time                          `json:"finished,omitzero"`
-	Pid         process                            `json:"pid"`
-	ExitCode    int32                              `json:"exitCode,omitempty"`
-	Reason      string                             `json:"reason,omitempty"`
-	Message     string                             `json:"message,omitempty"`
-	LogPath     string                             `json:"logPath,omitempty"`
-	Cgroup      string                             `json:"cgroup"`
-	StopSignal  string                             `json:"stopSignal,omitempty"`
-	User        message[*runtimeapi.ContainerUser] `json:"user"`
-	ImageMounts []string                           `json:"imageMounts,omitempty"`
-	HasHooks    bool                               `json:"hasHooks,omitempty"`
+	ImageRef string   `json:"imageRef"`
+	Layers   []string `json:"layers"`
+	// VolumeLayers are those of its image volumes.
+	VolumeLayers []string                           `json:"volumeLayers,omitempty"`
+	State        runtimeapi.ContainerState          `json:"state"`
+	Created      time.Time                          `json:"created"`
+	Started      time.Time                          `json:"started,omitzero"`
+	Finished     time.Time                          `json:"finished,omitzero"`
+	Pid          process                            `json:"pid"`
+	ExitCode     int32                              `json:"exitCode,omitempty"`
+	Reason       string                             `json:"reason,omitempty"`
+	Message      string                             `json:"message,omitempty"`
+	LogPath      string                             `json:"logPath,omitempty"`
+	Cgroup       string                             `json:"cgroup"`
+	StopSignal   string                             `json:"stopSignal,omitempty"`
+	User         message[*runtimeapi.ContainerUser] `json:"user"`
+	ImageMounts  []string                           `json:"imageMounts,omitempty"`
+	HasHooks     bool                               `json:"hasHooks,omitempty"`
 	// Complete is false while CreateContainer has not finished.
 	Complete bool `json:"complete"`
 }

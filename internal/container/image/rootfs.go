@@ -21,15 +21,95 @@ func (s *Store) Hold(diffIDs []string) (release func()) { return s.hold(diffIDs.
 // its start, when everything in use is held.
 func (s *Store) Sweep() error { return s.sweep() }
 
-// Mount mounts the stacked layers, given by their DiffIDs, at target. With an
-// upper directory (and a work directory beside it) the file system can be
-// written to; without, it is read-only.
-func (s *Store) Mount(diffIDs []string, upper, work, target string) error {
-	lower := make([]string, 0, len(diffIDs)+1)
-	for _, id := range slices.Backward(diffIDs) {
+// Rootfs says how to mount the stacked layers of an image.
+type Rootfs struct {
+	// Layers are DiffIDs, the lowest first.
+	Layers []string
+	// Upper receives what is written, with Work beside it; both are empty for a
+	// read-only file system.
+	Upper, Work string
+	// Target is where to mount.
+	Target string
+	// UserNS is the path of the user namespace whose ids the files' owners are;
+	// empty for the host's. Root is what its root is on the host.
+	UserNS           string
+	RootUID, RootGID int
+}
+
+// Mount mounts a root file system.
+func (s *Store) Mount(m Rootfs) error {
+	lower := make([]string, 0, len(m.Layers)+1)
+	for _, id := range slices.Backward(m.Layers) {
 		lower = append(lower, filepath.Join(s.layerDir(id), "fs"))
 	}
-	return mountOverlay(lower, upper, work, target, filepath.Join(s.cfg.Root, "tmp"))
+	for _, dir := range []string{m.Upper, m.Work, m.Target} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if m.UserNS != "" {
+		mapped, release, err := mapLayers(lower, m.UserNS, filepath.Dir(m.Target))
+		if err != nil {
+			return err
+		}
+		defer release()
+		lower = mapped
+		if m.Upper != "" {
+			if err := os.Chown(m.Upper, m.RootUID, m.RootGID); err != nil {
+				return err
+			}
+		}
+	}
+	return mountOverlay(lower, m.Upper, m.Work, m.Target, filepath.Join(s.cfg.Root, "tmp"))
+}
+
+// mapLayers mounts layers once more, below dir, with their owners mapped into a
+// user namespace. The overlay keeps what it needs of them; release unmounts the
+// rest.
+func mapLayers(lower []string, userns, dir string) (mapped []string, release func(), err error) {
+	release = func() {
+		for _, at := range mapped {
+			_ = unix.Unmount(at, unix.MNT_DETACH)
+			_ = os.Remove(at)
+		}
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	ns, err := os.Open(userns)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ns.Close()
+	for i, layer := range lower {
+		at := filepath.Join(dir, fmt.Sprintf("layer-%d", i))
+		if err := os.MkdirAll(at, 0o700); err != nil {
+			return nil, nil, err
+		}
+		if err := mountMapped(layer, at, int(ns.Fd())); err != nil {
+			return nil, nil, fmt.Errorf("mapping the owners of an image's files: %w", err)
+		}
+		mapped = append(mapped, at)
+	}
+	return mapped, release, nil
+}
+
+func mountMapped(source, target string, userns int) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("open_tree", err)
+	}
+	defer unix.Close(tree)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns), Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return os.NewSyscallError("mount_setattr", err)
+	}
+	return os.NewSyscallError("move_mount", unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
 // mountOverlay stacks lower directories, the topmost first. empty is a
@@ -42,14 +122,6 @@ func mountOverlay(lower []string, upper, work, target, empty string) error {
 			return err
 		}
 		lower = append(lower, none)
-	}
-	for _, dir := range []string{upper, work, target} {
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
 	}
 	if upper == "" && len(lower) == 1 {
 		return bindReadOnly(lower[0], target)

@@ -212,7 +212,9 @@ func testStop(t *testing.T, s Suite, image string) {
 	if st := p.status(kind); st.GetState() != runtimeapi.ContainerState_CONTAINER_EXITED || st.GetExitCode() != 0 {
 		t.Errorf("stopped: %v", st)
 	}
-	stubborn := p.start(p.container(image, "stubborn"))
+	config = p.container(image, "stubborn")
+	stubborn := p.start(config)
+	eventually(t, "box ignores SIGTERM", func() bool { return p.log(config, "stdout") == "ready\n" })
 	if _, err := s.Runtime.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -58,8 +58,10 @@ func testStreams(t *testing.T, s Suite, image string) {
 		if out, errOut, err := exec(false, nil, "then", "echo", "a", ";", "err", "b"); err != nil || out != "a\n" || errOut != "b\n" {
 			t.Errorf("exec (WebSocket: %v): %q, %q, %v", websocket, out, errOut, err)
 		}
-		if out, _, err := exec(false, strings.NewReader("to and fro"), "cat"); err != nil || out != "to and fro" {
-			t.Errorf("exec with input (WebSocket: %v): %q, %v", websocket, out, err)
+		if !websocket { // its protocol v4 cannot tell the end of the input
+			if out, _, err := exec(false, strings.NewReader("to and fro"), "cat"); err != nil || out != "to and fro" {
+				t.Errorf("exec with input: %q, %v", out, err)
+			}
 		}
 		if _, _, err := exec(false, nil, "exit", "7"); err == nil || !strings.Contains(err.Error(), "exit code 7") {
 			t.Errorf("exec of a failing command (WebSocket: %v): %v", websocket, err)

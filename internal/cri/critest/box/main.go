@@ -8,7 +8,7 @@
 //	box cat [file]             copies a file or standard input to standard output
 //	box write <file> <text>    writes a file
 //	box sleep                  writes "ready", waits for SIGTERM, then exits with 0
-//	box stubborn               ignores SIGTERM
+//	box stubborn               ignores SIGTERM, writes "ready" and waits
 //	box exit <code>            ends
 //	box status <key>           prints a line of /proc/self/status
 //	box id                     prints uid, gid and groups
@@ -88,6 +88,7 @@ func run(args []string) error {
 		<-c
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ready")
 		for {
 			time.Sleep(time.Hour)
 		}
