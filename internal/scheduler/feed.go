@@ -10,6 +10,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 
 	"kaji/internal/client"
@@ -22,14 +23,33 @@ import (
 type feed struct {
 	s      *Scheduler
 	synced []cache.InformerSynced
+	// complete says that all plugins were made.
+	complete bool
 }
 
 func newFeed(s *Scheduler) *feed { return &feed{s: s} }
+
+// tracked is the client that plugins get: the scheduler waits for the first
+// lists of all informers that they ask it for while they are made.
+type tracked struct {
+	client.Interface
+	f *feed
+}
+
+// Informer implements client.Interface.
+func (t tracked) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
+	inf := t.Interface.Informer(gvr, opts)
+	if !t.f.complete {
+		t.f.synced = append(t.f.synced, inf.HasSynced)
+	}
+	return inf
+}
 
 // watch subscribes to what the scheduler itself needs and to the kinds that
 // some plugin registered an event of.
 func (f *feed) watch(hints map[queue.Rejector][]plugin.EventHint) {
 	s := f.s
+	f.complete = true
 	wanted := map[plugin.Resource]bool{}
 	for _, list := range hints {
 		for _, h := range list {

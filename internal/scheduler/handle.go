@@ -16,7 +16,7 @@ type handle struct {
 	profile string
 }
 
-func (h *handle) Client() client.Interface { return h.s.client }
+func (h *handle) Client() client.Interface { return tracked{h.s.client, h.s.feed} }
 func (h *handle) ProfileName() string      { return h.profile }
 
 func (h *handle) Event(regarding, related client.Object, eventType, reason, action, note string) {

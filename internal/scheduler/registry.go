@@ -22,10 +22,14 @@ import (
 	"kaji/internal/scheduler/plugin/nodeports"
 	"kaji/internal/scheduler/plugin/noderesourcesfit"
 	"kaji/internal/scheduler/plugin/nodeunschedulable"
+	"kaji/internal/scheduler/plugin/nodevolumelimits"
 	"kaji/internal/scheduler/plugin/podtopologyspread"
 	"kaji/internal/scheduler/plugin/prioritysort"
 	"kaji/internal/scheduler/plugin/schedulinggates"
 	"kaji/internal/scheduler/plugin/tainttoleration"
+	"kaji/internal/scheduler/plugin/volumebinding"
+	"kaji/internal/scheduler/plugin/volumerestrictions"
+	"kaji/internal/scheduler/plugin/volumezone"
 	"kaji/internal/scheduler/snapshot"
 )
 
@@ -60,6 +64,12 @@ var registry = map[string]constructor{
 	}),
 	nodeaffinity.Name: with(func(_ *dependencies, _ plugin.Handle, a *configv1.NodeAffinityArgs) (plugin.Plugin, error) {
 		return nodeaffinity.New(a)
+	}),
+	volumerestrictions.Name: simple(func(d *dependencies) plugin.Plugin { return volumerestrictions.New(d.client) }),
+	nodevolumelimits.Name:   simple(func(d *dependencies) plugin.Plugin { return nodevolumelimits.New(d.client) }),
+	volumezone.Name:         simple(func(d *dependencies) plugin.Plugin { return volumezone.New(d.client) }),
+	volumebinding.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.VolumeBindingArgs) (plugin.Plugin, error) {
+		return volumebinding.New(d.client, a), nil
 	}),
 	noderesourcesfit.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.NodeResourcesFitArgs) (plugin.Plugin, error) {
 		return noderesourcesfit.New(d.snap, a, d.ignored), nil

@@ -96,7 +96,7 @@ func New(cfg Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	deps := &dependencies{client: cfg.Client, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders)}
+	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders)}
 	hints := map[queue.Rejector][]plugin.EventHint{}
 	profiles := config.Profiles(s.cfg)
 	for i := range profiles {

@@ -5,6 +5,8 @@ package scheduler_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/utils/ptr"
 
@@ -25,18 +28,30 @@ import (
 type world struct {
 	t *testing.T
 	client.Interface
+	mu     sync.Mutex
+	events []*eventsv1.Event
+}
+
+// Create implements client.Verbs and remembers the events written.
+func (w *world) Create(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
+	if e, ok := obj.(*eventsv1.Event); ok {
+		w.mu.Lock()
+		w.events = append(w.events, e)
+		w.mu.Unlock()
+	}
+	return w.Interface.Create(ctx, r, name, obj, opts)
 }
 
 // start runs a scheduler until the test ends.
 func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *world {
 	t.Helper()
-	c := kajitest.Start(t).Client()
+	w := &world{t: t, Interface: kajitest.Start(t).Client()}
 	cfg := config.Default()
 	cfg.LeaderElection.LeaderElect = ptr.To(false)
 	for _, f := range change {
 		f(cfg)
 	}
-	s, err := scheduler.New(scheduler.Config{Client: c, Configuration: cfg, Seed: 1, Hostname: "test"})
+	s, err := scheduler.New(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, Hostname: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +64,7 @@ func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *
 			t.Error(err)
 		}
 	})
-	return &world{t, c}
+	return w
 }
 
 func create[T client.Object](w *world, obj T) T {
@@ -147,16 +162,12 @@ func TestPlainPodIsBound(t *testing.T) {
 	create(w, pod("p", "100m"))
 	w.lands("p", "n1")
 	w.eventually("the Scheduled event", func() bool {
-		events, err := client.For[*eventsv1.Event](w).List(t.Context(), "default", metav1.ListOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range events {
-			if e.Reason == "Scheduled" && e.Note == "Successfully assigned default/p to n1" && e.ReportingController == "default-scheduler" {
-				return true
-			}
-		}
-		return false
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return slices.ContainsFunc(w.events, func(e *eventsv1.Event) bool {
+			return e.Reason == "Scheduled" && e.Action == "Binding" && e.Note == "Successfully assigned default/p to n1" &&
+				e.ReportingController == "default-scheduler" && e.Regarding.Name == "p" && e.Regarding.Kind == "Pod"
+		})
 	})
 }
 
