@@ -66,6 +66,12 @@ func newRoot() *cobra.Command {
 
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		upCommand(),
+		downCommand(),
+		statusCommand(),
+		logsCommand(),
+		kubeconfigCommand(),
+		serverCommand(),
 		apiserverCommand(),
 		kubectlCommand(),
 		versionCommand(),

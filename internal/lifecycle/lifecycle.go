@@ -37,6 +37,9 @@ func New(ctx context.Context, log *slog.Logger) *Group {
 	return &Group{log: log, ctx: inner, failed: cancel}
 }
 
+// Stop asks the group to end, without an error; Wait does the rest.
+func (g *Group) Stop() { g.failed(context.Canceled) }
+
 // Go runs a part in its own goroutine. A part that returns an error while the
 // group is running ends the group with that error.
 func (g *Group) Go(name string, run func(context.Context) error) {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -86,6 +87,10 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (store.Store, 
 
 func (p *Plane) assemble() error {
 	o := p.Options
+	ranges, err := o.ServiceCIDRs()
+	if err != nil {
+		return err
+	}
 	kinds, err := served(catalog.All(), o.RuntimeConfig)
 	if err != nil {
 		return err
@@ -106,7 +111,9 @@ func (p *Plane) assemble() error {
 		Authorizer:     p.trust,
 		Virtual:        p.trust.reviews(),
 		Tokens:         p.trust.issuer,
-		Routes:         p.trust.routes(p.issuerHost()),
+		ServiceRanges:  ranges,
+		Advertise:      p.advertise(),
+		Routes:         p.trust.routes(p.advertise().String()),
 		RequestTimeout: o.RequestTimeout,
 	}
 	if p.Server, err = apiserver.New(cfg); err != nil {
@@ -200,6 +207,9 @@ func (p *Plane) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), p.store.Close())
 }
 
+// Close releases a Plane that was never run.
+func (p *Plane) Close() error { return errors.Join(p.listener.Close(), p.store.Close()) }
+
 func (p *Plane) bootstrap(ctx context.Context) error {
 	select {
 	case <-p.Server.Booted():
@@ -229,7 +239,8 @@ func (p *Plane) Address() string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
-func (p *Plane) issuerHost() string {
+// advertise is where the members of the cluster reach the server.
+func (p *Plane) advertise() netip.AddrPort {
 	host := p.Options.AdvertiseAddress
 	if host == nil {
 		if all := hostAddresses(); len(all) > 0 {
@@ -238,7 +249,9 @@ func (p *Plane) issuerHost() string {
 			host = net.IPv4(127, 0, 0, 1)
 		}
 	}
-	return net.JoinHostPort(host.String(), strconv.Itoa(p.Options.SecurePort))
+	addr, _ := netip.AddrFromSlice(host)
+	bound, _ := netip.ParseAddrPort(p.listener.Addr().String())
+	return netip.AddrPortFrom(addr.Unmap(), bound.Port())
 }
 
 // Client returns an in-process client of a user, with a REST configuration for

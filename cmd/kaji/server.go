@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"kaji/internal/app/cluster"
+	"kaji/internal/app/controlplane"
+	"kaji/internal/app/daemon"
+	"kaji/internal/app/home"
+	"kaji/internal/app/logging"
+)
+
+// clusterFlags are what server and up have in common.
+type clusterFlags struct {
+	name, dataDir, nodeName, domain string
+	podCIDRs                        []string
+	api                             *controlplane.Options
+	log                             logging.Options
+}
+
+func newClusterFlags() *clusterFlags {
+	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, api: controlplane.DefaultOptions()}
+}
+
+func (f *clusterFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.name, "name", f.name, "name of the cluster and of its context")
+	fs.StringVar(&f.nodeName, "node-name", f.nodeName, "name of this machine's node; the host name when empty")
+	fs.StringVar(&f.domain, "cluster-domain", f.domain, "DNS domain of the cluster")
+	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
+	f.api.AddFlags(fs)
+	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
+	f.log.AddFlags(fs)
+}
+
+func (f *clusterFlags) dir() (home.Dir, error) { return home.Named(f.name, f.api.DataDir) }
+
+func (f *clusterFlags) config() (cluster.Config, error) {
+	dir, err := f.dir()
+	if err != nil {
+		return cluster.Config{}, err
+	}
+	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, HealthzBindAddress: "127.0.0.1:10256"}
+	for _, text := range f.podCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return c, fmt.Errorf("--cluster-cidr: %w", err)
+		}
+		c.PodCIDRs = append(c.PodCIDRs, prefix.Masked())
+	}
+	return c, nil
+}
+
+func serverCommand() *cobra.Command {
+	f := newClusterFlags()
+	cmd := &cobra.Command{
+		Use:     "server",
+		Short:   "Run a whole cluster in the foreground: control plane and one node",
+		GroupID: "cluster",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Getuid() != 0 {
+				return errors.New("running containers needs root: try again with sudo")
+			}
+			c, err := f.config()
+			if err != nil {
+				return err
+			}
+			release, err := daemon.Hold(c.Dir.PID())
+			if errors.Is(err, daemon.ErrRunning) {
+				return fmt.Errorf("the cluster %q is running already; `kaji status --name %s` shows it", f.name, f.name)
+			}
+			if err != nil {
+				return err
+			}
+			defer release()
+			c.Logger = f.log.New(os.Stderr)
+			cl, err := cluster.New(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			return cl.Run(cmd.Context())
+		},
+	}
+	f.add(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"kaji/internal/app/home"
+	"kaji/internal/app/local"
+)
+
+var errNeedsRoot = errors.New("this needs root: try again with sudo")
+
+func upCommand() *cobra.Command {
+	f := newClusterFlags()
+	patience := time.Minute
+	cmd := &cobra.Command{
+		Use:     "up",
+		Short:   "Start a cluster on this machine, in the background",
+		GroupID: "cluster",
+		Long: `Start a cluster on this machine and wait until it is ready.
+
+The cluster's context is merged into your kubeconfig and made the current one.
+Running it again changes nothing; it says what is there.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			dir, err := f.dir()
+			if err != nil {
+				return err
+			}
+			var args []string
+			cmd.Flags().Visit(func(flag *pflag.Flag) {
+				if flag.Name == "wait" {
+					return
+				}
+				if list, ok := flag.Value.(pflag.SliceValue); ok {
+					for _, v := range list.GetSlice() {
+						args = append(args, "--"+flag.Name+"="+v)
+					}
+					return
+				}
+				args = append(args, "--"+flag.Name+"="+strings.Trim(flag.Value.String(), "[]"))
+			})
+			if len(args) == 0 || len(args) == 1 && cmd.Flags().Changed("name") {
+				if args, err = remembered(dir, args); err != nil {
+					return err
+				}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+			defer cancel()
+			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Port: f.api.SecurePort}, args, cmd.OutOrStdout())
+		},
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().DurationVar(&patience, "wait", patience, "how long to wait for the cluster to be ready")
+	return cmd
+}
+
+// remembered starts a cluster as it was started before, unless told otherwise.
+func remembered(dir home.Dir, args []string) ([]string, error) {
+	before, err := local.Remembered(dir)
+	if err != nil || before == nil {
+		return args, err
+	}
+	return before, nil
+}
+
+// named adds the flags that name a cluster, and returns it.
+func named(fs *pflag.FlagSet) func() (local.Cluster, error) {
+	name := fs.String("name", "kaji", "name of the cluster")
+	data := fs.String("data-dir", "", "directory of the cluster; "+home.DefaultRoot+"/<name> when empty")
+	return func() (local.Cluster, error) {
+		dir, err := home.Named(*name, *data)
+		return local.Cluster{Name: *name, Dir: dir}, err
+	}
+}
+
+func downCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "down",
+		Short:   "Stop a cluster of this machine and its containers",
+		GroupID: "cluster",
+		Args:    cobra.NoArgs,
+	}
+	cluster := named(cmd.Flags())
+	purge := cmd.Flags().Bool("purge", false, "delete the cluster's data, too")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if os.Getuid() != 0 {
+			return errNeedsRoot
+		}
+		c, err := cluster()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+		defer cancel()
+		return local.Down(ctx, c, *purge, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Show how a cluster of this machine is", GroupID: "cluster", Args: cobra.NoArgs}
+	cluster := named(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := cluster()
+		if err != nil {
+			return err
+		}
+		return local.Status(cmd.Context(), c, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func logsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "logs [component]", Short: "Print a cluster's log, of all components or of one", GroupID: "cluster", Args: cobra.MaximumNArgs(1),
+		ValidArgs: []string{"scheduler", "proxy", "kubelet", "runtime", "network"}}
+	cluster := named(cmd.Flags())
+	follow := cmd.Flags().BoolP("follow", "f", false, "go on with what is added")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := cluster()
+		if err != nil {
+			return err
+		}
+		return local.Logs(cmd.Context(), c, strings.Join(args, ""), *follow, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func kubeconfigCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "kubeconfig", Short: "Print the administrator's kubeconfig of a cluster", GroupID: "cluster", Args: cobra.NoArgs}
+	cluster := named(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := cluster()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(c.Dir.AdminKubeconfig())
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("there is no cluster %q here; start one with `kaji up`", c.Name)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(data)
+		return err
+	}
+	return cmd
+}

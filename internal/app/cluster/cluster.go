@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster runs a whole cluster in one process: the control plane, the
+// scheduler, the controllers and one node with its runtime and network. The
+// verbs server and up call it. Components meet at the API only; what is wired
+// here are their clients, their order and their files.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kaji/internal/app/controlplane"
+	"kaji/internal/app/home"
+	"kaji/internal/lifecycle"
+	"kaji/internal/proxy"
+	"kaji/internal/scheduler"
+)
+
+// Config says what the cluster is like.
+type Config struct {
+	// Name is the cluster's name, used for its context.
+	Name string
+	Dir  home.Dir
+	// API are the API server's options; its data directory is Dir.
+	API *controlplane.Options
+	// PodCIDRs are the pods' ranges, one a family.
+	PodCIDRs []netip.Prefix
+	// Domain is the cluster's DNS domain, "cluster.local".
+	Domain string
+	// NodeName is this machine's node; the host name when empty.
+	NodeName string
+	// KubeletPort is the node agent's port, 10250 when zero.
+	KubeletPort int32
+	// HealthzBindAddress is where the service proxy answers health checks;
+	// empty is nowhere.
+	HealthzBindAddress string
+	Logger             *slog.Logger
+}
+
+// Cluster is a running cluster. Create it with New.
+type Cluster struct {
+	c       Config
+	plane   *controlplane.Plane
+	node    *machine
+	metrics *prometheus.Registry
+}
+
+// New opens the store and the runtime; nothing runs before Run.
+func New(ctx context.Context, c Config) (*Cluster, error) {
+	if c.NodeName == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, err
+		}
+		c.NodeName = strings.ToLower(host)
+	}
+	if c.Domain == "" {
+		c.Domain = "cluster.local"
+	}
+	if c.KubeletPort == 0 {
+		c.KubeletPort = 10250
+	}
+	c.API.DataDir, c.API.CertDir = string(c.Dir), c.Dir.PKI()
+	cl := &Cluster{c: c, metrics: prometheus.NewRegistry()}
+	var err error
+	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
+		return nil, err
+	}
+	if cl.node, err = newMachine(c); err != nil {
+		return nil, errors.Join(err, cl.plane.Close())
+	}
+	if err := cl.plane.WriteAdminKubeconfig(c.Dir.AdminKubeconfig(), c.Name); err != nil {
+		return nil, errors.Join(err, cl.plane.Close())
+	}
+	return cl, nil
+}
+
+// Run runs the cluster until ctx ends. Containers go on running; the next Run
+// takes them over.
+func (cl *Cluster) Run(ctx context.Context) error {
+	group := lifecycle.New(ctx, cl.c.Logger)
+	group.Go("control plane", cl.plane.Run)
+	group.Go("components", func(ctx context.Context) error {
+		select {
+		case <-cl.plane.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		return cl.components(ctx)
+	})
+	return group.Wait()
+}
+
+// components runs what stands on the API.
+func (cl *Cluster) components(ctx context.Context) error {
+	group := lifecycle.New(ctx, cl.c.Logger)
+	starts := []func(*lifecycle.Group) error{cl.scheduler, cl.proxy, cl.kubelet}
+	for _, start := range starts {
+		if err := start(group); err != nil {
+			return errors.Join(err, stop(group))
+		}
+	}
+	return group.Wait()
+}
+
+// stop ends what was started before a failure.
+func stop(group *lifecycle.Group) error {
+	group.Stop()
+	return group.Wait()
+}
+
+func (cl *Cluster) scheduler(group *lifecycle.Group) error {
+	client, err := cl.plane.Client("system:kube-scheduler", nil, "kube-scheduler")
+	if err != nil {
+		return err
+	}
+	s, err := scheduler.New(scheduler.Config{Client: client, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
+	if err != nil {
+		return fmt.Errorf("scheduler: %w", err)
+	}
+	group.Go("scheduler", s.Run)
+	return nil
+}
+
+func (cl *Cluster) proxy(group *lifecycle.Group) error {
+	client, err := cl.plane.Client("system:kube-proxy", []string{"system:node-proxier"}, "kube-proxy")
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(proxy.Config{Client: client, NodeName: cl.c.NodeName, PodCIDRs: cl.c.PodCIDRs, IPv4: hasFamily(cl.c.PodCIDRs, false), IPv6: hasFamily(cl.c.PodCIDRs, true),
+		HealthzBindAddress: cl.c.HealthzBindAddress, Metrics: cl.metrics, Logger: cl.c.Logger.With("component", "proxy")})
+	if err != nil {
+		return err
+	}
+	group.Go("proxy", p.Run)
+	return nil
+}
+
+func hasFamily(cidrs []netip.Prefix, v6 bool) bool {
+	for _, c := range cidrs {
+		if c.Addr().Is6() == v6 {
+			return true
+		}
+	}
+	return false
+}
+
+// outward returns the machine's addresses, those on the default route's link
+// first.
+func outward() []netip.Addr {
+	var out []netip.Addr
+	// Connecting a datagram socket sends nothing; it only asks the routes.
+	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		conn, err := net.Dial("udp", to)
+		if err != nil {
+			continue
+		}
+		if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+			out = append(out, local.Addr().Unmap())
+		}
+		conn.Close()
+	}
+	return out
+}

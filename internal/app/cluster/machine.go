@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+
+	"kaji/internal/app/image"
+	"kaji/internal/cni/veth"
+	"kaji/internal/container"
+	"kaji/internal/kubelet"
+	"kaji/internal/lifecycle"
+)
+
+// stateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
+const stateRoot = "/run/kaji"
+
+// machine is what the node is made of.
+type machine struct {
+	network *veth.Network
+	runtime *container.Runtime
+	addrs   []netip.Addr
+}
+
+func newMachine(c Config) (*machine, error) {
+	m := &machine{network: veth.New(veth.Config{ClusterCIDRs: c.PodCIDRs, Logger: c.Logger.With("component", "network")}), addrs: outward()}
+	if len(m.addrs) == 0 {
+		return nil, errors.New("this machine has no address besides loopback: set up a network first")
+	}
+	var err error
+	m.runtime, err = container.New(container.Config{
+		Root: c.Dir.Runtime(), State: filepath.Join(stateRoot, c.Name, "container"), Network: m.network,
+		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Logger: c.Logger.With("component", "runtime"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("container runtime: %w", err)
+	}
+	return m, nil
+}
+
+// kubelet starts the runtime and the node agent over it.
+func (cl *Cluster) kubelet(group *lifecycle.Group) error {
+	c, m := cl.c, cl.node
+	client, err := cl.plane.Client("system:node:"+c.NodeName, []string{"system:nodes"}, "kubelet")
+	if err != nil {
+		return err
+	}
+	dns, err := cl.clusterDNS()
+	if err != nil {
+		return err
+	}
+	k, err := kubelet.New(kubelet.Config{
+		NodeName: c.NodeName, Client: client, Runtime: m.runtime, Images: m.runtime, Network: m.network,
+		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
+		ClusterDNS: dns, ClusterDomain: c.Domain, NodeIPs: m.addrs, Port: c.KubeletPort,
+		Logger: c.Logger.With("component", "kubelet"),
+	})
+	if err != nil {
+		return fmt.Errorf("kubelet: %w", err)
+	}
+	group.Go("runtime", m.runtime.Run)
+	group.Go("image", func(ctx context.Context) error { return m.importImage(ctx) })
+	group.Go("kubelet", k.Run)
+	return nil
+}
+
+// importImage gives the runtime the image localhost/kaji.
+func (m *machine) importImage(ctx context.Context) error {
+	reader, writer := io.Pipe()
+	go func() { writer.CloseWithError(image.Write(writer)) }()
+	_, err := m.runtime.ImportImage(ctx, reader)
+	// The writer must not hang when the import ends early.
+	reader.CloseWithError(err)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("importing %s: %w", image.Name, err)
+	}
+	return nil
+}
+
+// clusterDNS is the tenth address of each service range.
+func (cl *Cluster) clusterDNS() ([]netip.Addr, error) {
+	cidrs, err := cl.c.API.ServiceCIDRs()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, cidr := range cidrs {
+		addr := cidr.Addr()
+		for range 10 {
+			addr = addr.Next()
+		}
+		out = append(out, addr)
+	}
+	return out, nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kaji/internal/app/cluster"
+	"kaji/internal/app/daemon"
+	"kaji/internal/app/kubeconfig"
+	"kaji/internal/app/progress"
+)
+
+// Down stops the cluster's process and its containers and takes its rules,
+// links and mounts away; with purge its data, too.
+func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
+	display := progress.New(out)
+	defer display.Clear()
+	pid, err := daemon.Running(c.Dir.PID())
+	if err != nil {
+		return err
+	}
+	if pid == 0 && !c.Dir.Exists() {
+		return fmt.Errorf("there is no cluster %q here", c.Name)
+	}
+	if pid != 0 {
+		display.Step("stopping the control plane")
+		if err := daemon.Stop(ctx, c.Dir.PID()); err != nil {
+			return err
+		}
+		display.Done("the control plane has stopped")
+	}
+	display.Step("stopping containers")
+	if err := cluster.Remove(ctx, c.Name, c.Dir); err != nil {
+		return err
+	}
+	display.Done("containers and network are gone")
+	if !purge {
+		return nil
+	}
+	if err := unmountBelow(string(c.Dir)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(string(c.Dir)); err != nil {
+		return err
+	}
+	path, err := kubeconfig.UserPath()
+	if err != nil {
+		return err
+	}
+	if err := kubeconfig.Remove(path, c.Name); err != nil {
+		return err
+	}
+	display.Done("its data and its context are gone")
+	return nil
+}
+
+// unmountBelow unmounts whatever is still mounted below a directory, innermost
+// first: a file system must not be emptied through a mount.
+func unmountBelow(dir string) error {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	var points []string
+	for lines := bufio.NewScanner(mounts); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			points = append(points, strings.ReplaceAll(fields[4], `\040`, " "))
+		}
+	}
+	slices.Reverse(points)
+	var errs []error
+	for _, p := range points {
+		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package local starts, stops and shows the clusters of this machine: what the
+// verbs up, down, status and logs do. Each cluster is one process of its own,
+// known by its PID file; package cluster is what runs in it.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"kaji/internal/app/daemon"
+	"kaji/internal/app/doctor"
+	"kaji/internal/app/home"
+	"kaji/internal/app/kubeconfig"
+	"kaji/internal/app/progress"
+	"kaji/internal/client"
+	"kaji/internal/client/remote"
+)
+
+// Cluster names a cluster of this machine.
+type Cluster struct {
+	Name string
+	Dir  home.Dir
+	// Port is the API server's.
+	Port int
+}
+
+// pollPeriod is how often a starting cluster is asked whether it is ready.
+const pollPeriod = 25 * time.Millisecond
+
+// Up starts the cluster's process with the arguments of `kaji server` and waits
+// until its node is ready, or ctx ends. A cluster that runs already is left
+// alone.
+func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
+	display := progress.New(out)
+	defer display.Clear()
+	pid, err := daemon.Running(c.Dir.PID())
+	if err != nil {
+		return err
+	}
+	var ended <-chan error
+	switch {
+	case pid != 0:
+		display.Done("cluster %s is running already (process %d)", c.Name, pid)
+	default:
+		findings := doctor.Run(doctor.Config{DataDir: string(c.Dir), Ports: []int{c.Port}})
+		if err := doctor.Err(findings); err != nil {
+			return err
+		}
+		if err := remember(c.Dir, args); err != nil {
+			return err
+		}
+		// An old one would lead to a server that is not there yet.
+		if err := os.Remove(c.Dir.AdminKubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		display.Step("starting")
+		if _, ended, err = daemon.Start(append([]string{"server"}, args...), c.Dir.Log()); err != nil {
+			return err
+		}
+	}
+	if err := wait(ctx, c, display, ended); err != nil {
+		display.Clear()
+		return err
+	}
+	path, err := kubeconfig.UserPath()
+	if err != nil {
+		return err
+	}
+	config, err := clientcmd.LoadFromFile(c.Dir.AdminKubeconfig())
+	if err != nil {
+		return err
+	}
+	if err := kubeconfig.Merge(path, config); err != nil {
+		return err
+	}
+	display.Done("context %s is current in %s", c.Name, path)
+	fmt.Fprintf(out, `
+Try:
+  kaji kubectl get pods -A
+  kaji kubectl run hello --image=localhost/kaji --port=8080
+  kaji status
+`)
+	return nil
+}
+
+// remember keeps the arguments, so that the cluster can be started again alike.
+func remember(dir home.Dir, args []string) error {
+	if err := os.MkdirAll(string(dir), 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(map[string]any{"args": args}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(dir.Settings(), append(data, '\n'), 0o600)
+}
+
+// Remembered returns the arguments a cluster was last started with; none when
+// it never was.
+func Remembered(dir home.Dir) ([]string, error) {
+	data, err := os.ReadFile(dir.Settings())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var settings struct {
+		Args []string `json:"args"`
+	}
+	if err := json.Unmarshal(data, &settings); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", dir.Settings(), err)
+	}
+	return settings.Args, nil
+}
+
+// steps are what a starting cluster reaches, one after the other.
+func steps(c Cluster) []step {
+	return []step{
+		{"the API server", func(ctx context.Context) error {
+			_, err := c.get(ctx, "/readyz")
+			return err
+		}},
+		{"the node", func(ctx context.Context) error {
+			nodes, err := c.nodes(ctx)
+			if err != nil {
+				return err
+			}
+			for _, n := range nodes {
+				if ready(n) {
+					return nil
+				}
+			}
+			return errors.New("no node is ready")
+		}},
+	}
+}
+
+type step struct {
+	what  string
+	reach func(context.Context) error
+}
+
+func wait(ctx context.Context, c Cluster, display *progress.Display, ended <-chan error) error {
+	tick := time.NewTicker(pollPeriod)
+	defer tick.Stop()
+	for _, s := range steps(c) {
+		display.Step("waiting for %s", s.what)
+		for {
+			err := s.reach(ctx)
+			if err == nil {
+				display.Done("%s is ready", s.what)
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-ended:
+				return fmt.Errorf("the cluster ended while starting. Its last words:\n%s", lastLines(c.Dir.Log(), 5))
+			case <-ctx.Done():
+				return fmt.Errorf("%s was not ready in time (%w). The log is %s; its last words:\n%s", s.what, err, c.Dir.Log(), lastLines(c.Dir.Log(), 5))
+			}
+		}
+	}
+	return nil
+}
+
+// lastLines returns the end of a file for an error message.
+func lastLines(path string, n int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return "  " + strings.Join(lines[max(0, len(lines)-n):], "\n  ")
+}
+
+func (c Cluster) config() (*rest.Config, error) { return kubeconfig.REST(c.Dir.AdminKubeconfig()) }
+
+// get asks the API server for a path.
+func (c Cluster) get(ctx context.Context, path string) (string, error) {
+	config, err := c.config()
+	if err != nil {
+		return "", err
+	}
+	config.GroupVersion, config.NegotiatedSerializer = &corev1.SchemeGroupVersion, serializer
+	server, err := rest.UnversionedRESTClientFor(config)
+	if err != nil {
+		return "", err
+	}
+	data, err := server.Get().AbsPath(path).DoRaw(ctx)
+	return string(data), err
+}
+
+func (c Cluster) nodes(ctx context.Context) ([]*corev1.Node, error) {
+	config, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := remote.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return client.For[*corev1.Node](conn).List(ctx, "", metav1.ListOptions{})
+}
+
+func ready(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
