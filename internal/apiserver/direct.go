@@ -14,6 +14,7 @@ import (
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -46,12 +47,29 @@ func (s *Server) Direct(who user.Info, agent string) *Direct {
 	return &Direct{server: s, user: who, agent: agent}
 }
 
+// selecting is begin for a list, a watch or a deletion of many: authorizers are
+// told what it selects, and a selector of one name is taken for that name.
+func (d *Direct) selecting(ctx context.Context, what string, r client.Resource, opts metav1.ListOptions) (context.Context, *request.Info, error) {
+	name := ""
+	if s, err := fields.ParseSelector(opts.FieldSelector); err == nil {
+		if only, ok := s.RequiresExactMatch(metav1.ObjectNameField); ok {
+			name = only
+		}
+	}
+	return d.beginWith(ctx, what, r, name, opts)
+}
+
 // begin makes the request's Info and context, and authorizes it.
 func (d *Direct) begin(ctx context.Context, what string, r client.Resource, name string) (context.Context, *request.Info, error) {
+	return d.beginWith(ctx, what, r, name, metav1.ListOptions{})
+}
+
+func (d *Direct) beginWith(ctx context.Context, what string, r client.Resource, name string, opts metav1.ListOptions) (context.Context, *request.Info, error) {
 	in := &request.Info{UserAgent: d.agent, RequestInfo: apirequest.RequestInfo{
 		IsResourceRequest: true, Verb: what, APIPrefix: "apis",
 		APIGroup: r.Group, APIVersion: r.Version, Namespace: r.Namespace,
 		Resource: r.Resource, Subresource: r.Subresource, Name: name,
+		FieldSelector: opts.FieldSelector, LabelSelector: opts.LabelSelector,
 	}}
 	if r.Group == "" {
 		in.APIPrefix = "api"
@@ -144,7 +162,7 @@ func (d *Direct) listOptions(in *request.Info, opts *metav1.ListOptions) (*list.
 
 // page reads the page a list asks for.
 func (d *Direct) page(ctx context.Context, r client.Resource, opts metav1.ListOptions) (*request.Info, *list.Page, error) {
-	ctx, in, err := d.begin(ctx, "list", r, "")
+	ctx, in, err := d.selecting(ctx, "list", r, opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -209,7 +227,7 @@ func (d *Direct) List(ctx context.Context, r client.Resource, opts metav1.ListOp
 // Watch implements client.Verbs. It ends with ctx, too.
 func (d *Direct) Watch(ctx context.Context, r client.Resource, opts metav1.ListOptions) (watch.Interface, error) {
 	opts.Watch = true
-	ctx, in, err := d.begin(ctx, "watch", r, "")
+	ctx, in, err := d.selecting(ctx, "watch", r, opts)
 	if err != nil {
 		return nil, err
 	}
