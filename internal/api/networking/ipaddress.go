@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
-	"kaji/internal/api/badvalue"
 	"kaji/internal/api/rule"
 	"kaji/internal/api/table"
 )
@@ -46,7 +45,7 @@ func ipAddress() *api.Kind {
 				path := field.NewPath("spec", "parentRef")
 				errs := validateParent(a.Spec.ParentRef, path)
 				if !apiequality.Semantic.DeepEqual(a.Spec.ParentRef, old.Spec.ParentRef) {
-					errs = append(errs, field.Invalid(path, badvalue.Of(a.Spec.ParentRef), apivalidation.FieldImmutableErrorMsg))
+					errs = append(errs, field.Invalid(path, a.Spec.ParentRef, apivalidation.FieldImmutableErrorMsg))
 				}
 				return errs
 			},

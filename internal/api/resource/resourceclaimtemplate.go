@@ -4,8 +4,15 @@ package resource
 
 import (
 	resourcev1 "k8s.io/api/resource/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/badvalue"
+	"kaji/internal/api/table"
 )
 
 func resourceClaimTemplate() *api.Kind {
@@ -15,10 +22,31 @@ func resourceClaimTemplate() *api.Kind {
 		Versions: []api.Version{{
 			GroupVersion: resourcev1.SchemeGroupVersion,
 			New:          api.New[resourcev1.ResourceClaimTemplate], NewList: api.NewList[resourcev1.ResourceClaimTemplateList],
+			Default: api.Default(func(t *resourcev1.ResourceClaimTemplate) { defaultClaim(&t.Spec.Spec) }),
 		}},
 		Storage: resourcev1.SchemeGroupVersion,
 		Prefix:  "/registry/resourceclaimtemplates",
 		New:     api.New[resourcev1.ResourceClaimTemplate], NewList: api.NewList[resourcev1.ResourceClaimTemplateList],
+		Rules: api.For[*resourcev1.ResourceClaimTemplate]{
+			ValidateName: apivalidation.NameIsDNSSubdomain,
+			Validate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
+				path := field.NewPath("spec")
+				meta := path.Child("metadata")
+				errs := apivalidation.ValidateAnnotations(t.Spec.Annotations, meta.Child("annotations"))
+				errs = append(errs, metavalidation.ValidateLabels(t.Spec.Labels, meta.Child("labels"))...)
+				return append(errs, validateClaim(&t.Spec.Spec, path.Child("spec"))...)
+			},
+			ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
+				if apiequality.Semantic.DeepEqual(t.Spec, old.Spec) {
+					return nil
+				}
+				return field.ErrorList{field.Invalid(field.NewPath("spec"), badvalue.Of(t.Spec), apivalidation.FieldImmutableErrorMsg)}
+			},
+			Columns: []metav1.TableColumnDefinition{table.Name(), table.Age()},
+			Cells: func(t *resourcev1.ResourceClaimTemplate) []any {
+				return []any{t.Name, table.Since(t.CreationTimestamp)}
+			},
+		}.Rules(),
 		AllowUnconditionalUpdate: true,
 	}
 }

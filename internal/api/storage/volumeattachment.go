@@ -9,13 +9,13 @@ import (
 
 	storagev1 "k8s.io/api/storage/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
-	"kaji/internal/api/badvalue"
 	"kaji/internal/api/rule"
 	"kaji/internal/api/table"
 	"kaji/internal/api/volume"
@@ -86,14 +86,14 @@ func volumeAttachment() *api.Kind {
 func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
 	errs := validateAttachment(a)
 	if !apiequality.Semantic.DeepEqual(a.Spec, old.Spec) {
-		errs = append(errs, field.Invalid(field.NewPath("spec"), badvalue.Of(a.Spec), apivalidation.FieldImmutableErrorMsg))
+		errs = append(errs, field.Invalid(field.NewPath("spec"), a.Spec, apivalidation.FieldImmutableErrorMsg))
 	}
 	return errs
 }
 
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := validateDriverName(a.Spec.Attacher, path.Child("attacher"))
+	errs := driverNameErrors(a.Spec.Attacher, path.Child("attacher"), content.IsDNS1123SubdomainCaseless(a.Spec.Attacher))
 	source, where := &a.Spec.Source, path.Child("source")
 	switch name, inline := source.PersistentVolumeName, source.InlineVolumeSpec; {
 	case inline == nil && name == nil:
@@ -116,6 +116,10 @@ func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 // validateDriverName checks the name of a CSI driver, in which letters may be
 // large.
 func validateDriverName(name string, path *field.Path) field.ErrorList {
+	return driverNameErrors(name, path, validation.IsDNS1123Subdomain(strings.ToLower(name)))
+}
+
+func driverNameErrors(name string, path *field.Path, messages []string) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}
@@ -123,7 +127,7 @@ func validateDriverName(name string, path *field.Path) field.ErrorList {
 	if len(name) > 63 {
 		errs = append(errs, field.TooLong(path, "", 63))
 	}
-	return append(errs, rule.Messages(path, name, validation.IsDNS1123Subdomain(strings.ToLower(name)))...)
+	return append(errs, rule.Messages(path, name, messages)...)
 }
 
 func validateAttachmentStatus(status *storagev1.VolumeAttachmentStatus, path *field.Path) field.ErrorList {
