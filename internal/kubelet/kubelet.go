@@ -35,6 +35,7 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/cri"
 	"kaji/internal/kubelet/actual"
+	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
 	"kaji/internal/kubelet/image"
@@ -87,8 +88,10 @@ type Config struct {
 	// Reserved is kept from pods.
 	Reserved corev1.ResourceList
 
-	SeccompDefault bool
-	NoCPUQuota     bool
+	// AllowedUnsafeSysctls are names or prefixes with a star.
+	AllowedUnsafeSysctls []string
+	SeccompDefault       bool
+	NoCPUQuota           bool
 	// SerialImagePulls pulls one image at a time; MaxParallelImagePulls bounds
 	// parallel ones, zero is no bound.
 	SerialImagePulls      bool
@@ -126,6 +129,7 @@ type Kubelet struct {
 	recorder record.EventRecorder
 	events   record.EventBroadcaster
 	runtime  atomic.Pointer[runtimeFacts]
+	stopping atomic.Bool
 
 	dns      *compose.DNS
 	objects  *object.Cache
@@ -151,7 +155,13 @@ type Kubelet struct {
 		mirrors map[types.UID]*corev1.Pod // by the identity of the static pod
 		retries map[types.UID]retry
 		fails   map[types.UID]status.Reason
-		cidrs   []string
+		// grants are what pods were given, rejected those that were not taken,
+		// pending resizes that were not granted, resizing those under way.
+		grants   map[types.UID]admit.Allocation
+		rejected map[types.UID]admit.Rejection
+		pending  map[types.UID]admit.Rejection
+		resizing map[types.UID]bool
+		cidrs    []string
 		// listing is why the runtime's last listing failed, nil if it did not.
 		listing error
 		locks   map[types.UID]*sync.Mutex
@@ -178,6 +188,10 @@ func New(cfg Config) (*Kubelet, error) {
 	k.mu.mirrors = map[types.UID]*corev1.Pod{}
 	k.mu.retries = map[types.UID]retry{}
 	k.mu.fails = map[types.UID]status.Reason{}
+	k.mu.grants = map[types.UID]admit.Allocation{}
+	k.mu.rejected = map[types.UID]admit.Rejection{}
+	k.mu.pending = map[types.UID]admit.Rejection{}
+	k.mu.resizing = map[types.UID]bool{}
 	k.mu.locks = map[types.UID]*sync.Mutex{}
 	k.runtime.Store(&runtimeFacts{name: "unknown"})
 	k.services = client.For[*corev1.Service](cfg.Client)
@@ -405,3 +419,6 @@ func (k *Kubelet) changed(uid types.UID) {
 func (k *Kubelet) capacity() corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourcePods: quantity(int64(k.cfg.MaxPods))}
 }
+
+// pressure are the conditions of pressure that hold.
+func (k *Kubelet) pressure() map[corev1.NodeConditionType]bool { return nil }

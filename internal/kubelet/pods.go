@@ -22,14 +22,18 @@ var _ source.Sink = (*sinkOf)(nil)
 // Add implements source.Sink.
 func (s *sinkOf) Add(pod *corev1.Pod) {
 	k := (*Kubelet)(s)
-	k.pool.Update(pod)
+	k.pool.Update(k.take(pod))
 	if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && pod.DeletionTimestamp != nil {
 		k.statuses.Deletable(pod.UID)
 	}
 }
 
 // Gone implements source.Sink.
-func (s *sinkOf) Gone(pod *corev1.Pod) { s.pool.Remove(pod.UID) }
+func (s *sinkOf) Gone(pod *corev1.Pod) {
+	k := (*Kubelet)(s)
+	k.pool.Remove(pod.UID)
+	k.reconsider()
+}
 
 // Mirror implements source.Sink.
 func (s *sinkOf) Mirror(pod *corev1.Pod, gone bool) {

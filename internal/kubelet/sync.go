@@ -36,6 +36,9 @@ type retry struct {
 // Sync implements podworker.Syncer: one look at a pod that is to run.
 func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, error) {
 	k := (*Kubelet)(s)
+	if k.refuse(pod) {
+		return podworker.Outcome{Over: true}, nil
+	}
 	k.objects.Register(pod)
 	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
 	if err != nil {
@@ -52,7 +55,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		return podworker.Outcome{RetryAt: time.Now().Add(time.Second)}, nil
 	}
 	if k.cgroups != nil {
-		if err := k.cgroups.Ensure(pod); err != nil {
+		if err := k.cgroups.Ensure(pod, false); err != nil {
 			k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, "FailedToCreatePodContainer", "unable to ensure pod container exists: "+err.Error())
 			return podworker.Outcome{}, err
 		}
@@ -69,6 +72,11 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	out.Again = result.Changed
 	out.RetryAt = earliest(out.RetryAt, result.RetryAt)
 	if !result.Changed {
+		if k.cgroups != nil { // containers are within the new limits by now
+			if err := k.cgroups.Ensure(pod, true); err != nil {
+				return podworker.Outcome{}, err
+			}
+		}
 		if !result.RetryAt.IsZero() {
 			k.publish(pod, a, false, nil) // a container waits for another reason than before
 		}
@@ -201,6 +209,10 @@ func (k *Kubelet) publish(pod *corev1.Pod, a *actual.Pod, ending bool, change fu
 }
 
 func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, change func(*corev1.PodStatus)) corev1.PodStatus {
+	if k.refuse(pod) {
+		s, _ := k.statuses.Get(pod.UID)
+		return s
+	}
 	known := pod
 	if api := k.apiPod(pod.UID); api != nil && !podspec.Static(pod) {
 		known = pod.DeepCopy() // what others wrote in the status since
@@ -220,6 +232,9 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 	}
 	if failed {
 		in.Fail = &fail
+	}
+	if !ending {
+		in.Resize = k.resizeConditions(pod, a)
 	}
 	s := status.Generate(in)
 	if change != nil {
@@ -318,5 +333,9 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	defer k.mu.Unlock()
 	delete(k.mu.retries, pod.UID)
 	delete(k.mu.fails, pod.UID)
+	delete(k.mu.grants, pod.UID)
+	delete(k.mu.rejected, pod.UID)
+	delete(k.mu.pending, pod.UID)
+	delete(k.mu.resizing, pod.UID)
 	delete(k.mu.locks, pod.UID)
 }

@@ -130,7 +130,39 @@ func (t *Tree) relative(elements []string) string {
 	return p
 }
 
-// Limits are what a group gets; zero values are not written.
+// read returns the limits of a group that can be lowered: memory, and quota
+// with a negative value for none.
+func (t *Tree) read(elements []string) Limits {
+	relative := t.relative(elements)
+	number := func(controller, file string) int64 {
+		b, err := os.ReadFile(filepath.Join(t.dir(controller), relative, file))
+		if err != nil {
+			return 0
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+		if first == "max" {
+			return -1
+		}
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	l := Limits{}
+	if t.unified {
+		l.Memory, l.Quota = number("memory", "memory.max"), number("cpu", "cpu.max")
+	} else {
+		l.Memory, l.Quota = number("memory", "memory.limit_in_bytes"), number("cpu", "cpu.cfs_quota_us")
+	}
+	if l.Memory < 0 || l.Memory > 1<<61 {
+		l.Memory = 1 << 62 // no limit is above every other
+	}
+	return l
+}
+
+// Limits are what a group gets. Zero values are not written; a negative quota
+// or memory takes the limit away.
 type Limits struct {
 	Shares, Quota, Period, Memory, Pids int64
 }
@@ -207,9 +239,28 @@ func allHave(pod *corev1.Pod, name corev1.ResourceName) bool {
 	return true
 }
 
-// Ensure makes a pod's group, or brings its limits up to date.
-func (t *Tree) Ensure(pod *corev1.Pod) error {
-	if err := t.make(names(pod), t.PodLimits(pod)); err != nil {
+// Ensure makes a pod's group and brings its limits up to date. Limits are
+// lowered only with lower set: containers must be within them before.
+func (t *Tree) Ensure(pod *corev1.Pod, lower bool) error {
+	l := t.PodLimits(pod)
+	if !lower && t.Exists(pod) {
+		have := t.read(names(pod))
+		if l.Memory > 0 && have.Memory > l.Memory {
+			l.Memory = 0
+		}
+		if l.Period > 0 && have.Quota > l.Quota || have.Quota < 0 {
+			l.Period = 0
+		}
+	}
+	if lower {
+		if l.Memory == 0 {
+			l.Memory = -1
+		}
+		if l.Period == 0 && t.cfg.Quota {
+			l.Period, l.Quota = 100_000, -1
+		}
+	}
+	if err := t.make(names(pod), l); err != nil {
 		return fmt.Errorf("failed to ensure that the pod: %s cgroups exist and are correctly applied: %w", pod.UID, err)
 	}
 	return nil
@@ -338,16 +389,22 @@ func (t *Tree) write(elements []string, l Limits) error {
 		return nil
 	}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	limit := func(n int64) string {
+		if n < 0 {
+			return "max"
+		}
+		return number(n)
+	}
 	var errs []error
 	if t.unified {
 		if l.Shares > 0 {
 			errs = append(errs, put("cpu", "cpu.weight", number(Weight(l.Shares))))
 		}
 		if l.Period > 0 {
-			errs = append(errs, put("cpu", "cpu.max", number(l.Quota)+" "+number(l.Period)))
+			errs = append(errs, put("cpu", "cpu.max", limit(l.Quota)+" "+number(l.Period)))
 		}
-		if l.Memory > 0 {
-			errs = append(errs, put("memory", "memory.max", number(l.Memory)))
+		if l.Memory != 0 {
+			errs = append(errs, put("memory", "memory.max", limit(l.Memory)))
 		}
 	} else {
 		if l.Shares > 0 {
@@ -356,7 +413,7 @@ func (t *Tree) write(elements []string, l Limits) error {
 		if l.Period > 0 {
 			errs = append(errs, put("cpu", "cpu.cfs_period_us", number(l.Period)), put("cpu", "cpu.cfs_quota_us", number(l.Quota)))
 		}
-		if l.Memory > 0 {
+		if l.Memory > 0 || l.Memory < 0 && t.read(elements).Memory < 1<<61 {
 			errs = append(errs, put("memory", "memory.limit_in_bytes", number(l.Memory)))
 		}
 	}
