@@ -95,7 +95,8 @@ func (r *Runtime) adoptContainer(id string) error {
 			_ = m.Forget(id)
 		}
 		rootfs := filepath.Join(r.containerState(id), "rootfs")
-		return errors.Join(os.RemoveAll(filepath.Join(r.ociRoot(), id)), image.Unmount(rootfs), r.mountRootfs(c, rootfs))
+		return errors.Join(os.RemoveAll(filepath.Join(r.ociRoot(), id)), image.Unmount(rootfs),
+			os.RemoveAll(filepath.Join(r.containerRoot(id), "work")), r.mountRootfs(c, rootfs))
 	case runtimeapi.ContainerState_CONTAINER_RUNNING:
 		// Killed between the record and the start of its program.
 		if _, err := os.Stat(filepath.Join(r.ociRoot(), id, "exec.fifo")); err == nil && rec.Pid.alive() {

@@ -22,6 +22,13 @@ func directory(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(func() { // what a failed test leaves
+		if t.Failed() {
+			r := open(t, dir)
+			run(t, r)
+			removeAll(t, r)
+		}
+	})
 	return dir
 }
 
@@ -42,7 +49,7 @@ func open(t testing.TB, dir string) *Runtime {
 // run serves a runtime until the test or stop ends it.
 func run(t testing.TB, r *Runtime) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	stopped := false
