@@ -66,6 +66,7 @@ func (s *Scheduler) fail(ctx context.Context, c *plugin.Cycle, it *queue.Item, p
 func (s *Scheduler) postFilter(ctx context.Context, c *plugin.Cycle, p *profile, fit *fitError) (*plugin.Nomination, string) {
 	if c.Statuses == nil { // refused before nodes were judged
 		c.Statuses = make([]*plugin.Status, len(s.snap.Slots()))
+		c.Refused = true
 	}
 	began := p.metrics.begin()
 	var nomination *plugin.Nomination

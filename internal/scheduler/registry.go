@@ -15,6 +15,7 @@ import (
 	"kaji/internal/scheduler/plugin/balancedallocation"
 	"kaji/internal/scheduler/plugin/defaultbinder"
 	"kaji/internal/scheduler/plugin/defaultpreemption"
+	"kaji/internal/scheduler/plugin/dynamicresources"
 	"kaji/internal/scheduler/plugin/imagelocality"
 	"kaji/internal/scheduler/plugin/interpodaffinity"
 	"kaji/internal/scheduler/plugin/nodeaffinity"
@@ -70,6 +71,9 @@ var registry = map[string]constructor{
 	volumezone.Name:         simple(func(d *dependencies) plugin.Plugin { return volumezone.New(d.client) }),
 	volumebinding.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.VolumeBindingArgs) (plugin.Plugin, error) {
 		return volumebinding.New(d.client, a), nil
+	}),
+	dynamicresources.Name: with(func(_ *dependencies, h plugin.Handle, a *configv1.DynamicResourcesArgs) (plugin.Plugin, error) {
+		return dynamicresources.New(h, a), nil
 	}),
 	noderesourcesfit.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.NodeResourcesFitArgs) (plugin.Plugin, error) {
 		return noderesourcesfit.New(d.snap, a, d.ignored), nil

@@ -26,6 +26,7 @@ func DefaultPlugins() *configv1.Plugins {
 		{Name: "VolumeZone"},
 		weight("PodTopologySpread", 2),
 		weight("InterPodAffinity", 2),
+		{Name: "DynamicResources"},
 		{Name: "DefaultPreemption"},
 		weight("NodeResourcesBalancedAllocation", 1),
 		weight("ImageLocality", 1),

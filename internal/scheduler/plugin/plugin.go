@@ -132,6 +132,8 @@ type Cycle struct {
 	// Statuses are the judgements of all nodes by slot, for PostFilter; nil
 	// entries are nodes that were not looked at.
 	Statuses []*Status
+	// Refused says that a plugin refused the pod before nodes were judged.
+	Refused bool
 	// Fits runs all filters on a node, nominated pods of at least the pod's
 	// priority taken as placed. It follows changes made within
 	// Snapshot.Simulate. Valid until the end of PostFilter.

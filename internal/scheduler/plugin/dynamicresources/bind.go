@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dynamicresources
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+
+	"kaji/internal/scheduler/plugin"
+)
+
+// errNoState is upstream's answer to pods that an earlier plugin refused
+// before this one looked at them; users see it in messages.
+var errNoState = errors.New("not found")
+
+// PostFilter implements plugin.PostFilterer: a claim that is allocated for this
+// pod alone where the pod does not fit is given back.
+func (p *Plugin) PostFilter(_ context.Context, c *plugin.Cycle) (*plugin.Nomination, *plugin.Status) {
+	st, _ := c.State[Name].(*state)
+	if st == nil && c.Refused {
+		return nil, plugin.AsStatus(Name, errNoState)
+	}
+	if st == nil || len(st.claims) == 0 {
+		return nil, plugin.NewStatus(Name, plugin.Unschedulable)
+	}
+	pod := c.Pod.Object
+	for _, claim := range st.claims {
+		if _, unsuited := st.refused[claim.UID]; !unsuited {
+			continue
+		}
+		if n := len(claim.Status.ReservedFor); n > 1 || n == 1 && !resourceclaim.IsReservedForPod(pod, claim, false) {
+			continue
+		}
+		free := claim.DeepCopy()
+		free.Status.Allocation = nil
+		free.Status.ReservedFor = nil
+		p.h.Go(func(ctx context.Context) {
+			// A conflict means that others changed the claim, which is an
+			// event that lets the pod try again.
+			_, _ = p.claims.UpdateStatus(ctx, free)
+		})
+		return nil, plugin.NewStatus(Name, plugin.Unschedulable, "deallocation of ResourceClaim completed")
+	}
+	return nil, plugin.NewStatus(Name, plugin.Unschedulable, "still not schedulable")
+}
+
+// Reserve implements plugin.Reserver.
+func (p *Plugin) Reserve(_ context.Context, c *plugin.Cycle, nodeName string) *plugin.Status {
+	st, _ := c.State[Name].(*state)
+	if st == nil {
+		return nil
+	}
+	pod := c.Pod.Object
+	for _, claim := range st.claims {
+		next := claim.DeepCopy()
+		if i := slices.Index(st.pending, claim); i >= 0 {
+			results := st.results[nodeName]
+			if i >= len(results) {
+				return plugin.AsStatus(Name, fmt.Errorf("internal error, have %d allocations, %d claims to allocate", len(results), len(st.pending)))
+			}
+			next.Status.Allocation = &results[i]
+		} else if resourceclaim.IsReservedForPod(pod, claim, false) {
+			continue // nothing to write
+		}
+		next.Status.ReservedFor = append(next.Status.ReservedFor,
+			resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: pod.Name, UID: pod.UID})
+		p.assumed[next.Namespace+"/"+next.Name] = assumed{next, claim.ResourceVersion}
+		st.chosen = append(st.chosen, next)
+	}
+	st.results = nil
+	return nil
+}
+
+// Unreserve implements plugin.Reserver.
+func (p *Plugin) Unreserve(_ context.Context, c *plugin.Cycle, _ string) {
+	st, _ := c.State[Name].(*state)
+	if st == nil {
+		return
+	}
+	pod := c.Pod.Object
+	for _, claim := range st.chosen {
+		if key := claim.Namespace + "/" + claim.Name; p.assumed[key].claim == claim {
+			delete(p.assumed, key)
+		}
+		known, err := p.claims.Cached(claim.Namespace, claim.Name)
+		if err == nil && resourceclaim.IsReservedForPod(pod, known, false) {
+			p.h.Go(func(ctx context.Context) { p.release(ctx, pod, claim) })
+		}
+	}
+}
+
+// release takes the pod out of a claim's reservations. A failure leaves one
+// for a pod that does not run, which the claim controller removes.
+func (p *Plugin) release(ctx context.Context, pod *corev1.Pod, claim *resourcev1.ResourceClaim) {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": claim.UID},
+		"status":   map[string]any{"reservedFor": []any{map[string]any{"$patch": "delete", "uid": pod.UID}}},
+	})
+	if err == nil {
+		_, _ = p.claims.Patch(ctx, claim.Namespace, claim.Name, types.StrategicMergePatchType, patch, "status")
+	}
+}
+
+// WillPreBind implements plugin.PreBinder.
+func (p *Plugin) WillPreBind(c *plugin.Cycle) bool {
+	st, _ := c.State[Name].(*state)
+	return st != nil && len(st.chosen) > 0
+}
+
+// PreBind implements plugin.PreBinder: it writes allocations and reservations.
+func (p *Plugin) PreBind(ctx context.Context, c *plugin.Cycle, _ string) *plugin.Status {
+	st := c.State[Name].(*state)
+	for _, claim := range st.chosen {
+		next := claim.DeepCopy()
+		if !slices.Contains(next.Finalizers, resourcev1.Finalizer) {
+			// The finalizer must be there before devices are taken.
+			next.Finalizers = append(next.Finalizers, resourcev1.Finalizer)
+			updated, err := p.claims.Update(ctx, next)
+			if err != nil {
+				return plugin.AsStatus(Name, fmt.Errorf("add finalizer to claim %s/%s: %w", claim.Namespace, claim.Name, err))
+			}
+			next = updated.DeepCopy()
+			next.Status.Allocation, next.Status.ReservedFor = claim.Status.Allocation, claim.Status.ReservedFor
+		}
+		if _, err := p.claims.UpdateStatus(ctx, next); err != nil {
+			return plugin.AsStatus(Name, fmt.Errorf("reserve claim %s/%s: %w", claim.Namespace, claim.Name, err))
+		}
+	}
+	return nil
+}
