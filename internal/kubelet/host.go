@@ -19,6 +19,9 @@ import (
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/kubelet/volume/emptydir"
 	"kaji/internal/kubelet/volume/hostpath"
+	"kaji/internal/kubelet/volume/imagevolume"
+	"kaji/internal/kubelet/volume/local"
+	"kaji/internal/kubelet/volume/nfs"
 	"kaji/internal/kubelet/volume/payload"
 )
 
@@ -32,6 +35,9 @@ func (k *Kubelet) drivers() []volume.Driver {
 	drivers := []volume.Driver{
 		&emptydir.Driver{Mounter: k.cfg.Mounter, Memory: k.cfg.Machine.Memory},
 		&hostpath.Driver{},
+		&local.Driver{Mounter: k.cfg.Mounter, DevicesDir: filepath.Join(k.cfg.RootDir, "plugins", "kubernetes.io", "local-volume", "mounts")},
+		&nfs.Driver{Mounter: k.cfg.Mounter},
+		&imagevolume.Driver{},
 	}
 	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, Facts: k.facts, Logger: k.log})...)
 }
@@ -54,7 +60,7 @@ func (k *Kubelet) facts(pod *corev1.Pod) compose.Facts {
 }
 
 // Options implements podrun.Host.
-func (h *host) Options(_ context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) (*podrun.Options, error) {
+func (h *host) Options(ctx context.Context, pod *corev1.Pod, c *corev1.Container, podIPs []string) (*podrun.Options, error) {
 	k := (*Kubelet)(h)
 	facts := k.facts(pod)
 	if !pod.Spec.HostNetwork {
@@ -66,7 +72,7 @@ func (h *host) Options(_ context.Context, pod *corev1.Pod, c *corev1.Container, 
 		return nil, err
 	}
 	options := &podrun.Options{Env: env, TerminationDir: filepath.Join(k.podDir(pod.UID), "containers", c.Name)}
-	if options.Mounts, err = k.mounts(pod, c, env); err != nil {
+	if options.Mounts, err = k.mounts(ctx, pod, c, env); err != nil {
 		return nil, err
 	}
 	for i := range c.VolumeDevices {

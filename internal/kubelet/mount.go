@@ -5,6 +5,7 @@ package kubelet
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,10 +20,12 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/image"
+	"kaji/internal/kubelet/podrun"
 )
 
 // mounts are what a container's volumeMounts come to.
-func (k *Kubelet) mounts(pod *corev1.Pod, c *corev1.Container, env []compose.Variable) ([]*runtimeapi.Mount, error) {
+func (k *Kubelet) mounts(ctx context.Context, pod *corev1.Pod, c *corev1.Container, env []compose.Variable) ([]*runtimeapi.Mount, error) {
 	values := make(map[string]string, len(env))
 	for _, v := range env {
 		values[v.Name] = v.Value
@@ -55,7 +58,12 @@ func (k *Kubelet) mounts(pod *corev1.Pod, c *corev1.Container, env []compose.Var
 			}
 		}
 		if mounted.Image != nil {
-			mount.HostPath, mount.Image, mount.ImageSubPath = "", mounted.Image, subPath
+			ref, err := k.volumeImage(ctx, pod, m.Name)
+			if err != nil {
+				return nil, err
+			}
+			mount.HostPath, mount.ImageSubPath = "", subPath
+			mount.Image = &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: mounted.Image.Image}
 		} else if subPath != "" {
 			if mount.HostPath, err = k.subPath(pod.UID, c.Name, i, m.Name, mounted.Path, subPath); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
@@ -64,6 +72,18 @@ func (k *Kubelet) mounts(pod *corev1.Pod, c *corev1.Container, env []compose.Var
 		mounts = append(mounts, mount)
 	}
 	return mounts, nil
+}
+
+// volumeImage makes the image of a volume present; a failure is a
+// *podrun.Failure, as with the image of a container.
+func (k *Kubelet) volumeImage(ctx context.Context, pod *corev1.Pod, name string) (string, error) {
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Name == name && v.Image != nil {
+			return k.images.Ensure(ctx, image.Request{Pod: pod, Image: v.Image.Reference, Policy: v.Image.PullPolicy, Object: podrun.Reference(pod)})
+		}
+	}
+	return "", fmt.Errorf("cannot find image volume %q", name)
 }
 
 func propagation(m *corev1.VolumeMount) runtimeapi.MountPropagation {

@@ -40,6 +40,11 @@ func (r *Runner) start(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 	}
 	config, err := r.containerConfig(ctx, pod, c, a, s, ref, restarts)
 	if err != nil {
+		var failure *Failure
+		if errors.As(err, &failure) { // the image of a volume
+			r.event(pod, c, corev1.EventTypeWarning, "Failed", "Error: %s", failure.Reason)
+			return failure
+		}
 		message := plainMessage(err)
 		r.event(pod, c, corev1.EventTypeWarning, "Failed", "Error: %s", message)
 		return &Failure{Reason: "CreateContainerConfigError", Message: message}

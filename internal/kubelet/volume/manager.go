@@ -37,6 +37,8 @@ type Manager struct {
 	mu  struct {
 		sync.Mutex
 		mounted map[types.UID]map[string]Mounted
+		// sources are the claims of volumes that are mounted: they stay bound.
+		sources map[types.UID]map[string]Source
 	}
 }
 
@@ -44,6 +46,7 @@ type Manager struct {
 func NewManager(cfg ManagerConfig) *Manager {
 	m := &Manager{cfg: cfg}
 	m.mu.mounted = map[types.UID]map[string]Mounted{}
+	m.mu.sources = map[types.UID]map[string]Source{}
 	return m
 }
 
@@ -101,7 +104,13 @@ func usedVolumes(pod *corev1.Pod) map[string]bool {
 }
 
 func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
-	source, err := m.resolve(ctx, pod, v)
+	m.mu.Lock()
+	source, kept := m.mu.sources[pod.UID][v.Name]
+	m.mu.Unlock()
+	var err error
+	if !kept {
+		source, err = m.resolve(ctx, pod, v)
+	}
 	if err != nil {
 		return Mounted{}, &Error{"FailedMount", fmt.Sprintf("Unable to attach or mount volumes: unmounted volumes=[%s], unattached volumes=[], failed to process volumes=[%s]: %v", v.Name, v.Name, err)}
 	}
@@ -127,6 +136,14 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 				return mounted, &Error{"FailedMapVolume", fmt.Sprintf("MapVolume.SetUpDevice failed for volume %q : %v", name, err)}
 			}
 			return mounted, &Error{"FailedMount", fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", name, err)}
+		}
+		if source.Persistent != nil && !kept {
+			m.mu.Lock()
+			if m.mu.sources[pod.UID] == nil {
+				m.mu.sources[pod.UID] = map[string]Source{}
+			}
+			m.mu.sources[pod.UID][v.Name] = source
+			m.mu.Unlock()
 		}
 		return mounted, nil
 	}
@@ -181,6 +198,7 @@ func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
 	delete(m.mu.mounted, uid)
+	delete(m.mu.sources, uid)
 	m.mu.Unlock()
 	root := filepath.Join(m.cfg.PodsDir, string(uid), "volumes")
 	folders, err := os.ReadDir(root)
