@@ -87,6 +87,7 @@ type state struct {
 
 	mu   sync.Mutex
 	kept map[string]document // by path and format, guarded by mu
+	ids  map[string]string   // identities of documents by path, guarded by mu
 }
 
 // document is a rendered document, compressed.
@@ -103,7 +104,7 @@ func (o *OpenAPI) now() *state {
 	if s := o.at; s != nil && s.generation == generation && len(s.kinds) == len(kinds) && (len(kinds) == 0 || &s.kinds[0] == &kinds[0]) {
 		return s
 	}
-	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}}
+	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}, ids: map[string]string{}}
 	for _, kind := range kinds {
 		for i := range kind.Versions {
 			if kind.Versions[i].Unserved {
@@ -138,6 +139,11 @@ func (s *state) carryOver(old *state) {
 			s.kept[key] = doc
 		}
 	}
+	for name, id := range old.ids {
+		if same[name] {
+			s.ids[name] = id
+		}
+	}
 }
 
 // documentName is the place of a version's document in the index.
@@ -146,14 +152,23 @@ func documentName(gv schema.GroupVersion) string { return strings.TrimPrefix(roo
 // index returns the v3 documents there are by their place, with what
 // identifies their content.
 func (o *OpenAPI) index(s *state) map[string]string {
-	out := map[string]string{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(o.indexLocked(s))
+}
+
+func (o *OpenAPI) indexLocked(s *state) map[string]string {
 	for gv, served := range s.versions {
-		out[documentName(gv)] = o.identity(served)
+		if name := documentName(gv); s.ids[name] == "" {
+			s.ids[name] = o.identity(served)
+		}
 	}
 	for name := range rootPaths(s.groups) {
-		out[name] = o.identity(nil)
+		if s.ids[name] == "" {
+			s.ids[name] = o.identity(nil)
+		}
 	}
-	return out
+	return s.ids
 }
 
 // identity identifies a version's document by what it is made from, so that
@@ -342,7 +357,7 @@ func (o *OpenAPI) document(s *state, name, format string) (*document, error) {
 	if name == "" {
 		etag = fmt.Sprintf("%X", sha512.Sum512(data))
 	} else {
-		etag = o.index(s)[name]
+		etag = o.indexLocked(s)[name]
 	}
 	if format == formatProto {
 		if data, err = toProto(name, data); err != nil {
@@ -390,5 +405,9 @@ func (o *OpenAPI) indexDocument(s *state) ([]byte, error) {
 	return bytes.TrimSpace(out.Bytes()), err
 }
 
-// Paths returns the v3 documents' places, in order.
-func (o *OpenAPI) Paths() []string { return slices.Sorted(maps.Keys(o.index(o.now()))) }
+// Index returns the v3 documents by their place, such as "apis/apps/v1", with
+// what identifies the content of each.
+func (o *OpenAPI) Index() map[string]string { return o.index(o.now()) }
+
+// Document returns a v3 document of the index as JSON, nil when there is none.
+func (o *OpenAPI) Document(name string) ([]byte, error) { return o.v3Document(o.now(), name) }
