@@ -17,9 +17,13 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
 
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/home"
+	"kaji/internal/client"
+	"kaji/internal/controller"
 	"kaji/internal/lifecycle"
 	"kaji/internal/proxy"
 	"kaji/internal/scheduler"
@@ -103,7 +107,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.scheduler, cl.proxy, cl.kubelet}
+	starts := []func(*lifecycle.Group) error{cl.controllers, cl.scheduler, cl.proxy, cl.kubelet}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))
@@ -171,3 +175,37 @@ func outward() []netip.Addr {
 	}
 	return out
 }
+
+func (cl *Cluster) controllers(group *lifecycle.Group) error {
+	shared, err := cl.plane.Client("system:kube-controller-manager", nil, "kube-controller-manager")
+	if err != nil {
+		return err
+	}
+	m, err := controller.New(controller.Config{
+		Client: func(account string) (client.Interface, error) {
+			own, err := cl.plane.Client("system:serviceaccount:kube-system:"+account, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, "kube-controller-manager")
+			return sharedInformers{own, shared}, err
+		},
+		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Logger: cl.c.Logger.With("component", "controller"),
+	})
+	if err != nil {
+		return fmt.Errorf("controllers: %w", err)
+	}
+	group.Go("controllers", m.Run)
+	return nil
+}
+
+// sharedInformers is a controller's client: it writes with its own account and
+// reads from the informers that all controllers share.
+type sharedInformers struct {
+	client.Interface
+	shared client.Interface
+}
+
+// Informer implements client.Interface.
+func (s sharedInformers) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
+	return s.shared.Informer(gvr, opts)
+}
+
+// Start implements client.Interface.
+func (s sharedInformers) Start(ctx context.Context) { s.shared.Start(ctx) }

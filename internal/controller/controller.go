@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controller runs the controllers, each a child of this package, each
+// with its own identity at the API server. It takes the place of
+// kube-controller-manager; package app runs it. It decides nothing itself.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/nodeipam"
+	"kaji/internal/controller/rootca"
+	"kaji/internal/controller/serviceaccount"
+)
+
+// Config says what the controllers work with.
+type Config struct {
+	// Client returns a client of a controller's own ServiceAccount in
+	// kube-system.
+	Client func(account string) (client.Interface, error)
+	// ClusterCIDRs are the pods' ranges, one a family; nodes get a part each.
+	// Empty leaves that to others.
+	ClusterCIDRs []netip.Prefix
+	// NodeMaskIPv4 and NodeMaskIPv6 are the sizes of a node's part; 24 and 64
+	// when zero.
+	NodeMaskIPv4, NodeMaskIPv6 int
+	// RootCA is the PEM bundle that pods trust the API server by.
+	RootCA []byte
+	Logger *slog.Logger
+}
+
+// Controller is one controller. Run returns when ctx ends.
+type Controller interface {
+	Run(ctx context.Context) error
+}
+
+// entry is one controller of the list: its name, its account, its constructor.
+type entry struct {
+	name, account string
+	make          func(Config, client.Interface, *slog.Logger) (Controller, error)
+}
+
+// list is all controllers, by upstream's names.
+var list = []entry{
+	{"node-ipam-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return nodeipam.New(nodeipam.Config{Client: api, CIDRs: c.ClusterCIDRs, MaskIPv4: c.NodeMaskIPv4, MaskIPv6: c.NodeMaskIPv6, Logger: log})
+	}},
+	{"serviceaccount-controller", "service-account-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return serviceaccount.New(api, log), nil
+	}},
+	{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return rootca.New(api, c.RootCA, log), nil
+	}},
+}
+
+// Manager runs the controllers. Create it with New.
+type Manager struct {
+	clients []client.Interface
+	running []named
+}
+
+type named struct {
+	name string
+	Controller
+}
+
+// New makes all controllers; nothing runs before Run.
+func New(c Config) (*Manager, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Manager{}
+	for _, e := range list {
+		api, err := c.Client(e.account)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		made, err := e.make(c, api, c.Logger.With("controller", e.name))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		m.clients, m.running = append(m.clients, api), append(m.running, named{e.name, made})
+	}
+	return m, nil
+}
+
+// Run runs all controllers until ctx ends, or one fails.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, c := range m.clients {
+		c.Start(ctx)
+	}
+	var group sync.WaitGroup
+	for _, c := range m.running {
+		group.Go(func() {
+			if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", c.name, err))
+			}
+		})
+	}
+	group.Wait()
+	if cause := context.Cause(ctx); cause != nil && cause != ctx.Err() {
+		return cause
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nodeipam gives every Node its part of the cluster's pod ranges. The
+// controller manager runs it.
+package nodeipam
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/queue"
+)
+
+// Config says what is given out.
+type Config struct {
+	Client client.Interface
+	// CIDRs are the cluster's ranges, one a family; none leaves nodes alone.
+	CIDRs []netip.Prefix
+	// MaskIPv4 and MaskIPv6 are the sizes of a node's part, 24 and 64 when zero.
+	MaskIPv4, MaskIPv6 int
+	Logger             *slog.Logger
+}
+
+// Controller gives ranges to nodes.
+type Controller struct {
+	log   *slog.Logger
+	nodes client.Typed[*corev1.Node]
+	queue *queue.Queue[queue.Key]
+
+	mu    sync.Mutex
+	pools []*pool
+}
+
+// New returns the controller of a configuration.
+func New(c Config) (*Controller, error) {
+	if c.MaskIPv4 == 0 {
+		c.MaskIPv4 = 24
+	}
+	if c.MaskIPv6 == 0 {
+		c.MaskIPv6 = 64
+	}
+	n := &Controller{log: c.Logger, nodes: client.For[*corev1.Node](c.Client)}
+	for _, cidr := range c.CIDRs {
+		mask := c.MaskIPv4
+		if cidr.Addr().Is6() {
+			mask = c.MaskIPv6
+		}
+		p, err := newPool(cidr, mask)
+		if err != nil {
+			return nil, err
+		}
+		n.pools = append(n.pools, p)
+	}
+	n.queue = queue.New(c.Logger, n.reconcile)
+	if len(n.pools) == 0 {
+		return n, nil
+	}
+	add := func(node *corev1.Node) { n.queue.Add(queue.Key{Name: node.Name}) }
+	n.nodes.AddHandler(client.Handler[*corev1.Node]{Add: add, Update: func(_, node *corev1.Node) {
+		if len(node.Spec.PodCIDRs) == 0 {
+			add(node)
+		}
+	}, Delete: add})
+	return n, nil
+}
+
+// Run gives out ranges until ctx ends.
+func (n *Controller) Run(ctx context.Context) error {
+	if len(n.pools) == 0 || !client.WaitForSync(ctx, n.nodes.Informer()) {
+		return nil
+	}
+	// What nodes have already must be known before anything is given out.
+	for _, node := range n.nodes.CachedList("", nil) {
+		n.hold(node)
+	}
+	n.queue.Run(ctx, 1)
+	return nil
+}
+
+func (n *Controller) hold(node *corev1.Node) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, text := range node.Spec.PodCIDRs {
+		if cidr, err := netip.ParsePrefix(text); err == nil {
+			for _, p := range n.pools {
+				p.hold(cidr, node.Name)
+			}
+		}
+	}
+}
+
+func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	node, err := n.nodes.Cached("", key.Name)
+	if apierrors.IsNotFound(err) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, p := range n.pools {
+			p.release(key.Name)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(node.Spec.PodCIDRs) > 0 {
+		n.hold(node)
+		return nil
+	}
+	cidrs, err := n.take(node.Name)
+	if err != nil {
+		return err
+	}
+	patch := map[string]any{"spec": map[string]any{"podCIDR": cidrs[0], "podCIDRs": cidrs}}
+	if _, err := n.nodes.MergePatch(ctx, "", node.Name, patch, ""); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("giving %v to node %s: %w", cidrs, node.Name, err)
+	}
+	n.log.Info("node has its pod range", "node", node.Name, "podCIDRs", cidrs)
+	return nil
+}
+
+// take reserves a part of each range; a node keeps what it was given before.
+func (n *Controller) take(node string) ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for _, p := range n.pools {
+		cidr, err := p.take(node)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, cidr.String())
+	}
+	return out, nil
+}
