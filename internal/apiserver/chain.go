@@ -37,6 +37,7 @@ func (s *Server) chain(next http.Handler) http.Handler {
 	h = s.authenticate(h)
 	h = s.timeout(h)
 	h = withWarnings(h)
+	h = s.metrics.Instrument(h)
 	h = s.parse(h)
 	return s.recover(h)
 }

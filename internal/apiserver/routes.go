@@ -25,14 +25,15 @@ func (s *Server) routes() http.Handler {
 		"/openapi/v3": s.openapi,
 	}
 	s.installHealth(exact)
+	s.installDebug(exact)
 	maps.Copy(exact, s.cfg.Routes)
-	prefixes := []string{"/openapi/v3/"}
-	for path := range s.cfg.Routes {
+	exact["/openapi/v3/"] = s.openapi
+	var prefixes []string
+	for path := range exact {
 		if strings.HasSuffix(path, "/") && path != "/" {
 			prefixes = append(prefixes, path)
 		}
 	}
-	exact["/openapi/v3/"] = s.openapi
 	slices.SortFunc(prefixes, func(a, b string) int { return len(b) - len(a) })
 	if exact["/"] == nil {
 		exact["/"] = s.servePaths(slices.Collect(maps.Keys(exact)))
@@ -107,7 +108,7 @@ func (s *Server) servePaths(fixed []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		paths := append(s.discovery.Paths(), "/apis/")
 		for _, path := range fixed {
-			if path == "/" || path == "/version/" {
+			if path == "/" || path == "/version/" || strings.HasPrefix(path, "/debug/") {
 				continue
 			}
 			paths = append(paths, path)

@@ -34,6 +34,7 @@ import (
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
+	"kaji/internal/apiserver/metrics"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/openapi"
 	"kaji/internal/apiserver/proxy"
@@ -108,6 +109,10 @@ type Config struct {
 	// Checks are shown by /healthz, /livez and /readyz.
 	Checks []Check
 
+	// Flags are shown by /flagz; Profiling serves /debug/pprof/.
+	Flags     map[string]string
+	Profiling bool
+
 	// RequestTimeout bounds requests that are not watches or streams; 60 s
 	// when zero. MinWatchTimeout bounds watches that name no timeout.
 	RequestTimeout, MinWatchTimeout time.Duration
@@ -127,6 +132,8 @@ type Server struct {
 	verbs   *verb.Verbs
 	handler http.Handler
 
+	metrics   *metrics.Metrics
+	started   time.Time
 	allocator *alloc.Allocator
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
@@ -156,6 +163,8 @@ func New(cfg Config) (*Server, error) {
 		cfg.ShutdownGrace = time.Minute
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
+	s.started = time.Now()
+	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: cfg.Remote, ServerAddress: s.address})
 	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: cfg.RemoteSchemas})
 	s.cache = cache.New(cache.Config{
@@ -189,7 +198,7 @@ func New(cfg Config) (*Server, error) {
 	s.verbs = verb.New(verb.Config{
 		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
 		Subresources: append(proxies.Subresources(), cfg.Subresources...), Virtual: cfg.Virtual, Tokens: cfg.Tokens,
-		MinWatchTimeout: cfg.MinWatchTimeout, Stopping: s.stopping, Logger: cfg.Logger,
+		MinWatchTimeout: cfg.MinWatchTimeout, WatchSent: s.metrics.WatchSent, Stopping: s.stopping, Logger: cfg.Logger,
 	})
 	s.custom = s.newCustom()
 	s.handler = s.chain(s.routes())

@@ -87,8 +87,12 @@ func (v *Verbs) watch(w http.ResponseWriter, r *http.Request, in *request.Info) 
 	if err != nil {
 		return err
 	}
-	return watch.Serve(w, r, watch.Config{
+	cfg := watch.Config{
 		Cache: v.Cache, Options: opts, Form: form,
 		MinTimeout: v.MinWatchTimeout, Stopping: v.Stopping,
-	})
+	}
+	if v.WatchSent != nil {
+		cfg.Sent = v.WatchSent(in)
+	}
+	return watch.Serve(w, r, cfg)
 }

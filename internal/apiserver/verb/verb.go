@@ -46,6 +46,8 @@ type Config struct {
 	Tokens TokenIssuer
 	// MinWatchTimeout bounds watches that name no timeout; 30 minutes when zero.
 	MinWatchTimeout time.Duration
+	// WatchSent, when set, returns what counts the events of a watch.
+	WatchSent func(in *request.Info) func(bytes int)
 	// Stopping is closed when the server shuts down: watches end.
 	Stopping <-chan struct{}
 	Logger   *slog.Logger
