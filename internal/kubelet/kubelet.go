@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,6 +88,11 @@ type Config struct {
 	MaxPods int
 	// Reserved is kept from pods.
 	Reserved corev1.ResourceList
+
+	// StaticPodPath is a file or a directory of static pods, StaticPodURL where
+	// they are asked for with StaticPodHeader.
+	StaticPodPath, StaticPodURL string
+	StaticPodHeader             http.Header
 
 	// AllowedUnsafeSysctls are names or prefixes with a star.
 	AllowedUnsafeSysctls []string
@@ -339,6 +345,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		})
 		return k.pool.Run(ctx)
 	})
+	for _, static := range []source.Static{{Path: k.cfg.StaticPodPath}, {URL: k.cfg.StaticPodURL, Header: k.cfg.StaticPodHeader}} {
+		if static.Path == "" && static.URL == "" {
+			continue
+		}
+		static.NodeName, static.Sink, static.Logger = k.cfg.NodeName, (*sinkOf)(k), k.log
+		part("static pods", static.Run)
+	}
 	select {
 	case <-ctx.Done():
 		return nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -52,6 +54,8 @@ type agent struct {
 	client  client.Interface
 	runtime *memcri.Runtime
 	pods    client.Typed[*corev1.Pod]
+	// static is the directory of static pods.
+	static string
 }
 
 func start(t *testing.T, cfg memcri.Config) *agent {
@@ -59,11 +63,16 @@ func start(t *testing.T, cfg memcri.Config) *agent {
 	cluster := kajitest.Start(t)
 	a := &agent{t: t, client: cluster.Client(), runtime: memcri.New(cfg), pods: client.For[*corev1.Pod](cluster.Client())}
 	dir := t.TempDir()
+	a.static = dir + "/static"
+	if err := os.MkdirAll(a.static, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: "n1", Client: a.client, Runtime: a.runtime, Images: a.runtime, RootDir: dir + "/root", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
-		Machine: &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30},
-		Mounter: &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Machine:       &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30},
+		StaticPodPath: dir + "/static",
+		Mounter:       &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -247,4 +256,65 @@ func TestCompletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.eventually("the pod is gone", func() bool { return a.get("p") == nil })
+}
+
+// A static pod runs, is shown by a mirror with its status, and goes with its file.
+func TestStaticPod(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	file := a.static + "/web.yaml"
+	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: main, image: 'app:1'}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.waitPhase("web-n1", corev1.PodRunning)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the mirror is gone", func() bool { return a.get("web-n1") == nil })
+	a.eventually("the pod is gone", func() bool { return slices.Contains(a.runtime.Calls(), "remove sandbox web-n1") })
+}
+
+// A pod that the node has no room for fails with upstream's words.
+func TestRejection(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	a.create(simple("big", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5")}
+	}))
+	pod := a.waitPhase("big", corev1.PodFailed)
+	if want := "Pod was rejected: Node didn't have enough resource: cpu, requested: 5000, used: 0, capacity: 4000"; pod.Status.Reason != "OutOfcpu" || pod.Status.Message != want {
+		t.Errorf("got %s: %s", pod.Status.Reason, pod.Status.Message)
+	}
+	if err := a.pods.Delete(t.Context(), "default", "big", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the pod is gone", func() bool { return a.get("big") == nil })
+}
+
+// A resize is granted, applied without a restart and reported.
+func TestResize(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	requests := func(cpu string) corev1.ResourceRequirements {
+		return corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}}
+	}
+	a.create(simple("p", func(p *corev1.Pod) { p.Spec.Containers[0].Resources = requests("100m") }))
+	pod := a.waitPhase("p", corev1.PodRunning).DeepCopy()
+	for cpu, pending := range map[string]string{"200m": "", "9": corev1.PodReasonInfeasible} {
+		patch := map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": "app:1", "resources": map[string]any{"requests": map[string]any{"cpu": cpu}}}}}}
+		if _, err := a.pods.MergePatch(t.Context(), "default", "p", patch, "resize"); err != nil {
+			t.Fatal(err)
+		}
+		a.eventually("the resize to "+cpu+" is decided", func() bool {
+			pod = a.get("p")
+			if pod.Status.ObservedGeneration != pod.Generation {
+				return false
+			}
+			if c := status.Condition(pod.Status.Conditions, corev1.PodResizePending); pending != "" {
+				return c != nil && c.Reason == pending
+			}
+			s := pod.Status.ContainerStatuses[0]
+			return s.Resources.Requests.Cpu().String() == cpu && s.AllocatedResources.Cpu().String() == cpu && status.Condition(pod.Status.Conditions, corev1.PodResizeInProgress) == nil
+		})
+	}
+	if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		t.Errorf("got %d restarts", n)
+	}
 }

@@ -51,6 +51,7 @@ func (s *sinkOf) Mirror(pod *corev1.Pod, gone bool) {
 // adopt ends what the runtime still has of pods that no source knows: they were
 // deleted while the agent was away.
 func (k *Kubelet) adopt(ctx context.Context) {
+	k.staleMirrors(ctx)
 	keys, err := actual.List(ctx, k.cfg.Runtime)
 	if err != nil {
 		k.log.Warn("orphaned pods were not looked for", "err", err)

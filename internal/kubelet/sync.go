@@ -39,6 +39,9 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	if k.refuse(pod) {
 		return podworker.Outcome{Over: true}, nil
 	}
+	if podspec.Static(pod) {
+		k.mirror(ctx, pod)
+	}
 	k.objects.Register(pod)
 	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
 	if err != nil {
@@ -310,6 +313,11 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 		known = api
 	}
 	k.statuses.Finish(known)
+	if mirror := k.mirrorOf(pod.UID); mirror != nil && podspec.Static(pod) && k.pool.Gone(pod.UID) {
+		if err := k.unmirror(ctx, mirror); err != nil {
+			return err
+		}
+	}
 	k.statuses.Deletable(pod.UID)
 	return nil
 }

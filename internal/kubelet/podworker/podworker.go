@@ -248,6 +248,14 @@ func (p *Pool) State(uid types.UID) (State, bool) {
 	return 0, false
 }
 
+// Gone says whether a pod's source has it no more.
+func (p *Pool) Gone(uid types.UID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.mu.all[uid]
+	return w == nil || w.gone
+}
+
 // Pods returns the pods that have a worker.
 func (p *Pool) Pods() []*corev1.Pod {
 	p.mu.Lock()
