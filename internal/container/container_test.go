@@ -11,6 +11,8 @@ import (
 
 	"kaji/internal/container/cgroup"
 	"kaji/internal/cri/critest"
+	"kaji/internal/cri/serve"
+	"kaji/internal/cri/socket"
 )
 
 // directory is a test's own, which users of user namespaces may pass through.
@@ -72,6 +74,33 @@ func TestCRI(t *testing.T) {
 	r := open(t, directory(t))
 	run(t, r)
 	critest.Run(t, critest.Suite{Runtime: r, Images: r})
+}
+
+// TestCRIOverSocket holds it to the same through the socket.
+func TestCRIOverSocket(t *testing.T) {
+	dir := directory(t)
+	r := open(t, dir)
+	run(t, r)
+	path := filepath.Join(dir, "cri.sock")
+	server, err := serve.New(serve.Config{Path: path, Runtime: r, Images: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	})
+	client, err := socket.Dial("unix://" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	critest.Run(t, critest.Suite{Runtime: client, Images: client})
 }
 
 func TestMain(m *testing.M) {

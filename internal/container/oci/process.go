@@ -126,7 +126,11 @@ func Start(root, id string, pid int) error {
 		}
 		_, err := fifo.Read(b[:])
 		if err == nil {
-			return os.Remove(path)
+			// The program may have ended already, and with it all of this.
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("starting the container: %w", err)
