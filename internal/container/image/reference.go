@@ -30,7 +30,9 @@ func parseReference(s string) (reference, error) {
 	}
 	tag := ""
 	if i := strings.LastIndex(rest, ":"); i > strings.LastIndex(rest, "/") {
-		rest, tag = rest[:i], rest[i+1:]
+		if rest, tag = rest[:i], rest[i+1:]; tag == "" {
+			return reference{}, fmt.Errorf("invalid reference format: empty tag of %q", s)
+		}
 	}
 	first, path, ok := strings.Cut(rest, "/")
 	if !ok || !strings.ContainsAny(first, ".:") && first != "localhost" {
@@ -46,7 +48,7 @@ func parseReference(s string) (reference, error) {
 		tag = "latest"
 	}
 	r := reference{repository: first + "/" + path, tag: tag, digest: digest}
-	if path == "" || strings.ToLower(path) != path {
+	if rest == "" || path == "" || strings.ToLower(path) != path {
 		return reference{}, fmt.Errorf("invalid reference format: %q", s)
 	}
 	if _, err := name.NewRepository(r.repository, name.StrictValidation); err != nil {
