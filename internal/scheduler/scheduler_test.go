@@ -5,6 +5,7 @@ package scheduler_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *
 	for _, f := range change {
 		f(cfg)
 	}
-	s, err := scheduler.New(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, Hostname: "test"})
+	s, err := scheduler.New(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, Hostname: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
