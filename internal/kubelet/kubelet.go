@@ -39,6 +39,7 @@ import (
 	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
@@ -104,6 +105,17 @@ type Config struct {
 	MaxParallelImagePulls int
 	// MaxContainerBackOff caps the delay of restarts; zero means 5 min.
 	MaxContainerBackOff time.Duration
+	// ImageGC says when images are removed; zero is upstream's default.
+	ImageGC image.Policy
+	// LogMaxSize and LogMaxFiles bound the logs of a container; zero means
+	// 10 MiB and 5.
+	LogMaxSize  int64
+	LogMaxFiles int
+	// Eviction are the thresholds; nil means evict.Defaults, an empty list none.
+	Eviction []evict.Threshold
+	// EvictionMaxGrace bounds the grace of pods at soft thresholds,
+	// EvictionTransition is how long pressure is shown after it ended.
+	EvictionMaxGrace, EvictionTransition time.Duration
 	// RegistryCredentials are the node's own logins, tried after the pod's.
 	RegistryCredentials func(image string) []*corev1.Secret
 
@@ -150,6 +162,7 @@ type Kubelet struct {
 	meter    *meter.Meter
 	stats    *stats.Reader
 	cgroups  *cgroup.Tree
+	evictor  *evict.Manager
 	watcher  *actual.Watcher
 
 	services client.Typed[*corev1.Service]
@@ -236,7 +249,7 @@ func New(cfg Config) (*Kubelet, error) {
 		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,
 		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: cfg.Reserved,
-		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List,
+		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
@@ -244,6 +257,8 @@ func New(cfg Config) (*Kubelet, error) {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
 			return mounted.Path
 		}})
+	k.evictor = evict.New(evict.Config{Thresholds: cfg.Eviction, Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
+		Changed: func() { k.node.Wake() }, Logger: k.log, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed}
 	return k, nil
 }
@@ -278,6 +293,18 @@ func defaults(cfg *Config) {
 	}
 	if cfg.MaxPods == 0 {
 		cfg.MaxPods = 110
+	}
+	if cfg.ImageGC == (image.Policy{}) {
+		cfg.ImageGC = image.Policy{High: 85, Low: 80, MinAge: 2 * time.Minute}
+	}
+	if cfg.LogMaxSize == 0 {
+		cfg.LogMaxSize = 10 << 20
+	}
+	if cfg.LogMaxFiles == 0 {
+		cfg.LogMaxFiles = 5
+	}
+	if cfg.Eviction == nil {
+		cfg.Eviction = evict.Defaults()
 	}
 	if cfg.Mounter == nil {
 		cfg.Mounter = volume.Kernel{}
@@ -325,6 +352,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("status", k.statuses.Run)
 	part("probe", k.probes.Run)
 	part("watch", k.watcher.Run)
+	part("housekeeping", k.housekeep)
+	part("eviction", k.evictor.Run)
 	if k.cfg.Listener != nil {
 		part("server", func(ctx context.Context) error { return k.serve(ctx, k.cfg.Listener) })
 	}
@@ -434,4 +463,4 @@ func (k *Kubelet) capacity() corev1.ResourceList {
 }
 
 // pressure are the conditions of pressure that hold.
-func (k *Kubelet) pressure() map[corev1.NodeConditionType]bool { return nil }
+func (k *Kubelet) pressure() map[corev1.NodeConditionType]bool { return k.evictor.Pressure() }

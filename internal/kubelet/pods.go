@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/kubelet/actual"
 	"kaji/internal/kubelet/podspec"
@@ -57,6 +58,11 @@ func (k *Kubelet) adopt(ctx context.Context) {
 		k.log.Warn("orphaned pods were not looked for", "err", err)
 		return
 	}
+	running := map[types.UID]bool{}
+	for _, key := range keys {
+		running[key.UID] = true
+	}
+	k.sweepDirs(ctx, running)
 	for _, key := range keys {
 		if _, known := k.pool.State(key.UID); known {
 			continue

@@ -19,8 +19,8 @@ import (
 // ContainerID is a container's identity in the API: "runtime://id".
 func ContainerID(runtimeName, id string) string { return runtimeName + "://" + id }
 
-// bare strips the runtime's name off a container's identity.
-func bare(id string) string {
+// BareID strips the runtime's name off a container's identity.
+func BareID(id string) string {
 	if _, rest, ok := strings.Cut(id, "://"); ok {
 		return rest
 	}

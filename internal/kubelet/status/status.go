@@ -111,7 +111,7 @@ func final(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == cor
 // health sets Started and Ready of each container.
 func health(in Input, s *corev1.PodStatus) {
 	set := func(c *corev1.ContainerStatus) {
-		id := bare(c.ContainerID)
+		id := BareID(c.ContainerID)
 		started := c.State.Running != nil && in.Health.Started(in.Pod, c.Name, id)
 		c.Started = &started
 		c.Ready = started && in.Health.Ready(in.Pod, c.Name, id)
@@ -175,7 +175,7 @@ func phase(in Input, statuses []corev1.ContainerStatus) corev1.PodPhase {
 		case s.State.Running != nil && sidecar:
 			if s.Started == nil || !*s.Started {
 				// Started is set later; the probes decide here as they do there.
-				if !in.Health.Started(pod, s.Name, bare(s.ContainerID)) {
+				if !in.Health.Started(pod, s.Name, BareID(s.ContainerID)) {
 					pendingSidecar++
 				}
 			}

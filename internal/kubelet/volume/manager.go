@@ -211,13 +211,14 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	var errs []error
 	for _, folder := range folders {
 		d := m.driver(unescape(folder.Name()))
-		if d == nil {
-			m.cfg.Logger.Warn("a pod has volumes of an unknown driver", "uid", uid, "driver", folder.Name())
-			continue
-		}
 		names, err := os.ReadDir(filepath.Join(root, folder.Name()))
 		if err != nil {
 			return fmt.Errorf("read the volumes of pod %s: %w", uid, err)
+		}
+		if d == nil && len(names) > 0 {
+			// What is mounted there must not be taken for files of the pod.
+			errs = append(errs, fmt.Errorf("pod %s has volumes of the unknown driver %s", uid, folder.Name()))
+			continue
 		}
 		for _, name := range names {
 			dir := filepath.Join(root, folder.Name(), name.Name())

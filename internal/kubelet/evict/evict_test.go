@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evict
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func pod(name string, request string, priority int32) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Priority: &priority, Containers: []corev1.Container{{Name: "c",
+		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(request)}}}}}}
+}
+
+// Pods over their requests go first, then the less important, then the larger.
+func TestRank(t *testing.T) {
+	within, over, important, larger := pod("within", "2Gi", 0), pod("over", "1Mi", 0), pod("important", "1Mi", 10), pod("larger", "1Mi", 0)
+	use := map[*corev1.Pod]Use{within: {Memory: 1 << 30}, over: {Memory: 2 << 20}, important: {Memory: 1 << 30}, larger: {Memory: 3 << 20}}
+	pods := []*corev1.Pod{within, over, important, larger}
+	Rank(pods, use, MemoryAvailable)
+	for i, want := range []*corev1.Pod{larger, over, important, within} {
+		if pods[i] != want {
+			t.Errorf("place %d: got %s, want %s", i, pods[i].Name, want.Name)
+		}
+	}
+}
+
+// A hard threshold evicts at once and is shown for a while after it is over.
+func TestPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		left := uint64(50 << 20)
+		evicted := make(chan string, 100)
+		victim := pod("victim", "1Mi", 0)
+		m := New(Config{Thresholds: Defaults(), Logger: slog.New(slog.DiscardHandler), Changed: func() {},
+			Observe: func(context.Context) (Observation, error) {
+				return Observation{MemoryAvailable: {Available: left, Capacity: 8 << 30}}, nil
+			},
+			Pods: func() []*corev1.Pod { return []*corev1.Pod{victim} },
+			Use: func(context.Context) (map[*corev1.Pod]Use, error) {
+				return map[*corev1.Pod]Use{victim: {Memory: 1 << 30}}, nil
+			},
+			Evict: func(_ *corev1.Pod, message string, _ time.Duration, _ Signal, _ map[string]string) {
+				evicted <- message
+			},
+		})
+		if err := m.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := <-evicted, "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		left = 1 << 30
+		if err := m.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !m.Pressure()[corev1.NodeMemoryPressure] {
+			t.Error("pressure ended at once, want it to be shown for five minutes")
+		}
+		time.Sleep(5*time.Minute + time.Second)
+		if err := m.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if m.Pressure()[corev1.NodeMemoryPressure] {
+			t.Error("pressure is still shown")
+		}
+		synctest.Wait()
+	})
+}

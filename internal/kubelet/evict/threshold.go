@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evict
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Signal is what a threshold looks at.
+type Signal string
+
+// The signals, as upstream's configuration names them.
+const (
+	MemoryAvailable  Signal = "memory.available"
+	NodeFsAvailable  Signal = "nodefs.available"
+	NodeFsInodes     Signal = "nodefs.inodesFree"
+	ImageFsAvailable Signal = "imagefs.available"
+	ImageFsInodes    Signal = "imagefs.inodesFree"
+	PIDAvailable     Signal = "pid.available"
+)
+
+// Condition is that of the node while a threshold of the signal is met.
+func (s Signal) Condition() corev1.NodeConditionType {
+	switch s {
+	case MemoryAvailable:
+		return corev1.NodeMemoryPressure
+	case PIDAvailable:
+		return corev1.NodePIDPressure
+	}
+	return corev1.NodeDiskPressure
+}
+
+// Resource is what is short when a threshold of the signal is met.
+func (s Signal) Resource() corev1.ResourceName {
+	switch s {
+	case MemoryAvailable:
+		return corev1.ResourceMemory
+	case PIDAvailable:
+		return "pids"
+	case NodeFsInodes, ImageFsInodes:
+		return "inodes"
+	}
+	return corev1.ResourceEphemeralStorage
+}
+
+func (s Signal) order() int {
+	if s == MemoryAvailable {
+		return 0
+	}
+	return 1
+}
+
+// Amount is what a signal says: what is left of how much.
+type Amount struct{ Available, Capacity uint64 }
+
+// Observation is what the node has left.
+type Observation map[Signal]Amount
+
+// Threshold is when the node has too little.
+type Threshold struct {
+	Signal Signal
+	// Quantity is an amount, or Percent a share of the capacity.
+	Quantity uint64
+	Percent  float64
+	// Grace is how long it must hold before pods are evicted; zero is a hard
+	// threshold.
+	Grace time.Duration
+}
+
+// Value is the threshold for a capacity.
+func (t Threshold) Value(capacity uint64) uint64 {
+	if t.Percent > 0 {
+		return uint64(t.Percent * float64(capacity))
+	}
+	return t.Quantity
+}
+
+// Met says whether there is too little. A signal that was not observed is not met.
+func (t Threshold) Met(o Observation) bool {
+	a, ok := o[t.Signal]
+	return ok && a.Capacity > 0 && a.Available < t.Value(a.Capacity)
+}
+
+// Defaults are the hard thresholds of Linux nodes.
+func Defaults() []Threshold {
+	return []Threshold{
+		{Signal: MemoryAvailable, Quantity: 100 << 20},
+		{Signal: NodeFsAvailable, Percent: 0.10},
+		{Signal: NodeFsInodes, Percent: 0.05},
+		{Signal: ImageFsAvailable, Percent: 0.15},
+		{Signal: ImageFsInodes, Percent: 0.05},
+	}
+}
+
+// Parse reads thresholds as configuration files write them: hard ones, and
+// soft ones with their grace periods.
+func Parse(hard, soft, grace map[string]string) ([]Threshold, error) {
+	var out []Threshold
+	for name, text := range hard {
+		t, err := parse(name, text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	for name, text := range soft {
+		t, err := parse(name, text)
+		if err != nil {
+			return nil, err
+		}
+		if t.Grace, err = time.ParseDuration(grace[name]); err != nil || t.Grace <= 0 {
+			return nil, fmt.Errorf("grace period must be specified for the soft eviction threshold %v", name)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func parse(name, text string) (Threshold, error) {
+	t := Threshold{Signal: Signal(name)}
+	switch t.Signal {
+	case MemoryAvailable, NodeFsAvailable, NodeFsInodes, ImageFsAvailable, ImageFsInodes, PIDAvailable:
+	default:
+		return t, fmt.Errorf("unsupported eviction signal %v", name)
+	}
+	if share, ok := strings.CutSuffix(text, "%"); ok {
+		n, err := strconv.ParseFloat(share, 64)
+		if err != nil || n < 0 || n > 100 {
+			return t, fmt.Errorf("eviction percentage threshold %v must be between 0%% and 100%%: %q", name, text)
+		}
+		t.Percent = n / 100
+		return t, nil
+	}
+	q, err := resource.ParseQuantity(text)
+	if err != nil || q.Sign() < 0 {
+		return t, fmt.Errorf("eviction threshold %v must be positive: %q", name, text)
+	}
+	t.Quantity = uint64(q.Value())
+	return t, nil
+}
