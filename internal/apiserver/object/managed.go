@@ -61,7 +61,7 @@ func (o *Objects) FieldManager(s *request.Served, subresource string) (*managedf
 	if s.Kind.Custom {
 		m, err = managedfields.NewDefaultCRDFieldManager(types, c, c, c, s.GVK, hub, subresource, reset)
 	} else {
-		m, err = managedfields.NewDefaultFieldManager(types, c, c, c, s.GVK, hub, subresource, reset)
+		m, err = managedfields.NewDefaultFieldManager(&fastTypes{TypeConverter: types}, c, c, c, s.GVK, hub, subresource, reset)
 	}
 	if err != nil {
 		return nil, err
