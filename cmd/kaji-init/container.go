@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	_ "github.com/opencontainers/cgroups/devices" // device rules, which every container has
@@ -33,8 +34,7 @@ func create(root, id, bundle string, status *os.File) error {
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       id,
-		UseSystemdCgroup: os.Getenv("KAJI_CGROUP_DRIVER") == "systemd",
-		NoNewKeyring:     false,
+		UseSystemdCgroup: strings.Count(spec.Linux.CgroupsPath, ":") == 2, // "slice:prefix:name"
 		Spec:             spec,
 	})
 	if err != nil {
@@ -53,10 +53,14 @@ func create(root, id, bundle string, status *os.File) error {
 		return errors.Join(err, container.Destroy())
 	}
 	pid, err := process.Pid()
-	if err != nil {
+	if err == nil {
+		err = answer(status, report{Pid: pid})
+	}
+	if err != nil { // nobody would ever start it
+		_ = process.Signal(unix.SIGKILL)
+		_, _ = process.Wait()
 		return errors.Join(err, container.Destroy())
 	}
-	answer(status, report{Pid: pid})
 	return nil
 }
 
@@ -86,7 +90,9 @@ func execute(root, id string, status *os.File) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	answer(status, report{Pid: pid})
+	if err := answer(status, report{Pid: pid}); err != nil {
+		_ = process.Signal(unix.SIGKILL)
+	}
 	// What this process still holds of the streams would keep readers waiting.
 	for fd := range 3 {
 		if err := unix.Close(fd); err != nil {

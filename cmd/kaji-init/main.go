@@ -20,7 +20,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
@@ -43,11 +45,12 @@ func main() {
 	if os.Args[1] == "init" {
 		libcontainer.Init() // does not return
 	}
-	debug.SetGCPercent(400) // the process ends soon
+	debug.SetGCPercent(400)        // the process ends soon
+	signal.Ignore(syscall.SIGPIPE) // whoever waits for the answer may die first
 	status := os.NewFile(statusFD, "status")
 	code, err := run(os.Args[1], os.Args[2:], status)
 	if err != nil {
-		answer(status, report{Error: err.Error()})
+		_ = answer(status, report{Error: err.Error()}) // nobody may be listening any more
 		os.Exit(125)
 	}
 	os.Exit(code)
@@ -65,12 +68,10 @@ func run(verb string, args []string, status *os.File) (int, error) {
 	return 0, fmt.Errorf("kaji-init: unknown call %q with %d arguments", verb, len(args))
 }
 
-func answer(status *os.File, r report) {
+func answer(status *os.File, r report) error {
 	raw, err := json.Marshal(r)
 	if err == nil {
 		_, err = status.Write(raw)
 	}
-	if err := errors.Join(err, status.Close()); err != nil {
-		os.Exit(126)
-	}
+	return errors.Join(err, status.Close())
 }

@@ -492,6 +492,7 @@ static bool configure(struct pod *pod, const char **sysctls)
 {
 	size_t size = 0, room = MAX_MESSAGE;
 	char *text = malloc(room);
+	bool complete = false;
 	int count = 0;
 	ssize_t n;
 
@@ -525,11 +526,13 @@ static bool configure(struct pod *pod, const char **sysctls)
 			pod->root = value;
 		else if (strcmp(at, "sysctl") == 0 && count < MAX_SYSCTLS)
 			sysctls[count++] = value;
+		else if (strcmp(at, "complete") == 0)
+			complete = true;
 		else
 			return false;
 		at = value;
 	}
-	return true;
+	return complete; /* kaji may have died in the middle */
 }
 
 static void monitor(void)

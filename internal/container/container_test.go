@@ -104,6 +104,9 @@ func TestCRIOverSocket(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		crash(dir, os.Getenv("KAJI_TEST_IMAGE"))
+	}
 	code := m.Run()
 	_ = cgroup.Driver{}.Remove("/kaji-test")
 	os.Exit(code)

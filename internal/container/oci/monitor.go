@@ -81,7 +81,7 @@ func (h *Helper) StartMonitor(ctx context.Context, dir string, pod Pod) (*Monito
 		return nil, err
 	}
 	cmd := exec.Cmd{
-		Path: fdPath(h.sealed), Args: []string{"kaji-init", "monitor"}, Dir: "/", Env: []string{},
+		Path: fdPath(h.sealed), Args: []string{"kaji-init", "monitor"}, Dir: "/", Env: environment(),
 		ExtraFiles: []*os.File{listener, configR, answerW},
 	}
 	if err := cmd.Start(); err != nil {
@@ -127,6 +127,9 @@ func (h *Helper) StartMonitor(ctx context.Context, dir string, pod Pod) (*Monito
 	return m, nil
 }
 
+// environment is that of helpers: they are short, and one thread does.
+func environment() []string { return []string{"GOMAXPROCS=1"} }
+
 // DialMonitor connects to the monitor whose socket is in dir. Pid and PausePid
 // are the caller's to fill.
 func (h *Helper) DialMonitor(dir string) (*Monitor, error) {
@@ -158,6 +161,7 @@ func (p *Pod) encode(root string) []byte {
 	for name, value := range p.Sysctls {
 		item("sysctl", SysctlPath(name)+"="+value)
 	}
+	item("complete", "")
 	return b.Bytes()
 }
 

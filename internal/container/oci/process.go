@@ -153,7 +153,7 @@ func (h *Helper) Delete(ctx context.Context, root, id string) error {
 	}
 	defer status.Close()
 	cmd := exec.CommandContext(ctx, h.path, "delete", root, id)
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.Env, cmd.ExtraFiles = environment(), []*os.File{w}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, w.Close())
 	}
@@ -281,7 +281,7 @@ func (h *Helper) Exec(ctx context.Context, e Exec) (_ *Execution, err error) {
 	}
 	theirs = append(theirs, spec)
 	defer specW.Close()
-	cmd := &exec.Cmd{Path: h.path, Args: []string{"kaji-init", "exec", e.Root, e.ID}, Dir: "/", Env: []string{}}
+	cmd := &exec.Cmd{Path: h.path, Args: []string{"kaji-init", "exec", e.Root, e.ID}, Dir: "/", Env: environment()}
 	var console *os.File
 	if e.Process.Terminal {
 		var socket *os.File
