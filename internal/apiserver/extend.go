@@ -4,12 +4,43 @@ package apiserver
 
 import (
 	"encoding/json"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 
+	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/admission/dynamic"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/request"
+	"kaji/internal/apiserver/resolve"
 )
+
+// quota is the one plug-in that comes after those users define: it counts what
+// nothing refuses any more.
+const quota = "ResourceQuota"
+
+// withDynamic adds the plug-ins that users define to the others.
+func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
+	cfg := dynamic.Config{
+		Cache: s.cache, Kinds: s.kinds, Client: s.self, Schemas: s.openapi,
+		Authorizer: s.cfg.Authorizer, Disabled: s.cfg.DisabledAdmission,
+		Reinvoke: chain, Logger: s.log,
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
+	}
+	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
+		cfg.Services = &resolve.Services{Cache: s.cache, Kind: services.Kind}
+	}
+	s.dynamic = dynamic.New(cfg)
+	last := slices.IndexFunc(chain, func(p admission.Plugin) bool { return p.Name() == quota })
+	if last < 0 {
+		last = len(chain)
+	}
+	return slices.Insert(slices.Clone(chain), last, admission.Plugin(s.dynamic.Mutator()), admission.Plugin(s.dynamic.Validator()))
+}
 
 // newCustom returns what serves custom resources, nil where their definitions
 // are not served.

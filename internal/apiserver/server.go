@@ -30,6 +30,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/admission/dynamic"
 	"kaji/internal/apiserver/alloc"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
@@ -40,6 +41,7 @@ import (
 	"kaji/internal/apiserver/proxy"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
+	"kaji/internal/client/direct"
 	"kaji/internal/store"
 )
 
@@ -62,8 +64,10 @@ type Config struct {
 	// Audit, Impersonate and Flow wrap what comes after them; nil leaves the
 	// station out.
 	Audit, Impersonate, Flow func(http.Handler) http.Handler
-	// Admission plug-ins in their order.
-	Admission []admission.Plugin
+	// Admission plug-ins in their order. Webhooks and policies need not be
+	// among them; DisabledAdmission names those to leave out.
+	Admission         []admission.Plugin
+	DisabledAdmission []string
 
 	// Virtual answers resources that are not stored.
 	Virtual map[schema.GroupResource]verb.Virtual
@@ -138,6 +142,8 @@ type Server struct {
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
 	custom    *crd.Controller // nil without definitions of custom resources
+	dynamic   *dynamic.Plugins
+	self      *direct.Client // the server under its own identity
 
 	stopping chan struct{}
 	stopOnce sync.Once
@@ -179,6 +185,8 @@ func New(cfg Config) (*Server, error) {
 			s.cache.Add(kind)
 		}
 	}
+	s.self = direct.New(s.Self(), nil)
+	cfg.Admission = s.withDynamic(cfg.Admission)
 	hooks := maps.Clone(cfg.Hooks)
 	if hooks == nil {
 		hooks = map[schema.GroupResource]object.Hook{}
@@ -245,6 +253,9 @@ func (s *Server) Run(ctx context.Context) error {
 		close(s.booted)
 		s.keepKubernetesEndpoints(ctx)
 	})
+	s.self.Start(ctx)
+	defer s.self.Wait()
+	parts.Go(func() { _ = s.dynamic.Run(ctx) })
 	if s.custom != nil {
 		parts.Go(func() { _ = s.custom.Run(ctx) })
 	}

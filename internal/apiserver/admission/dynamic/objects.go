@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dynamic
+
+import (
+	"fmt"
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/request"
+)
+
+// objects makes, names, defaults and converts objects of all kinds, as
+// upstream's ObjectInterfaces.
+type objects struct{ kinds *request.Kinds }
+
+// GetObjectCreater implements upstream's ObjectInterfaces.
+func (o *objects) GetObjectCreater() runtime.ObjectCreater { return o }
+
+// GetObjectTyper implements upstream's ObjectInterfaces.
+func (o *objects) GetObjectTyper() runtime.ObjectTyper { return o }
+
+// GetObjectDefaulter implements upstream's ObjectInterfaces.
+func (o *objects) GetObjectDefaulter() runtime.ObjectDefaulter { return o }
+
+// GetObjectConvertor implements upstream's ObjectInterfaces.
+func (o *objects) GetObjectConvertor() runtime.ObjectConvertor { return o }
+
+// GetEquivalentResourceMapper implements upstream's ObjectInterfaces.
+func (o *objects) GetEquivalentResourceMapper() runtime.EquivalentResourceMapper { return o }
+
+// New implements runtime.ObjectCreater.
+func (o *objects) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	s := o.kinds.Kind(gvk)
+	if s == nil {
+		u := &unstructured.Unstructured{}
+		u.SetGroupVersionKind(gvk)
+		return u, nil
+	}
+	obj := s.Version.New()
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, nil
+}
+
+// ObjectKinds implements runtime.ObjectTyper: every object names its type.
+func (o *objects) ObjectKinds(obj runtime.Object) ([]schema.GroupVersionKind, bool, error) {
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	if gvk.Kind == "" {
+		return nil, false, fmt.Errorf("%T does not name its type", obj)
+	}
+	return []schema.GroupVersionKind{gvk}, false, nil
+}
+
+// Recognizes implements runtime.ObjectTyper.
+func (o *objects) Recognizes(gvk schema.GroupVersionKind) bool { return o.kinds.Kind(gvk) != nil }
+
+// Default implements runtime.ObjectDefaulter.
+func (o *objects) Default(in runtime.Object) {
+	obj, ok := in.(api.Object)
+	if !ok {
+		return
+	}
+	if s := o.kinds.Kind(obj.GetObjectKind().GroupVersionKind()); s != nil && s.Version.Default != nil {
+		s.Version.Default(obj)
+	}
+}
+
+// Convert implements runtime.ObjectConvertor: out names the version wanted.
+func (o *objects) Convert(in, out, _ any) error {
+	from, fromOK := in.(runtime.Object)
+	to, toOK := out.(runtime.Object)
+	if !fromOK || !toOK {
+		return fmt.Errorf("cannot convert %T to %T", in, out)
+	}
+	converted, err := o.convert(from, to.GetObjectKind().GroupVersionKind())
+	if err != nil {
+		return err
+	}
+	if u, ok := to.(*unstructured.Unstructured); ok {
+		if c, ok := converted.(*unstructured.Unstructured); ok {
+			u.Object = c.Object
+			return nil
+		}
+	}
+	target, source := reflect.ValueOf(to), reflect.ValueOf(converted)
+	if target.Type() != source.Type() || target.Kind() != reflect.Pointer {
+		return fmt.Errorf("cannot convert %T to %T", in, out)
+	}
+	target.Elem().Set(source.Elem())
+	return nil
+}
+
+// ConvertToVersion implements runtime.ObjectConvertor.
+func (o *objects) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
+	gvk, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{in.GetObjectKind().GroupVersionKind()})
+	if !ok {
+		return nil, fmt.Errorf("%T has no version in %s", in, gv)
+	}
+	return o.convert(in, gvk)
+}
+
+// ConvertFieldLabel implements runtime.ObjectConvertor; nobody selects here.
+func (o *objects) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
+	return label, value, nil
+}
+
+// convert returns a copy of in as gvk.
+func (o *objects) convert(in runtime.Object, gvk schema.GroupVersionKind) (runtime.Object, error) {
+	obj, ok := in.DeepCopyObject().(api.Object)
+	if !ok || in.GetObjectKind().GroupVersionKind() == gvk {
+		return in.DeepCopyObject(), nil
+	}
+	from, to := o.kinds.Kind(in.GetObjectKind().GroupVersionKind()), o.kinds.Kind(gvk)
+	if from == nil || to == nil || from.Kind != to.Kind {
+		return obj, nil // of one type alone; the caller compares types
+	}
+	hub, err := codec.Convert(from, obj)
+	if err != nil {
+		return nil, err
+	}
+	return codec.FromHub(to, hub)
+}
+
+// EquivalentResourcesFor implements runtime.EquivalentResourceMapper: all
+// versions that show the same stored objects.
+func (o *objects) EquivalentResourcesFor(resource schema.GroupVersionResource, _ string) []schema.GroupVersionResource {
+	s := o.kinds.Resource(resource)
+	if s == nil {
+		return []schema.GroupVersionResource{resource}
+	}
+	var all []schema.GroupVersionResource
+	for i := range s.Kind.Versions {
+		if v := &s.Kind.Versions[i]; !v.Unserved {
+			all = append(all, request.ServedOf(s.Kind, v).GVR)
+		}
+	}
+	return all
+}
+
+// KindFor implements runtime.EquivalentResourceMapper.
+func (o *objects) KindFor(resource schema.GroupVersionResource, subresource string) schema.GroupVersionKind {
+	s := o.kinds.Resource(resource)
+	if s == nil {
+		return schema.GroupVersionKind{}
+	}
+	switch subresource {
+	case "scale":
+		return schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
+	case "eviction":
+		return schema.GroupVersionKind{Group: "policy", Version: "v1", Kind: "Eviction"}
+	case "binding":
+		return schema.GroupVersionKind{Version: "v1", Kind: "Binding"}
+	case "token":
+		return schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}
+	case "attach":
+		return schema.GroupVersionKind{Version: "v1", Kind: "PodAttachOptions"}
+	case "exec":
+		return schema.GroupVersionKind{Version: "v1", Kind: "PodExecOptions"}
+	case "portforward":
+		return schema.GroupVersionKind{Version: "v1", Kind: "PodPortForwardOptions"}
+	case "proxy":
+		return schema.GroupVersionKind{Version: "v1", Kind: s.GVK.Kind + "ProxyOptions"}
+	}
+	return s.GVK
+}
