@@ -3,6 +3,7 @@
 package etcd_test
 
 import (
+	"errors"
 	"net/url"
 	"testing"
 	"time"
@@ -54,4 +55,39 @@ func TestStore(t *testing.T) {
 		}
 		return s
 	})
+}
+
+// TestCompacts: of two engines on one etcd, both set to compact, history ages.
+func TestCompacts(t *testing.T) {
+	cfg := etcd.Config{Endpoints: []string{serve(t)}, CompactInterval: 50 * time.Millisecond}
+	var stores [2]*etcd.Store
+	for i := range stores {
+		s, err := etcd.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		stores[i] = s
+	}
+	txn := store.Txn{Ops: []store.Op{{Key: "/a", Value: []byte("1")}}}
+	first, err := stores[0].Commit(t.Context(), txn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stores[1].Commit(t.Context(), txn); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		_, err := stores[0].Range(t.Context(), store.Range{Start: "/a", Revision: first.Revision})
+		if errors.Is(err, store.ErrCompacted) {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("history stays: %v", err)
+		}
+	}
+	if kv, _, _, err := stores[0].Get(t.Context(), "/a"); err != nil || kv.Version != 2 {
+		t.Errorf("%+v %v", kv, err)
+	}
 }

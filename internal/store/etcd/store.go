@@ -4,8 +4,8 @@
 // The API server opens it for --etcd-servers; several API servers may share one
 // cluster, also with upstream's, because keys and values pass unchanged.
 //
-// It caches nothing and decides nothing: revisions, history and compaction are
-// the cluster's.
+// It caches nothing: revisions and history are the cluster's. It takes its turn
+// in compacting them.
 package etcd
 
 import (
@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,10 @@ type Config struct {
 	CAFile, CertFile, KeyFile string
 	// DialTimeout bounds the first contact; zero means 20 s.
 	DialTimeout time.Duration
+	// CompactInterval is how long superseded revisions stay readable; the API
+	// servers of a cluster, also upstream's, take turns in compacting. Zero
+	// means 5 minutes, negative leaves compaction to others.
+	CompactInterval time.Duration
 	// Logger receives what operators should know; nil means slog's default.
 	Logger *slog.Logger
 }
@@ -53,6 +58,7 @@ type Store struct {
 	closed atomic.Bool
 	ctx    context.Context
 	cancel context.CancelFunc
+	tasks  sync.WaitGroup
 }
 
 var _ store.Store = (*Store)(nil)
@@ -61,6 +67,9 @@ var _ store.Store = (*Store)(nil)
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 20 * time.Second
+	}
+	if cfg.CompactInterval == 0 {
+		cfg.CompactInterval = 5 * time.Minute
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -85,6 +94,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	defer done()
 	if _, err := s.Revision(first); err != nil {
 		return nil, errors.Join(fmt.Errorf("store: etcd at %s: %w", strings.Join(cfg.Endpoints, ","), err), s.Close())
+	}
+	if cfg.CompactInterval > 0 {
+		s.tasks.Go(func() { s.compactLoop(cfg.CompactInterval) })
 	}
 	return s, nil
 }
@@ -300,6 +312,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.cancel()
+	s.tasks.Wait()
 	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("store: etcd: close: %w", err)
 	}
