@@ -13,7 +13,8 @@ import (
 )
 
 func apiserverCommand() *cobra.Command {
-	o, log := controlplane.DefaultOptions(), &logging.Options{}
+	var o *controlplane.Options
+	log := &logging.Options{}
 	cmd := &cobra.Command{
 		Use:     "apiserver",
 		Short:   "Run the Kubernetes API server alone (kube-apiserver)",
@@ -24,6 +25,9 @@ Keys and certificates that are not given are made below the data directory; the
 administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.Complete(cmd.Flags()); err != nil {
+				return err
+			}
 			logger := log.New(os.Stderr)
 			plane, err := controlplane.New(cmd.Context(), o, logger)
 			if err != nil {
@@ -38,7 +42,7 @@ administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
 			return plane.Run(cmd.Context())
 		},
 	}
-	o.AddFlags(cmd.Flags())
+	o = controlplane.AddFlags(cmd.Flags())
 	log.AddFlags(cmd.Flags())
 	return cmd
 }

@@ -27,7 +27,7 @@ type clusterFlags struct {
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, api: controlplane.DefaultOptions()}
+	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
@@ -35,16 +35,20 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.nodeName, "node-name", f.nodeName, "name of this machine's node; the host name when empty")
 	fs.StringVar(&f.domain, "cluster-domain", f.domain, "DNS domain of the cluster")
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
-	f.api.AddFlags(fs)
+	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
 	f.log.AddFlags(fs)
 }
 
 func (f *clusterFlags) dir() (home.Dir, error) { return home.Named(f.name, f.api.DataDir) }
 
-func (f *clusterFlags) config() (cluster.Config, error) {
+func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 	dir, err := f.dir()
 	if err != nil {
+		return cluster.Config{}, err
+	}
+	f.api.DataDir, f.api.Serving.CertDir = string(dir), dir.PKI()
+	if err := f.api.Complete(fs); err != nil {
 		return cluster.Config{}, err
 	}
 	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, HealthzBindAddress: "127.0.0.1:10256"}
@@ -69,7 +73,7 @@ func serverCommand() *cobra.Command {
 			if os.Getuid() != 0 {
 				return errors.New("running containers needs root: try again with sudo")
 			}
-			c, err := f.config()
+			c, err := f.config(cmd.Flags())
 			if err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ Running it again changes nothing; it says what is there.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 			defer cancel()
-			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Port: f.api.SecurePort}, args, cmd.OutOrStdout())
+			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Port: f.api.Serving.SecurePort}, args, cmd.OutOrStdout())
 		},
 	}
 	f.add(cmd.Flags())

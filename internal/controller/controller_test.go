@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,7 +38,10 @@ func run(t *testing.T, f func(t *testing.T, api client.Interface, settle func())
 				t.Error(err)
 			}
 		}()
-		f(t, cluster.Client(), synctest.Wait)
+		f(t, cluster.Client(), func() {
+			<-time.After(time.Second) // informers look every 100 ms whether they are synced
+			synctest.Wait()
+		})
 	})
 }
 

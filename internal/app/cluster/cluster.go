@@ -73,7 +73,6 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 	if c.KubeletPort == 0 {
 		c.KubeletPort = 10250
 	}
-	c.API.DataDir, c.API.CertDir = string(c.Dir), c.Dir.PKI()
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry()}
 	var err error
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {

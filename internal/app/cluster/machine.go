@@ -4,17 +4,21 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 
 	"kaji/internal/app/image"
 	"kaji/internal/cni/veth"
 	"kaji/internal/container"
 	"kaji/internal/kubelet"
 	"kaji/internal/lifecycle"
+	"kaji/internal/pki"
 )
 
 // stateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
@@ -54,10 +58,16 @@ func (cl *Cluster) kubelet(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	listener, err := cl.kubeletListener()
+	if err != nil {
+		return err
+	}
+	authenticator, authorizer := cl.plane.Trust()
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: c.NodeName, Client: client, Runtime: m.runtime, Images: m.runtime, Network: m.network,
 		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: dns, ClusterDomain: c.Domain, NodeIPs: m.addrs, Port: c.KubeletPort,
+		Listener: listener, Authenticator: authenticator, Authorizer: authorizer,
 		Logger: c.Logger.With("component", "kubelet"),
 	})
 	if err != nil {
@@ -67,6 +77,28 @@ func (cl *Cluster) kubelet(group *lifecycle.Group) error {
 	group.Go("image", func(ctx context.Context) error { return m.importImage(ctx) })
 	group.Go("kubelet", k.Run)
 	return nil
+}
+
+// kubeletListener listens for the node agent, with a certificate of the node.
+func (cl *Cluster) kubeletListener() (net.Listener, error) {
+	leaf := pki.Leaf{CommonName: "system:node:" + cl.c.NodeName, Organizations: []string{"system:nodes"}, DNSNames: []string{cl.c.NodeName, "localhost"}}
+	for _, addr := range cl.node.addrs {
+		leaf.IPs = append(leaf.IPs, addr.AsSlice())
+	}
+	pair, err := cl.plane.Keys.CA.Ensure(cl.c.Dir.PKI(), "kubelet", leaf)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := pair.TLS()
+	if err != nil {
+		return nil, err
+	}
+	l, err := tls.Listen("tcp", net.JoinHostPort("", strconv.Itoa(int(cl.c.KubeletPort))), &tls.Config{
+		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}})
+	if err != nil {
+		return nil, fmt.Errorf("kubelet: cannot listen on port %d: %w", cl.c.KubeletPort, err)
+	}
+	return l, nil
 }
 
 // importImage gives the runtime the image localhost/kaji.
@@ -84,7 +116,7 @@ func (m *machine) importImage(ctx context.Context) error {
 
 // clusterDNS is the tenth address of each service range.
 func (cl *Cluster) clusterDNS() ([]netip.Addr, error) {
-	cidrs, err := cl.c.API.ServiceCIDRs()
+	cidrs, err := cl.c.API.ServiceRanges()
 	if err != nil {
 		return nil, err
 	}

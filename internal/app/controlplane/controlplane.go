@@ -21,7 +21,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/rest"
 
 	"kaji/internal/api"
@@ -53,9 +55,6 @@ type Plane struct {
 // New opens the store, reads or makes the keys and listens; nothing is served
 // before Run. After an error nothing is left open.
 func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
-	}
 	p := &Plane{Options: o, log: log, ready: make(chan struct{})}
 	var err error
 	if p.Keys, err = loadKeys(o); err != nil {
@@ -71,8 +70,8 @@ func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
 }
 
 func openStore(ctx context.Context, o *Options, log *slog.Logger) (store.Store, error) {
-	if len(o.EtcdServers) > 0 {
-		s, err := etcd.Open(ctx, etcd.Config{Endpoints: o.EtcdServers, CAFile: o.EtcdCAFile, CertFile: o.EtcdCertFile, KeyFile: o.EtcdKeyFile, Logger: log})
+	if len(o.Store.EtcdServers) > 0 {
+		s, err := etcd.Open(ctx, etcd.Config{Endpoints: o.Store.EtcdServers, CAFile: o.Store.EtcdCAFile, CertFile: o.Store.EtcdCertFile, KeyFile: o.Store.EtcdKeyFile, Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("store: %w", err)
 		}
@@ -87,7 +86,15 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (store.Store, 
 
 func (p *Plane) assemble() error {
 	o := p.Options
-	ranges, err := o.ServiceCIDRs()
+	ranges, err := o.ServiceRanges()
+	if err != nil {
+		return err
+	}
+	ports, err := o.NodePorts()
+	if err != nil {
+		return err
+	}
+	kubelets, err := p.Keys.kubeletTLS(o)
 	if err != nil {
 		return err
 	}
@@ -98,7 +105,7 @@ func (p *Plane) assemble() error {
 	if p.trust, err = newTrust(o, p.Keys, p.object); err != nil {
 		return err
 	}
-	address := net.JoinHostPort(o.BindAddress.String(), strconv.Itoa(o.SecurePort))
+	address := net.JoinHostPort(o.Serving.BindAddress.String(), strconv.Itoa(o.Serving.SecurePort))
 	if p.listener, err = net.Listen("tcp", address); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
@@ -107,14 +114,18 @@ func (p *Plane) assemble() error {
 		Listener: p.listener,
 		TLS: &tls.Config{Certificates: []tls.Certificate{p.Keys.Serving}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequestClientCert},
-		Authenticator:  p.trust.authenticator,
-		Authorizer:     p.trust,
-		Virtual:        p.trust.reviews(),
-		Tokens:         p.trust.issuer,
-		ServiceRanges:  ranges,
-		Advertise:      p.advertise(),
-		Routes:         p.trust.routes(p.advertise().String()),
-		RequestTimeout: o.RequestTimeout,
+		Authenticator: p.trust.authenticator,
+		Authorizer:    p.trust,
+		Virtual:       p.trust.reviews(),
+		Tokens:        p.trust.issuer,
+		ServiceRanges: ranges,
+		Advertise:     p.advertise(),
+		NodePorts:     ports,
+		KubeletTLS:    kubelets,
+
+		KubeletAddressTypes: o.AddressTypes(),
+		Routes:              p.trust.routes(p.advertise().String()),
+		RequestTimeout:      o.Limits.RequestTimeout,
 	}
 	if p.Server, err = apiserver.New(cfg); err != nil {
 		return errors.Join(err, p.listener.Close())
@@ -207,6 +218,12 @@ func (p *Plane) Run(ctx context.Context) error {
 	return errors.Join(group.Wait(), p.store.Close())
 }
 
+// Trust returns who the server recognises and what it allows them, for other
+// servers of the cluster in this process.
+func (p *Plane) Trust() (authenticator.Request, authorizer.UnconditionalAuthorizer) {
+	return p.trust.authenticator, p.trust
+}
+
 // Close releases a Plane that was never run.
 func (p *Plane) Close() error { return errors.Join(p.listener.Close(), p.store.Close()) }
 
@@ -233,7 +250,7 @@ func (p *Plane) Ready() <-chan struct{} { return p.ready }
 func (p *Plane) Address() string {
 	_, port, _ := net.SplitHostPort(p.listener.Addr().String())
 	host := "127.0.0.1"
-	if ip := p.Options.BindAddress; ip != nil && !ip.IsUnspecified() {
+	if ip := p.Options.Serving.BindAddress; ip != nil && !ip.IsUnspecified() {
 		host = ip.String()
 	}
 	return "https://" + net.JoinHostPort(host, port)
@@ -241,7 +258,7 @@ func (p *Plane) Address() string {
 
 // advertise is where the members of the cluster reach the server.
 func (p *Plane) advertise() netip.AddrPort {
-	host := p.Options.AdvertiseAddress
+	host := p.Options.Serving.AdvertiseAddress
 	if host == nil {
 		if all := hostAddresses(); len(all) > 0 {
 			host = all[0]

@@ -38,7 +38,7 @@ type Keys struct {
 
 // loadKeys reads or makes all keys.
 func loadKeys(o *Options) (*Keys, error) {
-	dir := o.CertDir
+	dir := o.Serving.CertDir
 	if dir == "" {
 		dir = filepath.Join(o.DataDir, "pki")
 	}
@@ -50,10 +50,10 @@ func loadKeys(o *Options) (*Keys, error) {
 	if k.FrontProxyCA, err = pki.EnsureCA(dir, "front-proxy-ca", "front-proxy-ca"); err != nil {
 		return nil, err
 	}
-	if k.ClientCAs, err = pool(o.ClientCAFile, k.CA); err != nil {
+	if k.ClientCAs, err = pool(o.Authentication.ClientCAFile, k.CA); err != nil {
 		return nil, err
 	}
-	if k.ProxyCAs, err = pool(o.RequestHeader.ClientCAFile, k.FrontProxyCA); err != nil {
+	if k.ProxyCAs, err = pool(o.Authentication.RequestHeaderCAFile, k.FrontProxyCA); err != nil {
 		return nil, err
 	}
 	if err := k.serving(o, dir); err != nil {
@@ -62,8 +62,8 @@ func loadKeys(o *Options) (*Keys, error) {
 	if err := k.tokens(o, dir); err != nil {
 		return nil, err
 	}
-	if o.KubeletClientCert != "" {
-		k.KubeletClient, err = readPair(o.KubeletClientCert, o.KubeletClientKey)
+	if o.Kubelet.ClientCertFile != "" {
+		k.KubeletClient, err = readPair(o.Kubelet.ClientCertFile, o.Kubelet.ClientKeyFile)
 	} else {
 		k.KubeletClient, err = k.CA.Ensure(dir, "apiserver-kubelet-client", pki.Leaf{CommonName: "kube-apiserver-kubelet-client",
 			Organizations: []string{"system:masters"}, Client: true})
@@ -103,9 +103,9 @@ func readPair(cert, key string) (pki.Pair, error) {
 }
 
 func (k *Keys) serving(o *Options, dir string) error {
-	if o.TLSCertFile != "" {
+	if o.Serving.TLSCertFile != "" {
 		var err error
-		k.Serving, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSKeyFile)
+		k.Serving, err = tls.LoadX509KeyPair(o.Serving.TLSCertFile, o.Serving.TLSKeyFile)
 		return err
 	}
 	leaf, err := servingLeaf(o)
@@ -128,14 +128,14 @@ func servingLeaf(o *Options) (pki.Leaf, error) {
 		leaf.DNSNames = append(leaf.DNSNames, host)
 	}
 	leaf.IPs = []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback}
-	cidrs, err := o.ServiceCIDRs()
+	cidrs, err := o.ServiceRanges()
 	if err != nil {
 		return leaf, err
 	}
 	for _, cidr := range cidrs {
 		leaf.IPs = append(leaf.IPs, cidr.Addr().Next().AsSlice())
 	}
-	for _, ip := range append(hostAddresses(), o.AdvertiseAddress, o.BindAddress) {
+	for _, ip := range append(hostAddresses(), o.Serving.AdvertiseAddress, o.Serving.BindAddress) {
 		if ip != nil && !ip.IsUnspecified() {
 			leaf.IPs = append(leaf.IPs, ip)
 		}
@@ -159,12 +159,12 @@ func hostAddresses() []net.IP {
 }
 
 func (k *Keys) tokens(o *Options, dir string) error {
-	path := o.ServiceAccountSigningKey
+	path := o.ServiceAccount.SigningKeyFile
 	if path == "" {
 		path = filepath.Join(dir, "sa.key")
 	}
 	var err error
-	if o.ServiceAccountSigningKey != "" {
+	if o.ServiceAccount.SigningKeyFile != "" {
 		var data []byte
 		if data, err = os.ReadFile(path); err == nil {
 			k.Signing, err = pki.ParseKey(data)
@@ -175,7 +175,7 @@ func (k *Keys) tokens(o *Options, dir string) error {
 	if err != nil {
 		return fmt.Errorf("service account signing key: %w", err)
 	}
-	for _, file := range o.ServiceAccountKeyFiles {
+	for _, file := range o.ServiceAccount.KeyFiles {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -186,11 +186,29 @@ func (k *Keys) tokens(o *Options, dir string) error {
 		}
 		k.Verifying = append(k.Verifying, keys...)
 	}
-	if len(o.ServiceAccountKeyFiles) == 0 {
+	if len(o.ServiceAccount.KeyFiles) == 0 {
 		k.Verifying = []crypto.PublicKey{k.Signing.Public()}
 	}
 	if len(k.Verifying) == 0 {
 		return errors.New("no key verifies service account tokens")
 	}
 	return nil
+}
+
+// kubeletTLS is how the server shows itself to node agents. Their certificates
+// are checked only against an authority that was named: they may be self-made.
+func (k *Keys) kubeletTLS(o *Options) (*tls.Config, error) {
+	client, err := k.KubeletClient.TLS()
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{client}, MinVersion: tls.VersionTLS12}
+	if o.Kubelet.CAFile == "" {
+		c.InsecureSkipVerify = true //nolint:gosec // see above
+		return c, nil
+	}
+	if c.RootCAs, err = pool(o.Kubelet.CAFile, k.CA); err != nil {
+		return nil, err
+	}
+	return c, nil
 }

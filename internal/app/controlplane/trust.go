@@ -44,9 +44,9 @@ type trust struct {
 }
 
 func newTrust(o *Options, keys *Keys, objects serviceaccount.Objects) (*trust, error) {
-	t := &trust{modes: o.AuthorizationModes, audiences: o.APIAudiences, keys: keys}
+	t := &trust{modes: o.Authorization.Modes, audiences: o.Authentication.APIAudiences, keys: keys}
 	if len(t.audiences) == 0 {
-		t.audiences = o.ServiceAccountIssuers[:1]
+		t.audiences = o.ServiceAccount.Issuers[:1]
 	}
 	tokens, err := t.tokens(o, objects)
 	if err != nil {
@@ -56,34 +56,34 @@ func newTrust(o *Options, keys *Keys, objects serviceaccount.Objects) (*trust, e
 		ClientCA:  func() *x509.CertPool { return keys.ClientCAs },
 		Tokens:    tokens,
 		Audiences: t.audiences,
-		RequestHeader: &authn.RequestHeader{ClientCA: func() *x509.CertPool { return keys.ProxyCAs }, AllowedNames: o.RequestHeader.AllowedNames,
-			UsernameHeaders: o.RequestHeader.UsernameHeaders, UIDHeaders: o.RequestHeader.UIDHeaders,
-			GroupHeaders: o.RequestHeader.GroupHeaders, ExtraHeaderPrefixes: o.RequestHeader.ExtraHeaderPrefixes},
+		RequestHeader: &authn.RequestHeader{ClientCA: func() *x509.CertPool { return keys.ProxyCAs }, AllowedNames: o.Authentication.RequestHeaderNames,
+			UsernameHeaders: o.Authentication.RequestHeaderUsers, UIDHeaders: o.Authentication.RequestHeaderUIDs,
+			GroupHeaders: o.Authentication.RequestHeaderGroups, ExtraHeaderPrefixes: o.Authentication.RequestHeaderExtraPrefix},
 	}
-	if o.AnonymousAuth && !slices.Contains(o.AuthorizationModes, "AlwaysAllow") {
+	if o.Authentication.Anonymous && !slices.Contains(o.Authorization.Modes, "AlwaysAllow") {
 		cfg.Anonymous = func(string) bool { return true }
 	}
 	t.authenticator = authn.New(cfg)
-	t.issuer, err = serviceaccount.NewIssuer(serviceaccount.Issuer{URL: o.ServiceAccountIssuers[0], Audiences: t.audiences,
-		MaxExpiration: o.MaxTokenExpiration, Extend: o.ExtendTokenExpiration, Objects: objects}, keys.Signing)
+	t.issuer, err = serviceaccount.NewIssuer(serviceaccount.Issuer{URL: o.ServiceAccount.Issuers[0], Audiences: t.audiences,
+		MaxExpiration: o.ServiceAccount.MaxExpiration, Extend: o.ServiceAccount.ExtendExpiration, Objects: objects}, keys.Signing)
 	return t, err
 }
 
 func (t *trust) tokens(o *Options, objects serviceaccount.Objects) ([]authenticator.Token, error) {
 	var tokens []authenticator.Token
-	if o.TokenAuthFile != "" {
-		file, err := os.Open(o.TokenAuthFile)
+	if o.Authentication.TokenFile != "" {
+		file, err := os.Open(o.Authentication.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("--token-auth-file: %w", err)
 		}
 		defer file.Close()
 		static, err := authn.TokenFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("--token-auth-file %s: %w", o.TokenAuthFile, err)
+			return nil, fmt.Errorf("--token-auth-file %s: %w", o.Authentication.TokenFile, err)
 		}
 		tokens = append(tokens, authenticator.WrapAudienceAgnosticToken(t.audiences, static))
 	}
-	accounts, err := serviceaccount.NewValidator(o.ServiceAccountIssuers, t.keys.Verifying, t.audiences, objects)
+	accounts, err := serviceaccount.NewValidator(o.ServiceAccount.Issuers, t.keys.Verifying, t.audiences, objects)
 	if err != nil {
 		return nil, err
 	}
