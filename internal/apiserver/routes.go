@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/api"
@@ -84,11 +85,19 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "404 page not found", http.StatusNotFound)
 }
 
-// getOnly refuses every method but GET.
+// getOnly refuses every method but GET and every form but JSON.
 func getOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			verb.Fail(w, r, verb.ErrMethodNotAllowed())
+			return
+		}
+		if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "json") && !strings.Contains(accept, "*/*") {
+			verb.Fail(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+				Message: "406: Not Acceptable\n\nAvailable representations: application/json",
+				Details: &metav1.StatusDetails{},
+			}})
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -258,9 +258,7 @@ func matchRevision(kind *api.Kind, in *request.Info, obj api.Object, now state) 
 	}
 	based, err := strconv.ParseUint(rv, 10, 64)
 	if err != nil {
-		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
-			field.Invalid(field.NewPath("resourceVersion"), rv, err.Error()),
-		})
+		return err
 	}
 	if based != uint64(now.revision) {
 		return apierrors.NewConflict(kind.GroupResource(), in.Name, errors.New(optimisticLock))

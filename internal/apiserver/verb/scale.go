@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,11 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/patch"
@@ -82,9 +85,36 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 	if err != nil {
 		return err
 	}
-	accept.As = nil
-	writeObject(w, r, http.StatusOK, accept, scale)
-	return nil
+	served := scaleServed()
+	view := &request.Info{RequestInfo: in.RequestInfo, Served: served}
+	return v.respondEntry(w, r, view, http.StatusOK, accept, &cache.Entry{Object: scale})
+}
+
+// scaleServed is Scale as if it were a resource, for showing it.
+func scaleServed() *request.Served {
+	meta := metav1.ObjectMeta{}.SwaggerDoc()
+	spec, status := autoscalingv1.ScaleSpec{}.SwaggerDoc(), autoscalingv1.ScaleStatus{}.SwaggerDoc()
+	kind := &api.Kind{
+		Group: autoscalingv1.GroupName, Name: "Scale", Resource: "scales", Namespaced: true,
+		Versions: []api.Version{{GroupVersion: autoscalingv1.SchemeGroupVersion}},
+		Storage:  autoscalingv1.SchemeGroupVersion,
+		Rules: api.For[*autoscalingv1.Scale]{
+			Columns: []metav1.TableColumnDefinition{
+				{Name: "Name", Type: "string", Description: meta["name"]},
+				{Name: "Desired", Type: "integer", Description: spec["replicas"]},
+				{Name: "Available", Type: "integer", Description: status["replicas"]},
+				{Name: "Age", Type: "string", Description: meta["creationTimestamp"]},
+			},
+			Cells: func(s *autoscalingv1.Scale) []any {
+				age := "<unknown>"
+				if !s.CreationTimestamp.IsZero() {
+					age = duration.HumanDuration(time.Since(s.CreationTimestamp.Time))
+				}
+				return []any{s.Name, int64(s.Spec.Replicas), int64(s.Status.Replicas), age}
+			},
+		}.Rules(),
+	}
+	return request.ServedOf(kind, &kind.Versions[0])
 }
 
 func scaleTarget() codec.Target {

@@ -42,6 +42,8 @@ type Config struct {
 	Subresources []Subresource
 	// Virtual are the resources that are created but never stored.
 	Virtual map[schema.GroupResource]Virtual
+	// Computed are the resources that are found out when asked for.
+	Computed map[schema.GroupResource]Computed
 	// Tokens issues tokens of ServiceAccounts; nil leaves their subresource out.
 	Tokens TokenIssuer
 	// MinWatchTimeout bounds watches that name no timeout; 30 minutes when zero.
@@ -118,6 +120,13 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if in.Subresource != "" {
 		v.serveSubresource(w, r, in)
+		return
+	}
+	if objects := v.Computed[in.Kind.GroupResource()]; objects != nil {
+		warnDeprecated(r.Context(), in)
+		if err := v.computed(w, r, in, objects); err != nil {
+			fail(w, r, err)
+		}
 		return
 	}
 	if !serves(in.Kind.Verbs, in.Verb) {

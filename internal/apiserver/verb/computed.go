@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verb
+
+import (
+	"context"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/list"
+	"kaji/internal/apiserver/request"
+)
+
+// Computed returns the objects of a resource that are found out when they are
+// asked for, such as ComponentStatuses, in order.
+type Computed func(ctx context.Context) []api.Object
+
+// computed answers get and list of such a resource.
+func (v *Verbs) computed(w http.ResponseWriter, r *http.Request, in *request.Info, objects Computed) error {
+	accept, err := codec.Negotiate(r, false)
+	if err != nil {
+		return err
+	}
+	switch in.Verb {
+	case "get":
+		for _, obj := range objects(r.Context()) {
+			if obj.GetName() == in.Name {
+				return v.respondEntry(w, r, in, http.StatusOK, accept, &cache.Entry{Object: obj})
+			}
+		}
+		return apierrors.NewNotFound(schema.GroupResource{Group: in.Kind.Group, Resource: in.Kind.Singular}, in.Name)
+	case "list":
+		opts, err := list.Parse(in, r.URL.Query())
+		if err != nil {
+			return err
+		}
+		page := &list.Page{}
+		for _, obj := range objects(r.Context()) {
+			entry := &cache.Entry{Key: in.Kind.Key(obj.GetNamespace(), obj.GetName()), Object: obj}
+			if opts.Matches(entry) {
+				page.Entries = append(page.Entries, entry)
+			}
+		}
+		return v.respondList(w, r, in, accept, page)
+	case "watch":
+		return apierrors.NewMethodNotSupported(in.Kind.GroupResource(), in.Verb)
+	}
+	return ErrMethodNotAllowed()
+}
