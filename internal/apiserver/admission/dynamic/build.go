@@ -14,7 +14,7 @@ import (
 	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
-	"k8s.io/client-go/dynamic"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 
 	"kaji/internal/apiserver/admission"
 )
@@ -62,6 +62,9 @@ type wiring struct{ p *Plugins }
 // Initialize implements upstream's PluginInitializer.
 func (w *wiring) Initialize(plugin upstream.Interface) {
 	cfg := &w.p.cfg
+	if wants, ok := plugin.(initializer.WantsFeatures); ok {
+		wants.InspectFeatureGates(utilfeature.DefaultFeatureGate)
+	}
 	if wants, ok := plugin.(initializer.WantsDrainedNotification); ok {
 		wants.SetDrainedNotification(w.p.done)
 	}
@@ -72,7 +75,7 @@ func (w *wiring) Initialize(plugin upstream.Interface) {
 		wants.SetExternalKubeInformerFactory(&factory{client: cfg.Client})
 	}
 	if wants, ok := plugin.(initializer.WantsDynamicClient); ok {
-		wants.SetDynamicClient(noDynamic{})
+		wants.SetDynamicClient(anyResource{client: cfg.Client})
 	}
 	if wants, ok := plugin.(initializer.WantsRESTMapper); ok {
 		wants.SetRESTMapper(&mapper{kinds: cfg.Kinds})
@@ -87,10 +90,6 @@ func (w *wiring) Initialize(plugin upstream.Interface) {
 		wants.SetServiceResolver(cfg.Services)
 	}
 }
-
-// noDynamic stands for the dynamic client, which the policies demand and never
-// use: informers of all kinds come from the factory.
-type noDynamic struct{ dynamic.Interface }
 
 // again runs the server's own mutating plug-ins when a webhook asks for them
 // to be run again. In the first pass they have run already.
