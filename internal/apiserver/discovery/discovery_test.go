@@ -67,7 +67,13 @@ func decode(t *testing.T, data []byte) (out map[string]any) {
 func TestEqualsUpstream(t *testing.T) {
 	d := New(Config{Kinds: request.NewKinds(current()...)})
 	for file, path := range map[string]string{
-		"apis-apps-v1": "/apis/apps/v1",
+		"aggregated-api":        "/api",
+		"aggregated-apis":       "/apis",
+		"apis":                  "/apis",
+		"api-v1":                "/api/v1",
+		"apis-apps-v1":          "/apis/apps/v1",
+		"apis-autoscaling-v1":   "/apis/autoscaling/v1",
+		"apis-events.k8s.io-v1": "/apis/events.k8s.io/v1",
 	} {
 		want, err := os.ReadFile("testdata/" + file + ".json")
 		if err != nil {
