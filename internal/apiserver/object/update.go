@@ -293,11 +293,9 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 		obj.SetDeletionGracePeriodSeconds(grace)
 	}
 	var side Side
+	var refused error
 	if hook := o.Hooks[kind.GroupResource()]; hook != nil && view == nil {
-		var err error
-		if side, err = hook.BeforeWrite(ctx, obj, old, dryRun); err != nil {
-			return Side{}, err
-		}
+		side, refused = hook.BeforeWrite(ctx, obj, old, dryRun)
 	}
 	path := field.NewPath("metadata")
 	errs := genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, path)
@@ -307,6 +305,10 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 	}
 	if len(errs) > 0 {
 		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
+	}
+	if refused != nil {
+		// What may not change at all says more than that it cannot be had.
+		return Side{}, refused
 	}
 	if warn != nil {
 		for _, w := range warn(obj, old) {

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package object_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"kaji/internal/apiserver/object"
+	"kaji/internal/client"
+	"kaji/kajitest"
+)
+
+func configMap(name string, finalizers ...string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Finalizers: finalizers}}
+}
+
+func TestFinalizersHoldAnObject(t *testing.T) {
+	ctx := t.Context()
+	maps := client.For[*corev1.ConfigMap](kajitest.Start(t).Client())
+	if _, err := maps.Create(ctx, configMap("a", "example.com/hold")); err != nil {
+		t.Fatal(err)
+	}
+	if err := maps.Delete(ctx, "default", "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	held, err := maps.Get(ctx, "default", "a")
+	if err != nil || held.DeletionTimestamp == nil || *held.DeletionGracePeriodSeconds != 0 {
+		t.Fatalf("held object is %+v, %v", held, err)
+	}
+	if _, err := maps.MergePatch(ctx, "default", "a", map[string]any{"metadata": map[string]any{"finalizers": nil}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := maps.Get(ctx, "default", "a"); !apierrors.IsNotFound(err) {
+		t.Errorf("after the last finalizer: %v", err)
+	}
+}
+
+func TestPropagationPolicyBecomesFinalizer(t *testing.T) {
+	for policy, finalizer := range map[metav1.DeletionPropagation]string{
+		metav1.DeletePropagationForeground: metav1.FinalizerDeleteDependents,
+		metav1.DeletePropagationOrphan:     metav1.FinalizerOrphanDependents,
+	} {
+		ctx := t.Context()
+		maps := client.For[*corev1.ConfigMap](kajitest.Start(t).Client())
+		if _, err := maps.Create(ctx, configMap("a")); err != nil {
+			t.Fatal(err)
+		}
+		if err := maps.Delete(ctx, "default", "a", metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := maps.Get(ctx, "default", "a")
+		if err != nil || len(got.Finalizers) != 1 || got.Finalizers[0] != finalizer {
+			t.Errorf("%s: %v, %v", policy, got, err)
+		}
+	}
+}
+
+func TestPreconditions(t *testing.T) {
+	ctx := t.Context()
+	maps := client.For[*corev1.ConfigMap](kajitest.Start(t).Client())
+	made, err := maps.Create(ctx, configMap("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = maps.Delete(ctx, "default", "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(types.UID("other"))}})
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "the UID in the precondition (other) does not match the UID in record") {
+		t.Errorf("other uid: %v", err)
+	}
+	if err := maps.Delete(ctx, "default", "a", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID, ResourceVersion: &made.ResourceVersion}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWriteWithoutChangeKeepsTheRevision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		maps := client.For[*corev1.ConfigMap](kajitest.Start(t).Client())
+		made, err := maps.Create(ctx, configMap("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := maps.Update(ctx, made.DeepCopy())
+		if err != nil || again.ResourceVersion != made.ResourceVersion {
+			t.Errorf("revision %s, then %s, %v", made.ResourceVersion, again.ResourceVersion, err)
+		}
+	})
+}
+
+func TestConcurrentPatchesAllCount(t *testing.T) {
+	ctx := t.Context()
+	maps := client.For[*corev1.ConfigMap](kajitest.Start(t).Client())
+	if _, err := maps.Create(ctx, configMap("a")); err != nil {
+		t.Fatal(err)
+	}
+	var writers sync.WaitGroup
+	for i := range 16 {
+		writers.Go(func() {
+			patch := map[string]any{"data": map[string]string{fmt.Sprint(i): "x"}}
+			if _, err := maps.MergePatch(ctx, "default", "a", patch, ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	got, err := maps.Get(ctx, "default", "a")
+	if err != nil || len(got.Data) != 16 {
+		t.Errorf("%d keys, %v", len(got.Data), err)
+	}
+}
+
+func TestGenerationCountsChangesOfTheSpec(t *testing.T) {
+	ctx := t.Context()
+	deployments := client.For[*appsv1.Deployment](kajitest.Start(t).Client())
+	labels := map[string]string{"app": "a"}
+	d, err := deployments.Create(ctx, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", Generation: 9},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+			},
+		},
+	})
+	if err != nil || d.Generation != 1 {
+		t.Fatalf("generation %d, %v", d.Generation, err)
+	}
+	next := d.DeepCopy()
+	next.Status.Replicas = 3
+	if d, err = deployments.UpdateStatus(ctx, next); err != nil || d.Generation != 1 || d.Status.Replicas != 3 {
+		t.Fatalf("after status: %+v, %v", d, err)
+	}
+	next = d.DeepCopy()
+	next.Spec.Replicas = ptr.To[int32](2)
+	next.Status.Replicas = 5
+	if d, err = deployments.Update(ctx, next); err != nil || d.Generation != 2 || d.Status.Replicas != 3 {
+		t.Errorf("after spec: %+v, %v", d, err)
+	}
+}
+
+func TestManager(t *testing.T) {
+	for _, tc := range [][3]string{
+		{"me", "kubectl/v1", "me"},
+		{"", "kubectl/v1.37 (linux)", "kubectl"},
+		{"", "a\x01b/1", "ab"},
+	} {
+		if got := object.Manager(tc[0], tc[1]); got != tc[2] {
+			t.Errorf("%q, %q: %q", tc[0], tc[1], got)
+		}
+	}
+	if got := object.Manager("", strings.Repeat("x", 500)); len(got) != 128 {
+		t.Errorf("%d characters", len(got))
+	}
+}
