@@ -9,10 +9,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/dynamic"
+	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/crd"
+	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/resolve"
 )
@@ -40,6 +43,29 @@ func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
 		last = len(chain)
 	}
 	return slices.Insert(slices.Clone(chain), last, admission.Plugin(s.dynamic.Mutator()), admission.Plugin(s.dynamic.Validator()))
+}
+
+// newAggregate returns what sends requests to other API servers, nil where
+// APIServices are not served.
+func (s *Server) newAggregate() *aggregate.Aggregator {
+	services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service"))
+	own := s.kinds.Kind(apiregistrationv1.SchemeGroupVersion.WithKind("APIService"))
+	if services == nil || own == nil {
+		return nil
+	}
+	return aggregate.New(aggregate.Config{
+		Cache: s.cache, Kind: own.Kind, Kinds: s.kinds, Client: s.self,
+		Services:    &resolve.Services{Cache: s.cache, Kind: services.Kind},
+		Certificate: s.cfg.FrontProxy, Logger: s.log,
+	})
+}
+
+// remote returns the versions that other servers serve, for discovery.
+func (s *Server) remote() ([]discovery.Remote, uint64) {
+	if s.aggregate == nil {
+		return nil, 0
+	}
+	return s.aggregate.Remote()
 }
 
 // newCustom returns what serves custom resources, nil where their definitions

@@ -65,6 +65,8 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		verb.Fail(w, r, err)
 	case found:
+	case s.aggregate != nil && s.aggregate.Serves(r):
+		s.aggregate.ServeHTTP(w, r)
 	case s.cfg.Delegate != nil:
 		s.cfg.Delegate.ServeHTTP(w, r)
 	default:

@@ -31,6 +31,7 @@ import (
 	"kaji/internal/api"
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/dynamic"
+	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/alloc"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
@@ -96,8 +97,9 @@ type Config struct {
 	KubeletTLS          *tls.Config
 	KubeletAddressTypes []corev1.NodeAddressType
 
-	// Remote returns the versions that other servers serve, for discovery.
-	Remote func() (versions []discovery.Remote, generation uint64)
+	// FrontProxy is shown to aggregated API servers, which are told who asks;
+	// without it they cannot trust that.
+	FrontProxy *tls.Certificate
 	// RemoteSchemas returns the OpenAPI documents of other servers.
 	RemoteSchemas func() (documents []openapi.Remote, generation uint64)
 	// ExternalAddress is what discovery names as the server's address; empty
@@ -143,7 +145,8 @@ type Server struct {
 	openapi   *openapi.OpenAPI
 	custom    *crd.Controller // nil without definitions of custom resources
 	dynamic   *dynamic.Plugins
-	self      *direct.Client // the server under its own identity
+	aggregate *aggregate.Aggregator // nil without APIServices
+	self      *direct.Client        // the server under its own identity
 
 	stopping chan struct{}
 	stopOnce sync.Once
@@ -171,7 +174,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
 	s.started = time.Now()
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
-	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: cfg.Remote, ServerAddress: s.address})
+	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
 	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: cfg.RemoteSchemas})
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
@@ -210,6 +213,7 @@ func New(cfg Config) (*Server, error) {
 		MinWatchTimeout: cfg.MinWatchTimeout, WatchSent: s.metrics.WatchSent, Stopping: s.stopping, Logger: cfg.Logger,
 	})
 	s.custom = s.newCustom()
+	s.aggregate = s.newAggregate()
 	s.handler = s.chain(s.routes())
 	return s, nil
 }
@@ -259,6 +263,9 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { _ = s.dynamic.Run(ctx) })
 	if s.custom != nil {
 		parts.Go(func() { _ = s.custom.Run(ctx) })
+	}
+	if s.aggregate != nil {
+		parts.Go(func() { _ = s.aggregate.Run(ctx) })
 	}
 
 	if s.cfg.Listener == nil {
