@@ -27,9 +27,10 @@ func runtimeClass() *api.Kind {
 			New:          api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
 			Default: api.Default(defaultRuntimeClass),
 		}},
-		Storage: nodev1.SchemeGroupVersion,
-		Prefix:  "/registry/runtimeclasses",
-		New:     api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
+		Storage:             nodev1.SchemeGroupVersion,
+		Prefix:              "/registry/runtimeclasses",
+		AllowCreateOnUpdate: true,
+		New:                 api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
 		Rules: api.For[*nodev1.RuntimeClass]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			Validate:     validateRuntimeClass,

@@ -49,6 +49,7 @@ func deviceClass() *api.Kind {
 			},
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }
 

@@ -66,6 +66,7 @@ func resourceClaim() *api.Kind {
 			ResetFields:    []string{"metadata", "spec"},
 		},
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }
 

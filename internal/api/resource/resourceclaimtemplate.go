@@ -48,5 +48,6 @@ func resourceClaimTemplate() *api.Kind {
 			},
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }

@@ -28,9 +28,10 @@ func csiDriver() *api.Kind {
 			New:          api.New[storagev1.CSIDriver], NewList: api.NewList[storagev1.CSIDriverList],
 			Default: api.Default(defaultCSIDriver),
 		}},
-		Storage: storagev1.SchemeGroupVersion,
-		Prefix:  "/registry/csidrivers",
-		New:     api.New[storagev1.CSIDriver], NewList: api.NewList[storagev1.CSIDriverList],
+		Storage:             storagev1.SchemeGroupVersion,
+		Prefix:              "/registry/csidrivers",
+		ReturnDeletedObject: true,
+		New:                 api.New[storagev1.CSIDriver], NewList: api.NewList[storagev1.CSIDriverList],
 		Rules: api.For[*storagev1.CSIDriver]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForUpdate: func(_ context.Context, d, old *storagev1.CSIDriver) {

@@ -28,9 +28,10 @@ func csiNode() *api.Kind {
 			GroupVersion: storagev1.SchemeGroupVersion,
 			New:          api.New[storagev1.CSINode], NewList: api.NewList[storagev1.CSINodeList],
 		}},
-		Storage: storagev1.SchemeGroupVersion,
-		Prefix:  "/registry/csinodes",
-		New:     api.New[storagev1.CSINode], NewList: api.NewList[storagev1.CSINodeList],
+		Storage:             storagev1.SchemeGroupVersion,
+		Prefix:              "/registry/csinodes",
+		ReturnDeletedObject: true,
+		New:                 api.New[storagev1.CSINode], NewList: api.NewList[storagev1.CSINodeList],
 		Rules: api.For[*storagev1.CSINode]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, n *storagev1.CSINode) {

@@ -79,6 +79,7 @@ func storageClass() *api.Kind {
 			},
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }
 

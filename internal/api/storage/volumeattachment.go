@@ -41,9 +41,10 @@ func volumeAttachment() *api.Kind {
 				}
 			}),
 		}},
-		Storage: storagev1.SchemeGroupVersion,
-		Prefix:  "/registry/volumeattachments",
-		New:     api.New[storagev1.VolumeAttachment], NewList: api.NewList[storagev1.VolumeAttachmentList],
+		Storage:             storagev1.SchemeGroupVersion,
+		Prefix:              "/registry/volumeattachments",
+		ReturnDeletedObject: true,
+		New:                 api.New[storagev1.VolumeAttachment], NewList: api.NewList[storagev1.VolumeAttachmentList],
 		Rules: api.For[*storagev1.VolumeAttachment]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, a *storagev1.VolumeAttachment) {

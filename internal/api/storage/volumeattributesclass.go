@@ -48,6 +48,7 @@ func volumeAttributesClass() *api.Kind {
 			},
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }
 

@@ -133,6 +133,10 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, notSupported(in))
 		return
 	}
+	if (in.Verb == "update" || in.Verb == "patch") && in.Name == "" {
+		fail(w, r, ErrMethodNotAllowed())
+		return
+	}
 	warnDeprecated(r.Context(), in)
 	var err error
 	switch in.Verb {
