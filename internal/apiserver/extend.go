@@ -75,11 +75,14 @@ func (s *Server) newCustom() *crd.Controller {
 	if definitions == nil {
 		return nil
 	}
-	return crd.New(crd.Config{
+	cfg := crd.Config{
 		Cache: s.cache, Kind: definitions.Kind, Client: s.Self(),
-		Serve: s.AddKind, Unserve: s.RemoveKind,
-		Convert: s.cfg.CustomConversion, Logger: s.log,
-	})
+		Serve: s.AddKind, Unserve: s.RemoveKind, Logger: s.log,
+	}
+	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
+		cfg.Convert = crd.Webhooks(&resolve.Services{Cache: s.cache, Kind: services.Kind})
+	}
+	return crd.New(cfg)
 }
 
 // customSchema is the schema of a custom kind, for OpenAPI and server-side

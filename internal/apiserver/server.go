@@ -23,7 +23,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -87,9 +86,6 @@ type Config struct {
 	Advertise netip.AddrPort
 	// Sealer encrypts stored values; nil stores them plainly.
 	Sealer object.Sealer
-	// CustomConversion makes the converter of a custom kind whose versions a
-	// webhook converts; nil refuses conversion.
-	CustomConversion func(*apiextensionsv1.CustomResourceDefinition) (crd.Converter, error)
 
 	// KubeletTLS is how the server shows itself to kubelets and which of them
 	// it trusts; KubeletAddressTypes are the node addresses to dial, the
