@@ -77,8 +77,8 @@ type probe struct {
 	index   int // in the queue, -1 when not in it
 	running bool
 	// ok is the verdict, last and count the current row of equal results.
-	ok, last, decided bool
-	count             int32
+	ok, last bool
+	count    int32
 }
 
 // New returns a manager; nothing is probed before Run.
@@ -184,7 +184,7 @@ func (m *Manager) track(k key, pod *corev1.Pod, c *corev1.Container, spec *corev
 	}
 	if p.id != seen.ID {
 		delete(m.mu.failed, p.id)
-		p.id, p.ok, p.decided, p.count = seen.ID, k.kind == Liveness, false, 0
+		p.id, p.ok, p.count = seen.ID, k.kind == Liveness, 0
 		p.due = seen.StartedAt.Add(time.Duration(spec.InitialDelaySeconds) * time.Second)
 		m.schedule(p)
 		return
@@ -326,8 +326,8 @@ func (m *Manager) judge(p *probe, attempt *probe, ok bool, begun time.Time) (cha
 		threshold = max(p.spec.FailureThreshold, 1)
 	}
 	if p.count >= threshold {
-		changed = p.ok != ok || !p.decided
-		p.ok, p.decided = ok, true
+		changed = p.ok != ok
+		p.ok = ok
 		if !ok && p.key.kind != Readiness {
 			m.mu.failed[p.id] = p.key.kind
 			p.count, changed = 0, true
