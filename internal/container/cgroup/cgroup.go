@@ -27,6 +27,9 @@ type Driver struct {
 	Root string
 }
 
+// buryTime is how long killed processes may take to leave.
+const buryTime = 10 * time.Second
+
 // V2 tells whether the machine has the unified hierarchy.
 func V2() bool { return cgroups.IsCgroup2UnifiedMode() }
 
@@ -108,12 +111,18 @@ func (d Driver) Kill(path string) error {
 	if err != nil {
 		return err
 	}
+	_, err = kill(m)
+	return err
+}
+
+// kill returns how many processes it met.
+func kill(m cgroups.Manager) (int, error) {
 	pids, err := m.GetAllPids()
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var errs []error
 	for _, pid := range pids {
@@ -121,25 +130,34 @@ func (d Driver) Kill(path string) error {
 			errs = append(errs, os.NewSyscallError("kill", err))
 		}
 	}
-	return errors.Join(errs...)
+	return len(pids), errors.Join(errs...)
 }
 
-// Remove kills what is left in the group and removes it.
+// Remove kills what is left in the group, waits for the kernel to bury it and
+// removes the group; it succeeds when there is none.
 func (d Driver) Remove(path string) error {
 	m, err := d.manager(path, &cgroups.Resources{})
 	if err != nil {
 		return err
 	}
-	for range 50 {
-		if err = m.Destroy(); err == nil {
-			return nil
-		}
-		if killErr := d.Kill(path); killErr != nil {
-			return killErr
-		}
-		time.Sleep(5 * time.Millisecond) // the kernel buries the dead
+	if !m.Exists() {
+		return m.Destroy() // perhaps some of its parts
 	}
-	return fmt.Errorf("removing control group %s: %w", path, err)
+	start := time.Now()
+	// Destroy itself would wait much too long for a group that is in use.
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		left, err := kill(m)
+		if err != nil {
+			return err
+		}
+		if left == 0 {
+			return m.Destroy()
+		}
+		if time.Since(start) > buryTime {
+			return fmt.Errorf("control group %s: %d processes do not end although they were killed", path, left)
+		}
+		time.Sleep(wait)
+	}
 }
 
 // OOMKills counts processes of the group that the kernel killed for memory.
