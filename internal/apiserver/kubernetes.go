@@ -107,6 +107,30 @@ func (s *Server) ensurePriorityClasses(ctx context.Context) {
 	}
 }
 
+// repairEvery is how often the record of addresses and ports is compared with
+// the Services.
+const repairEvery = 3 * time.Minute
+
+// keepRepaired repairs what others left behind in the record of addresses and
+// ports, at the start and from time to time.
+func (s *Server) keepRepaired(ctx context.Context) {
+	if len(s.cfg.ServiceRanges) == 0 {
+		return
+	}
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		if err := s.allocator.Repair(ctx, s.objects.CommitSide); err != nil && ctx.Err() == nil {
+			s.log.Error("cannot repair the record of cluster IPs and node ports", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // keepKubernetesEndpoints keeps the endpoints of the Service kubernetes at the
 // servers that live, until ctx ends.
 func (s *Server) keepKubernetesEndpoints(ctx context.Context) {

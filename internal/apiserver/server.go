@@ -252,6 +252,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() {
 		s.Bootstrap(ctx)
 		close(s.booted)
+		parts.Go(func() { s.keepRepaired(ctx) })
 		s.keepKubernetesEndpoints(ctx)
 	})
 	s.self.Start(ctx)

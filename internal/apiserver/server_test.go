@@ -67,6 +67,7 @@ func TestAnswersOutsideOfResources(t *testing.T) {
 		{"GET", "/apis/apps/v9", 404, "the server could not find the requested resource"},
 		{"GET", "/api/v1/namespaces/default/configmaps?timeout=x", 400, "invalid timeout specified in the request URL"},
 		{"PUT", "/api/v1/namespaces/default/configmaps", 405, "the server does not allow this method"},
+		{"DELETE", "/api/v1/configmaps", 405, "the server does not allow this method"},
 	} {
 		code, _, body := ask(t, config, tc.method, tc.path, "")
 		if code != tc.code || !strings.Contains(body, tc.body) {

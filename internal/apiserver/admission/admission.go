@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"kaji/internal/api"
@@ -160,6 +159,3 @@ func (a *Attributes) describe() (schema.GroupResource, string) {
 	}
 	return gr, name
 }
-
-// Aggregate joins several errors of one plug-in.
-func Aggregate(errs []error) error { return utilerrors.NewAggregate(errs) }

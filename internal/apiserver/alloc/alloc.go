@@ -147,12 +147,15 @@ func (a *Allocator) claim(side *object.Side, s *corev1.Service, addr netip.Addr)
 	ip.Name = addr.String()
 	ip.Labels = map[string]string{
 		networkingv1.LabelIPAddressFamily: family,
-		networkingv1.LabelManagedBy:       "ipallocator.k8s.io",
+		networkingv1.LabelManagedBy:       managedBy,
 	}
 	object.Fill(ip)
 	ip.SetGroupVersionKind(request.ServedOf(kind.Kind, codec.HubVersion(kind.Kind)).GVK)
 	side.New = append(side.New, object.Made{Kind: kind.Kind, Object: ip})
 }
+
+// managedBy is upstream's name for the allocator, a label of its IPAddresses.
+const managedBy = "ipallocator.k8s.io"
 
 var (
 	errAllocated = errors.New("provided IP is already allocated")

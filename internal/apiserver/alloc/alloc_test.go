@@ -15,6 +15,7 @@ import (
 	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/alloc"
 	"kaji/internal/client"
+	"kaji/internal/store"
 	"kaji/kajitest"
 )
 
@@ -157,5 +158,40 @@ func TestAddressObject(t *testing.T) {
 	}
 	if ref := ip.Spec.ParentRef; ref.Resource != "services" || ref.Namespace != "default" || ref.Name != "a" {
 		t.Errorf("parent %+v", ref)
+	}
+}
+
+func TestRepair(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t, kajitest.WithServer(func(cfg *apiserver.Config) {
+		cfg.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	}))
+	services, addresses := client.For[*corev1.Service](c.Client()), client.For[*networkingv1.IPAddress](c.Client())
+	s, err := services.Create(ctx, service("a", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a foreign writer could have lost.
+	if err := addresses.Delete(ctx, "", s.Spec.ClusterIP, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Store().Commit(ctx, store.Txn{Ops: []store.Op{{Key: "/registry/ranges/servicenodeports", Delete: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	a := alloc.New(alloc.Config{
+		Store: c.Store(), Cache: c.Server().Cache(), Kinds: c.Server().Kinds(), Ranges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
+	})
+	if err := a.Repair(ctx, c.Server().Objects().CommitSide); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := addresses.Get(ctx, "", s.Spec.ClusterIP); err != nil {
+		t.Errorf("address: %v", err)
+	}
+	_, err = services.Create(ctx, service("b", func(b *corev1.Service) {
+		b.Spec.Type = corev1.ServiceTypeNodePort
+		b.Spec.Ports[0].NodePort = s.Spec.Ports[0].NodePort
+	}))
+	if err == nil || !strings.Contains(err.Error(), "provided port is already allocated") {
+		t.Errorf("port: %v", err)
 	}
 }

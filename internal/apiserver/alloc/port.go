@@ -192,6 +192,11 @@ func (a *Allocator) changePorts(ctx context.Context, side *object.Side, now, old
 	for port := range now {
 		m.set(port, true)
 	}
+	return a.putBitmap(side, m)
+}
+
+// putBitmap writes which ports are taken, unless somebody else did since.
+func (a *Allocator) putBitmap(side *object.Side, m *bitmap) error {
 	value, err := codec.EncodeRaw(&corev1.RangeAllocation{Range: a.Ports.String(), Data: m.bits.Bytes()}, corev1.SchemeGroupVersion.WithKind("RangeAllocation"))
 	if err != nil {
 		return apierrors.NewInternalError(err)

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/api"
+	"kaji/internal/store"
 )
 
 // Fetch returns the newest state of an object of a kind that is named by any
@@ -23,6 +24,13 @@ func (o *Objects) Fetch(ctx context.Context, gvk schema.GroupVersionKind, namesp
 		return nil, err
 	}
 	return entry.Object, nil
+}
+
+// CommitSide writes a side alone; when one of its guards fails it writes
+// nothing, which is no error.
+func (o *Objects) CommitSide(ctx context.Context, side Side) error {
+	_, err := o.commit(ctx, store.Txn{}, side)
+	return err
 }
 
 // Each visits the objects of a namespace, or of all when it is empty, until

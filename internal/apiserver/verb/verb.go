@@ -72,9 +72,6 @@ type Subresource struct {
 	Create func(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error)
 	// Get answers a GET.
 	Get func(ctx context.Context, in *request.Info) (runtime.Object, error)
-	// Update and Patch change the object through the view.
-	Update func(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.UpdateOptions) (runtime.Object, error)
-	Patch  func(ctx context.Context, in *request.Info, p PatchRequest) (runtime.Object, error)
 	// Connect takes the whole connection, whatever the method.
 	Connect func(w http.ResponseWriter, r *http.Request, in *request.Info) error
 	// Methods are what Connect is served for.
@@ -133,7 +130,8 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, notSupported(in))
 		return
 	}
-	if (in.Verb == "update" || in.Verb == "patch") && in.Name == "" {
+	everywhere := in.Kind.Namespaced && in.Namespace == ""
+	if (in.Verb == "update" || in.Verb == "patch") && in.Name == "" || everywhere && (in.Verb == "create" || in.Verb == "deletecollection") {
 		fail(w, r, ErrMethodNotAllowed())
 		return
 	}
