@@ -92,6 +92,8 @@ type Kind struct {
 	// Custom marks a kind built from a CustomResourceDefinition: its hub is
 	// *unstructured.Unstructured and it is stored as JSON.
 	Custom bool
+	// Identity tells a custom kind from the same one as it was defined before.
+	Identity string
 }
 
 // GarbageCollection is a kind's default for the dependents of deleted objects.
@@ -121,6 +123,9 @@ type Version struct {
 	FromHub func(hub, out Object) error
 	// Default fills absent fields of an object of this version in place.
 	Default func(Object)
+	// Validate, when set, judges the hub objects of requests in this version, in
+	// place of the Rules' Validate and ValidateUpdate; old is nil on create.
+	Validate func(obj, old Object) field.ErrorList
 	// Coerce makes a custom object fit the version's schema in place: unknown
 	// fields go and metadata is made well-formed. With strict it returns what
 	// went, and refuses malformed metadata instead of dropping it.

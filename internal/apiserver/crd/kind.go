@@ -50,6 +50,7 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *d
 		Verbs:      verbs(apiextensions.IsTrue(crd, apiextensionsv1.Terminating)),
 		Prefix:     "/registry/" + crd.Spec.Group + "/" + names.Plural,
 		Custom:     true,
+		Identity:   fmt.Sprintf("%s/%d", crd.UID, crd.Generation),
 	}
 	for i := range crd.Spec.Versions {
 		spec := &crd.Spec.Versions[i]

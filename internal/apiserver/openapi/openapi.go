@@ -184,11 +184,9 @@ func (o *OpenAPI) identity(served []*request.Served) string {
 
 func (o *OpenAPI) hashServed(h hash.Hash, s *request.Served) {
 	fmt.Fprintln(h, s.GVR, s.GVK, s.Kind.Namespaced, s.Kind.Verbs, s.Kind.Status != nil, s.Kind.Scale != nil, len(s.Kind.Subresources))
-	if s.Kind.Custom {
-		if schema, err := o.cfg.Custom(s, true); err == nil {
-			h.Write(schema)
-		}
-	}
+	// The definition stands for the schema it holds, which is not cheap to
+	// render for every kind whenever the index is read.
+	fmt.Fprintln(h, s.Kind.Identity)
 }
 
 // v3Document renders a document of the index, as JSON.
