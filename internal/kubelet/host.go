@@ -39,7 +39,7 @@ func (k *Kubelet) drivers() []volume.Driver {
 		&nfs.Driver{Mounter: k.cfg.Mounter},
 		&imagevolume.Driver{},
 	}
-	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, Facts: k.facts, Logger: k.log})...)
+	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, TrustBundle: k.trustBundle, Facts: k.facts, Logger: k.log})...)
 }
 
 func (k *Kubelet) hostIPs() []string {

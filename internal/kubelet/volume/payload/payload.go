@@ -160,6 +160,8 @@ func (d *driver) collect(ctx context.Context, r volume.Request, p *corev1.Projec
 			}
 		case source.PodCertificate != nil && d.cfg.Certificate != nil:
 			err = d.certificate(ctx, r, i, source.PodCertificate, mode, add)
+		default:
+			err = fmt.Errorf("source %d of projected volume %q is of a kind that this node does not have", i, r.Source.Name)
 		}
 		if err != nil {
 			return nil, err
