@@ -50,6 +50,8 @@ func namespace() *api.Kind {
 				return errs
 			},
 			Canonicalize: labelNamespace,
+			BeforeDelete: func(n *corev1.Namespace) { n.Status.Phase = corev1.NamespaceTerminating },
+			Held:         func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
 			Fields: func(n *corev1.Namespace) fields.Set {
 				return fields.Set{"status.phase": string(n.Status.Phase), "name": n.Name}
 			},
@@ -78,6 +80,7 @@ func namespace() *api.Kind {
 			ResetFields: []string{"status"},
 		}},
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 		ResetFields:              []string{"status"},
 	}
 }

@@ -149,6 +149,32 @@ func TestGenerationCountsChangesOfTheSpec(t *testing.T) {
 	}
 }
 
+func TestNamespaceIsHeldBySpecFinalizers(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t).Client()
+	namespaces := client.For[*corev1.Namespace](c)
+	if _, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "z"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := namespaces.Delete(ctx, "", "z", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	held, err := namespaces.Get(ctx, "", "z")
+	if err != nil || held.Status.Phase != corev1.NamespaceTerminating || held.DeletionTimestamp == nil {
+		t.Fatalf("deleted namespace is %+v, %v", held, err)
+	}
+	done := held.DeepCopy()
+	done.Spec.Finalizers = nil
+	r := namespaces.Resource("")
+	r.Subresource = "finalize"
+	if _, err := c.Update(ctx, r, "z", done, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := namespaces.Get(ctx, "", "z"); !apierrors.IsNotFound(err) {
+		t.Errorf("after finalize: %v", err)
+	}
+}
+
 func TestManager(t *testing.T) {
 	for _, tc := range [][3]string{
 		{"me", "kubectl/v1", "me"},
