@@ -55,7 +55,8 @@ type agent struct {
 	runtime *memcri.Runtime
 	pods    client.Typed[*corev1.Pod]
 	// static is the directory of static pods.
-	static string
+	static  string
+	kubelet *kubelet.Kubelet
 }
 
 func start(t *testing.T, cfg memcri.Config) *agent {
@@ -77,6 +78,7 @@ func start(t *testing.T, cfg memcri.Config) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.kubelet = k
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -316,5 +318,21 @@ func TestResize(t *testing.T) {
 	}
 	if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
 		t.Errorf("got %d restarts", n)
+	}
+}
+
+// A machine that goes down ends its pods as failed and takes no more.
+func TestShutdown(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	a.create(simple("p"))
+	a.waitPhase("p", corev1.PodRunning)
+	a.kubelet.Shutdown(t.Context(), time.Second, time.Second)
+	pod := a.waitPhase("p", corev1.PodFailed)
+	if c := status.Condition(pod.Status.Conditions, corev1.DisruptionTarget); pod.Status.Reason != "Terminated" || c == nil || c.Reason != corev1.PodReasonTerminationByKubelet {
+		t.Errorf("got %s: %s, %+v", pod.Status.Reason, pod.Status.Message, c)
+	}
+	a.create(simple("late"))
+	if late := a.waitPhase("late", corev1.PodFailed); late.Status.Reason != "NodeShutdown" {
+		t.Errorf("got %s: %s", late.Status.Reason, late.Status.Message)
 	}
 }

@@ -46,6 +46,7 @@ func (s *sinkOf) Mirror(pod *corev1.Pod, gone bool) {
 		s.mu.mirrors[uid] = pod
 	}
 	s.mu.Unlock()
+	s.statuses.Rewrite(uid)
 	s.pool.Wake(uid)
 }
 

@@ -33,6 +33,9 @@ type retry struct {
 	at    time.Time
 }
 
+// mirrorRetry is when the mirror of a static pod is tried again.
+const mirrorRetry = 5 * time.Second
+
 // Sync implements podworker.Syncer: one look at a pod that is to run.
 func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, error) {
 	k := (*Kubelet)(s)
@@ -87,6 +90,9 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 			k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		}
 		out.RetryAt = earliest(out.RetryAt, k.tokens.refreshAt(pod.UID))
+		if podspec.Static(pod) && k.mirrorOf(pod.UID) == nil {
+			out.RetryAt = earliest(out.RetryAt, time.Now().Add(mirrorRetry))
+		}
 	}
 	return out, nil
 }

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"slices"
 
-	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +21,7 @@ import (
 // those of one bundle, or of all bundles of a signer that labels select, each
 // certificate once and in an order that tells nothing.
 func (k *Kubelet) trustBundle(p *corev1.ClusterTrustBundleProjection) ([]byte, error) {
-	bundles := client.For[*certificatesv1beta1.ClusterTrustBundle](k.cfg.Client)
+	bundles := client.For[*certificatesv1.ClusterTrustBundle](k.cfg.Client)
 	optional := p.Optional != nil && *p.Optional
 	ctx := context.Background()
 	if p.Name != nil {

@@ -209,6 +209,10 @@ func (m *Manager) Deletable(uid types.UID) {
 	m.queue.Add(uid)
 }
 
+// Rewrite compares a pod's status with the API server's again: there is another
+// object to write it to.
+func (m *Manager) Rewrite(uid types.UID) { m.queue.Add(uid) }
+
 // Forget drops what is known of a pod that the API server no longer has.
 func (m *Manager) Forget(uid types.UID) {
 	m.mu.Lock()
