@@ -13,7 +13,9 @@ import (
 	"sync"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/deployment"
 	"kaji/internal/controller/nodeipam"
+	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
 )
@@ -55,6 +57,12 @@ var list = []entry{
 	}},
 	{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return rootca.New(api, c.RootCA, log), nil
+	}},
+	{"replicaset-controller", "replicaset-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return replicaset.New(api, log), nil
+	}},
+	{"deployment-controller", "deployment-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return deployment.New(api, log), nil
 	}},
 }
 
