@@ -5,12 +5,15 @@ package controller_test
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/client"
 	"kaji/internal/controller"
@@ -91,6 +94,88 @@ func TestNamespacesAreFurnished(t *testing.T) {
 		}
 		if m, err := maps.Get(ctx, "shop", "kube-root-ca.crt"); err != nil || m.Data["ca.crt"] != "PEM" {
 			t.Errorf("the forged bundle stayed: %v, %v", m, err)
+		}
+	})
+}
+
+// markReady plays the node: it makes every pod of a namespace run and ready.
+func markReady(t *testing.T, api client.Interface) {
+	t.Helper()
+	pods := client.For[*corev1.Pod](api)
+	all, err := pods.List(t.Context(), "default", metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		ready := p.DeepCopy()
+		ready.Status.Phase = corev1.PodRunning
+		ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
+		if _, err := pods.UpdateStatus(t.Context(), ready); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestADeploymentRollsOut(t *testing.T) {
+	run(t, func(t *testing.T, api client.Interface, settle func()) {
+		ctx := t.Context()
+		deployments, sets, pods := client.For[*appsv1.Deployment](api), client.For[*appsv1.ReplicaSet](api), client.For[*corev1.Pod](api)
+		labels := map[string]string{"app": "web"}
+		three := int32(3)
+		_, err := deployments.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: appsv1.DeploymentSpec{
+			Replicas: &three, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "one"}}}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		roll := func(image string) {
+			t.Helper()
+			for range 20 { // as many steps as a rollout may take
+				markReady(t, api)
+				settle()
+			}
+			d, err := deployments.Get(ctx, "default", "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Status.AvailableReplicas != 3 || d.Status.UpdatedReplicas != 3 || d.Status.Replicas != 3 || d.Status.ObservedGeneration != d.Generation {
+				t.Errorf("%s: status %+v", image, d.Status)
+			}
+			all, err := pods.List(ctx, "default", metav1.ListOptions{})
+			if err != nil || len(all) != 3 {
+				t.Fatalf("%s: %d pods, %v", image, len(all), err)
+			}
+			for _, p := range all {
+				if p.Spec.Containers[0].Image != image {
+					t.Errorf("%s runs %s, want %s", p.Name, p.Spec.Containers[0].Image, image)
+				}
+			}
+		}
+		roll("one")
+		for i, image := range []string{"two", "one"} {
+			if _, err := deployments.Patch(ctx, "default", "web", types.JSONPatchType, []byte(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"`+image+`"}]`), ""); err != nil {
+				t.Fatal(err)
+			}
+			settle()
+			roll(image)
+			d, err := deployments.Get(ctx, "default", "web")
+			if want := strconv.Itoa(i + 2); err != nil || d.Annotations["deployment.kubernetes.io/revision"] != want {
+				t.Errorf("revision %q, want %s (%v)", d.Annotations["deployment.kubernetes.io/revision"], want, err)
+			}
+		}
+		all, err := sets.List(ctx, "default", metav1.ListOptions{})
+		if err != nil || len(all) != 2 {
+			t.Errorf("%d replica sets, want the two revisions (%v)", len(all), err)
+		}
+		if _, err := deployments.MergePatch(ctx, "default", "web", map[string]any{"spec": map[string]any{"replicas": 1}}, ""); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		left, err := pods.List(ctx, "default", metav1.ListOptions{})
+		if err != nil || len(left) != 1 {
+			t.Errorf("scaled to one: %d pods (%v)", len(left), err)
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"kaji/internal/cni/veth"
 	"kaji/internal/container"
 	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 )
@@ -67,6 +68,7 @@ func (cl *Cluster) kubelet(group *lifecycle.Group) error {
 		NodeName: c.NodeName, Client: client, Runtime: m.runtime, Images: m.runtime, Network: m.network,
 		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: dns, ClusterDomain: c.Domain, NodeIPs: m.addrs, Port: c.KubeletPort,
+		Cgroups:  &cgroup.Config{Root: "/kaji-" + c.Name, Quota: true},
 		Listener: listener, Authenticator: authenticator, Authorizer: authorizer,
 		Logger: c.Logger.With("component", "kubelet"),
 	})

@@ -98,6 +98,10 @@ func (p *Plane) assemble() error {
 	if err != nil {
 		return err
 	}
+	frontProxy, err := p.Keys.FrontProxy.TLS()
+	if err != nil {
+		return err
+	}
 	kinds, err := served(catalog.All(), o.RuntimeConfig)
 	if err != nil {
 		return err
@@ -114,14 +118,16 @@ func (p *Plane) assemble() error {
 		Listener: p.listener,
 		TLS: &tls.Config{Certificates: []tls.Certificate{p.Keys.Serving}, MinVersion: tls.VersionTLS12,
 			ClientAuth: tls.RequestClientCert},
-		Authenticator: p.trust.authenticator,
-		Authorizer:    p.trust,
-		Virtual:       p.trust.reviews(),
-		Tokens:        p.trust.issuer,
-		ServiceRanges: ranges,
-		Advertise:     p.advertise(),
-		NodePorts:     ports,
-		KubeletTLS:    kubelets,
+		Authenticator:     p.trust.authenticator,
+		Authorizer:        p.trust,
+		Virtual:           p.trust.reviews(),
+		Tokens:            p.trust.issuer,
+		ServiceRanges:     ranges,
+		Advertise:         p.advertise(),
+		NodePorts:         ports,
+		KubeletTLS:        kubelets,
+		FrontProxy:        &frontProxy,
+		DisabledAdmission: o.Admission.Disable,
 
 		KubeletAddressTypes: o.AddressTypes(),
 		Routes:              p.trust.routes(p.advertise().String()),
