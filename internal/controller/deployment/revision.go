@@ -90,8 +90,11 @@ func (r *rollout) numberDeployment() error {
 	if r.d.Annotations[revisionAnnotation] == want {
 		return nil
 	}
-	updated, err := r.deployments.MergePatch(r.ctx, r.d.Namespace, r.d.Name,
-		map[string]any{"metadata": map[string]any{"annotations": map[string]string{revisionAnnotation: want}}}, "")
+	if r.d.Annotations == nil {
+		r.d.Annotations = map[string]string{}
+	}
+	r.d.Annotations[revisionAnnotation] = want
+	updated, err := r.deployments.Update(r.ctx, r.d)
 	if err != nil {
 		return err
 	}
