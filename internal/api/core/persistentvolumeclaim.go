@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"kaji/internal/api"
 	"kaji/internal/api/badvalue"
@@ -86,13 +87,13 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 		errs = append(errs, field.Forbidden(size, "field can not be less than status.capacity"))
 	}
 	errs = append(errs, apivalidation.ValidateImmutableField(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
-	if old.Status.CurrentVolumeAttributesClassName != nil && old.Spec.VolumeAttributesClassName != nil {
+	if old.Status.CurrentVolumeAttributesClassName != nil && !ptr.Equal(c.Spec.VolumeAttributesClassName, old.Spec.VolumeAttributesClassName) {
 		class := field.NewPath("spec", "volumeAttributesClassName")
 		const applied = " is forbidden when status.currentVolumeAttributesClassName is not nil"
 		switch name := c.Spec.VolumeAttributesClassName; {
 		case name == nil:
 			errs = append(errs, field.Forbidden(class, "update to nil"+applied))
-		case *name == "" && *old.Spec.VolumeAttributesClassName != "":
+		case *name == "":
 			errs = append(errs, field.Forbidden(class, "update to empty string"+applied))
 		}
 	}
@@ -115,7 +116,7 @@ func validateClaimChange(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 		after.StorageClassName = nil
 	}
 	if moved := named && annotated && (!stillAnnotated || nowClass == class); !moved && nowClass != class {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.BetaStorageClassAnnotation), nowClass, apivalidation.FieldImmutableErrorMsg))
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations", corev1.BetaStorageClassAnnotation), nowClass, apivalidation.FieldImmutableErrorMsg))
 	}
 	if c.Status.Phase == corev1.ClaimBound {
 		if after.Resources.Requests != nil {
