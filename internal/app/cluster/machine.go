@@ -12,10 +12,14 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/app/image"
 	"kaji/internal/cni/veth"
 	"kaji/internal/container"
+	"kaji/internal/cri"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/lifecycle"
@@ -65,7 +69,7 @@ func (cl *Cluster) kubelet(group *lifecycle.Group) error {
 	}
 	authenticator, authorizer := cl.plane.Trust()
 	k, err := kubelet.New(kubelet.Config{
-		NodeName: c.NodeName, Client: client, Runtime: m.runtime, Images: m.runtime, Network: m.network,
+		NodeName: c.NodeName, Client: client, Runtime: m.runtime, Images: imported{m.runtime}, Network: m.network,
 		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: dns, ClusterDomain: c.Domain, NodeIPs: m.addrs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: "/kaji-" + c.Name, Quota: true},
@@ -101,6 +105,26 @@ func (cl *Cluster) kubeletListener() (net.Listener, error) {
 		return nil, fmt.Errorf("kubelet: cannot listen on port %d: %w", cl.c.KubeletPort, err)
 	}
 	return l, nil
+}
+
+// imported never asks a registry for images named localhost/…: such a name
+// belongs to what was imported, as podman and buildah use it too. So a pod whose
+// pull policy is Always, the default of untagged images, runs it.
+type imported struct{ cri.Images }
+
+// PullImage implements cri.Images.
+func (i imported) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	if !strings.HasPrefix(req.GetImage().GetImage(), "localhost/") {
+		return i.Images.PullImage(ctx, req)
+	}
+	status, err := i.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: req.Image})
+	if err != nil {
+		return nil, err
+	}
+	if status.Image == nil {
+		return i.Images.PullImage(ctx, req)
+	}
+	return &runtimeapi.PullImageResponse{ImageRef: status.Image.Id}, nil
 }
 
 // importImage gives the runtime the image localhost/kaji.
