@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"kaji/internal/api"
 	"kaji/internal/client"
 )
 
@@ -37,7 +37,12 @@ func (s *Server) ensureNamespaces(ctx context.Context) {
 }
 
 // create creates obj unless it is there.
-func create(ctx context.Context, d *Direct, r client.Resource, obj runtime.Object) error {
+func create(ctx context.Context, d *Direct, r client.Resource, obj api.Object) error {
+	// A look first: creating again what is there fails with more errors than
+	// AlreadyExists, such as a cluster IP that is taken.
+	if _, err := d.Get(ctx, r, obj.GetName(), metav1.GetOptions{}); err == nil || !apierrors.IsNotFound(err) {
+		return err
+	}
 	_, err := d.Create(ctx, r, "", obj, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
