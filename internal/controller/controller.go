@@ -14,6 +14,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/deployment"
+	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/rootca"
@@ -63,6 +64,9 @@ var list = []entry{
 	}},
 	{"deployment-controller", "deployment-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return deployment.New(api, log), nil
+	}},
+	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpointslice.New(api, log), nil
 	}},
 }
 

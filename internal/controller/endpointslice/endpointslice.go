@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package endpointslice writes the EndpointSlices of Services with a selector:
+// the addresses of their pods, in slices of at most a hundred. The controller
+// manager runs it; proxies and DNS servers read what it writes. Slices that
+// others manage are never touched.
+package endpointslice
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/queue"
+)
+
+const (
+	managedBy    = "endpointslice-controller.k8s.io"
+	serviceIndex = "endpointslice.service"
+	workers      = 5
+)
+
+var kind = corev1.SchemeGroupVersion.WithKind("Service")
+
+// Controller writes slices.
+type Controller struct {
+	services client.Typed[*corev1.Service]
+	pods     client.Typed[*corev1.Pod]
+	nodes    client.Typed[*corev1.Node]
+	slices   client.Typed[*discoveryv1.EndpointSlice]
+	queue    *queue.Queue[queue.Key]
+	times    triggers
+
+	mu sync.Mutex
+	// created are the slices of a Service that the informer does not show yet:
+	// deciding without them would make them twice.
+	created map[queue.Key]map[string]bool
+}
+
+// New returns the controller.
+func New(api client.Interface, log *slog.Logger) *Controller {
+	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
+		slices:  client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy}),
+		created: map[queue.Key]map[string]bool{}, times: triggers{seen: map[queue.Key]map[string]int64{}}}
+	c.queue = queue.New(log, c.reconcile)
+	c.slices.AddIndex(serviceIndex, func(s *discoveryv1.EndpointSlice) []string { return []string{owner(s).String()} })
+	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
+	c.services.AddHandler(client.Handler[*corev1.Service]{Add: add, Update: func(_, svc *corev1.Service) { add(svc) }, Delete: add})
+	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podChanged, Delete: c.podChanged,
+		Update: func(old, pod *corev1.Pod) {
+			if old.ResourceVersion == pod.ResourceVersion || !relevant(old, pod) {
+				return
+			}
+			if !labels.Equals(old.Labels, pod.Labels) {
+				c.podChanged(old)
+			}
+			c.podChanged(pod)
+		}})
+	all := func(*corev1.Node) {
+		for _, svc := range c.services.CachedList("", nil) {
+			add(svc)
+		}
+	}
+	c.nodes.AddHandler(client.Handler[*corev1.Node]{Add: all, Delete: all, Update: func(old, node *corev1.Node) {
+		if old.Labels[corev1.LabelTopologyZone] != node.Labels[corev1.LabelTopologyZone] {
+			all(node)
+		}
+	}})
+	c.slices.AddHandler(client.Handler[*discoveryv1.EndpointSlice]{Add: c.sliceSeen, Delete: c.sliceSeen,
+		Update: func(_, s *discoveryv1.EndpointSlice) { c.sliceSeen(s) }})
+	return c
+}
+
+// relevant says whether an endpoint may look different after a pod's change.
+func relevant(old, pod *corev1.Pod) bool {
+	return old.Status.Phase != pod.Status.Phase || old.UID != pod.UID ||
+		(old.DeletionTimestamp == nil) != (pod.DeletionTimestamp == nil) ||
+		old.Spec.NodeName != pod.Spec.NodeName || !labels.Equals(old.Labels, pod.Labels) ||
+		!equality.Semantic.DeepEqual(old.Status.PodIPs, pod.Status.PodIPs) ||
+		old.Status.PodIP != pod.Status.PodIP ||
+		!equality.Semantic.DeepEqual(old.Status.Conditions, pod.Status.Conditions)
+}
+
+func owner(s *discoveryv1.EndpointSlice) queue.Key {
+	return queue.Key{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+}
+
+func (c *Controller) podChanged(pod *corev1.Pod) {
+	for _, svc := range c.services.CachedList(pod.Namespace, nil) {
+		if len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
+		}
+	}
+}
+
+func (c *Controller) sliceSeen(s *discoveryv1.EndpointSlice) {
+	key := owner(s)
+	c.mu.Lock()
+	delete(c.created[key], s.Name)
+	if len(c.created[key]) == 0 {
+		delete(c.created, key)
+	}
+	c.mu.Unlock()
+	c.queue.Add(key)
+}
+
+// Run writes slices until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	if client.WaitForSync(ctx, c.services.Informer(), c.pods.Informer(), c.nodes.Informer(), c.slices.Informer()) {
+		c.queue.Run(ctx, workers)
+	}
+	return nil
+}
+
+func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	svc, err := c.services.Cached(key.Namespace, key.Name)
+	if apierrors.IsNotFound(err) {
+		// The garbage collector takes the slices.
+		c.times.forget(key)
+		c.mu.Lock()
+		delete(c.created, key)
+		c.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if svc.DeletionTimestamp != nil || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.Selector == nil {
+		return nil
+	}
+	c.mu.Lock()
+	waiting := len(c.created[key]) > 0
+	c.mu.Unlock()
+	if waiting {
+		return nil // their events bring the Service back
+	}
+	pods := c.pods.CachedList(svc.Namespace, labels.SelectorFromSet(svc.Spec.Selector))
+	wanted := c.wanted(svc, pods)
+	p := plan(wanted, c.slices.ByIndex(serviceIndex, key.String()))
+	return c.write(ctx, key, svc, p, c.times.next(key, svc, pods))
+}

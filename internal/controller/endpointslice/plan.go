@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package endpointslice
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kaji/internal/controller/queue"
+)
+
+// maxEndpoints is how many endpoints a slice holds.
+const maxEndpoints = 100
+
+// planned is one slice as it shall be; have is nil for a new one.
+type planned struct {
+	have      *discoveryv1.EndpointSlice
+	family    discoveryv1.AddressType
+	ports     []discoveryv1.EndpointPort
+	endpoints []discoveryv1.Endpoint
+}
+
+type changes struct {
+	keep []*planned
+	drop []*discoveryv1.EndpointSlice
+}
+
+// plan distributes the endpoints of groups over slices so that few of the
+// present ones change: an endpoint stays where it is, new ones fill up, and a
+// slice to be dropped is used for a new one of its family.
+func plan(groups []*group, have []*discoveryv1.EndpointSlice) changes {
+	have = slices.Clone(have)
+	slices.SortFunc(have, func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
+	var out changes
+	used := map[*discoveryv1.EndpointSlice]bool{}
+	for _, g := range groups {
+		missing := map[string]discoveryv1.Endpoint{}
+		for _, e := range g.endpoints {
+			missing[endpointID(&e)] = e
+		}
+		id := portsID(g.ports)
+		var mine []*planned
+		for _, s := range have {
+			if used[s] || s.DeletionTimestamp != nil || s.AddressType != g.family || portsID(s.Ports) != id {
+				continue
+			}
+			p := &planned{have: s, family: g.family, ports: g.ports}
+			for i := range s.Endpoints {
+				k := endpointID(&s.Endpoints[i])
+				if e, ok := missing[k]; ok && len(p.endpoints) < maxEndpoints {
+					p.endpoints = append(p.endpoints, e)
+					delete(missing, k)
+				}
+			}
+			mine, used[s] = append(mine, p), true
+		}
+		var rest []discoveryv1.Endpoint
+		for i := range g.endpoints {
+			if _, ok := missing[endpointID(&g.endpoints[i])]; ok {
+				rest = append(rest, g.endpoints[i])
+			}
+		}
+		for _, p := range mine {
+			n := min(maxEndpoints-len(p.endpoints), len(rest))
+			p.endpoints, rest = append(p.endpoints, rest[:n]...), rest[n:]
+		}
+		for chunk := range slices.Chunk(rest, maxEndpoints) {
+			mine = append(mine, &planned{family: g.family, ports: g.ports, endpoints: chunk})
+		}
+		if len(g.endpoints) == 0 && len(mine) == 0 {
+			mine = append(mine, &planned{family: g.family, ports: g.ports})
+		}
+		for i, p := range mine {
+			if len(p.endpoints) == 0 && (len(g.endpoints) > 0 || i > 0) {
+				used[p.have] = false
+				continue
+			}
+			out.keep = append(out.keep, p)
+		}
+	}
+	for _, s := range have {
+		if !used[s] && s.DeletionTimestamp == nil {
+			out.drop = append(out.drop, s)
+		}
+	}
+	for _, p := range out.keep {
+		if p.have != nil {
+			continue
+		}
+		if i := slices.IndexFunc(out.drop, func(s *discoveryv1.EndpointSlice) bool { return s.AddressType == p.family }); i >= 0 {
+			p.have = out.drop[i]
+			out.drop = slices.Delete(out.drop, i, i+1)
+		}
+	}
+	return out
+}
+
+// endpointID says which pod and addresses an endpoint is of.
+func endpointID(e *discoveryv1.Endpoint) string {
+	id := strings.Join(e.Addresses, ",")
+	if e.TargetRef != nil {
+		id += "/" + string(e.TargetRef.UID)
+	}
+	return id
+}
+
+func labelsOf(svc *corev1.Service) map[string]string {
+	out := maps.Clone(svc.Labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	delete(out, corev1.IsHeadlessService)
+	if svc.Spec.ClusterIP == "" || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		out[corev1.IsHeadlessService] = ""
+	}
+	out[discoveryv1.LabelServiceName] = svc.Name
+	out[discoveryv1.LabelManagedBy] = managedBy
+	return out
+}
+
+// write makes the slices as planned. trigger is when the oldest change behind
+// it happened, "" if that is unknown.
+func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Service, p changes, trigger string) error {
+	labels := labelsOf(svc)
+	for _, want := range p.keep {
+		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, GenerateName: svc.Name + "-",
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, kind)}}, AddressType: want.family}
+		if want.have != nil {
+			if equality.Semantic.DeepEqual(want.have.Labels, labels) && portsID(want.have.Ports) == portsID(want.ports) &&
+				equality.Semantic.DeepEqual(want.have.Endpoints, want.endpoints) {
+				continue
+			}
+			s = want.have.DeepCopy()
+		}
+		s.Labels, s.Ports, s.Endpoints = labels, want.ports, want.endpoints
+		if s.Endpoints == nil {
+			s.Endpoints = []discoveryv1.Endpoint{}
+		}
+		if trigger == "" {
+			delete(s.Annotations, corev1.EndpointsLastChangeTriggerTime)
+		} else {
+			metav1.SetMetaDataAnnotation(&s.ObjectMeta, corev1.EndpointsLastChangeTriggerTime, trigger)
+		}
+		if want.have != nil {
+			if _, err := c.slices.Update(ctx, s); err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+			continue
+		}
+		if err := c.create(ctx, key, s); err != nil {
+			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				return nil
+			}
+			return err
+		}
+	}
+	for _, s := range p.drop {
+		if err := c.slices.Delete(ctx, s.Namespace, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// create makes a slice and remembers it until the informer shows it.
+func (c *Controller) create(ctx context.Context, key queue.Key, s *discoveryv1.EndpointSlice) error {
+	made, err := c.slices.Create(ctx, s)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := c.slices.Cached(made.Namespace, made.Name); err == nil {
+		return nil
+	}
+	if c.created[key] == nil {
+		c.created[key] = map[string]bool{}
+	}
+	c.created[key][made.Name] = true
+	return nil
+}
