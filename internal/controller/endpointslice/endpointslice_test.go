@@ -3,6 +3,8 @@
 package endpointslice_test
 
 import (
+	"net/netip"
+
 	"context"
 	"fmt"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/client"
 	"kaji/internal/controller/endpointslice"
 	"kaji/kajitest"
@@ -22,7 +25,9 @@ import (
 func TestAServiceHasSlicesOfItsPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		api := kajitest.Start(t).Client()
+		api := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) {
+			c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+		})).Client()
 		c := endpointslice.New(api, nil)
 		api.Start(ctx)
 		done := make(chan error, 1)
