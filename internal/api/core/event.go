@@ -28,7 +28,9 @@ func event() *api.Kind {
 		Versions: []api.Version{{
 			GroupVersion: corev1.SchemeGroupVersion,
 			New:          api.New[corev1.Event], NewList: api.NewList[corev1.EventList],
-			Validate: func(obj, _ api.Object) field.ErrorList { return validateEvent(obj.(*corev1.Event), "reportingComponent") },
+			Validate: func(obj, _ api.Object) field.ErrorList {
+				return validateEvent(obj.(*corev1.Event), "reportingComponent")
+			},
 			FieldLabels: []string{
 				"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
 				"involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
