@@ -118,7 +118,7 @@ func (d Driver) Kill(path string) error {
 // kill returns how many processes it met.
 func kill(m cgroups.Manager) (int, error) {
 	pids, err := m.GetAllPids()
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return 0, nil
 	}
 	if err != nil {

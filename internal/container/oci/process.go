@@ -120,7 +120,7 @@ func Start(root, id string, pid int) error {
 	}
 	defer fifo.Close()
 	var b [1]byte
-	for {
+	for begun := time.Now(); ; {
 		if err := fifo.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 			return err
 		}
@@ -138,8 +138,19 @@ func Start(root, id string, pid int) error {
 		if err := unix.Kill(pid, 0); err != nil {
 			return errors.New("container process is already dead")
 		}
+		if time.Since(begun) > silence {
+			// A waiting init writes at once. One that lives and is silent was
+			// started before, by somebody who died before he removed the fifo.
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		}
 	}
 }
+
+// silence is how long a living init may take to write its byte.
+const silence = 5 * time.Second
 
 // Delete runs the hooks that follow a container and forgets it. What the
 // monitor holds of it is released too.
