@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -110,7 +111,7 @@ func markReady(t *testing.T, api client.Interface) {
 		ready := p.DeepCopy()
 		ready.Status.Phase = corev1.PodRunning
 		ready.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
-		if _, err := pods.UpdateStatus(t.Context(), ready); err != nil {
+		if _, err := pods.UpdateStatus(t.Context(), ready); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // it may end meanwhile
 			t.Fatal(err)
 		}
 	}
