@@ -261,7 +261,7 @@ func TestEncodings(t *testing.T) {
 		if made != 2 {
 			t.Errorf("made %d encodings, want 2", made)
 		}
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute)
 		e.Encoded("json", encode)
 		if made != 3 {
 			t.Errorf("made %d encodings, want 3 after the first were dropped", made)

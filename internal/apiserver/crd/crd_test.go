@@ -196,7 +196,7 @@ func TestNames(t *testing.T) {
 		if err := b.client.Delete(t.Context(), definitions, "widgets.example.com", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if d := b.definition("wodgets.example.com"); !kinds.IsTrue(d, apiextensionsv1.Established) {
 			t.Errorf("the name is free: %+v", d.Status.Conditions)
 		}
@@ -213,7 +213,7 @@ func TestDeletion(t *testing.T) {
 		if err := b.client.Delete(t.Context(), definitions, "widgets.example.com", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if d := b.definition("widgets.example.com"); !kinds.IsTrue(d, apiextensionsv1.Terminating) {
 			t.Errorf("not terminating: %+v", d.Status.Conditions)
 		}
@@ -226,7 +226,7 @@ func TestDeletion(t *testing.T) {
 		if _, err := b.client.Update(t.Context(), widgets, "a", u, metav1.UpdateOptions{}); err != nil && !apierrors.IsMethodNotSupported(err) {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if _, err := b.client.Get(t.Context(), definitions, "widgets.example.com", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("the definition is still there: %v", err)
 		}

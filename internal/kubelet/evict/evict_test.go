@@ -63,7 +63,7 @@ func TestPressure(t *testing.T) {
 		if !m.Pressure()[corev1.NodeMemoryPressure] {
 			t.Error("pressure ended at once, want it to be shown for five minutes")
 		}
-		time.Sleep(5*time.Minute + time.Second)
+		<-time.After(5*time.Minute + time.Second)
 		if err := m.look(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -169,7 +169,7 @@ func TestTransitions(t *testing.T) {
 		}
 		bubble(t, r, func(t *testing.T, p *Pool) {
 			p.Update(pod(deleted(0)))
-			time.Sleep(10 * time.Second)
+			<-time.After(10 * time.Second)
 			r.want(t, "terminate", "clean", "clean", "clean")
 		})
 	})
@@ -183,11 +183,11 @@ func TestTransitions(t *testing.T) {
 		}
 		bubble(t, r, func(t *testing.T, p *Pool) {
 			p.Update(pod())
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 			r.want(t, "sync")
 			p.Wake("u")
 			r.want(t, "sync", "sync")
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 			r.want(t, "sync", "sync", "sync")
 		})
 	})

@@ -73,16 +73,16 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("got started %t, ready %t, failed %q at first", started, ready, failed)
 		}
 		healthy.Store(true)
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if started, ready, failed := state(); !started || !ready || failed != "" {
 			t.Errorf("got started %t, ready %t, failed %q when healthy", started, ready, failed)
 		}
 		healthy.Store(false)
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if started, ready, failed := state(); !started || ready || failed != "" {
 			t.Errorf("got started %t, ready %t, failed %q after one failure", started, ready, failed)
 		}
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		if _, _, failed := state(); failed != "Liveness" {
 			t.Errorf("got failed %q after three failures", failed)
 		}
