@@ -2,7 +2,7 @@
 
 VERSION   ?= v1.37.2+kaji
 GO        ?= go
-TAGS      := netgo osusergo seccomp
+TAGS      := netgo,osusergo,seccomp
 COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
 STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/component-base/version.gitMajor=1 \
              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitCommit=$(COMMIT) \
@@ -12,7 +12,9 @@ KUBECTL   := internal/app/kubectl/assets/kubectl.zst
 BOX       := internal/app/image/assets/box.zst
 HELPERS   := internal/container/oci/assets/kaji-init.zst
 
+# One set of flags for building and testing: both then share the build cache.
 export CGO_ENABLED = 1
+export GOFLAGS     = -trimpath -buildvcs=false -tags=$(TAGS)
 
 .PHONY: all
 all: build
@@ -25,18 +27,18 @@ help: ## this list
 build: bin/kaji ## build bin/kaji with everything inside
 
 bin/kaji: $(KUBECTL) $(BOX) $(HELPERS) deps-build FORCE
-	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS) -extldflags=-static' -o $@ ./cmd/kaji
+	$(GO) build -ldflags '$(LDFLAGS) -extldflags=-static' -o $@ ./cmd/kaji
 
-$(KUBECTL): go.mod cmd/kubectl/main.go | bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kubectl ./cmd/kubectl
+$(KUBECTL): go.mod cmd/kubectl/main.go | bin deps-build
+	$(GO) build -ldflags '$(LDFLAGS) -extldflags=-static' -o bin/kubectl ./cmd/kubectl
 	$(GO) run ./tools/pack bin/kubectl $@
 
 $(HELPERS): go.mod $(wildcard cmd/kaji-init/*) | bin deps-build
-	$(GO) build -trimpath -tags 'netgo osusergo seccomp' -ldflags '-s -w -extldflags=-static' -o bin/kaji-init ./cmd/kaji-init
+	$(GO) build -ldflags '-s -w -extldflags=-static' -o bin/kaji-init ./cmd/kaji-init
 	$(GO) run ./tools/pack bin/kaji-init $@
 
 $(BOX): go.mod $(wildcard cmd/box/*) | bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/box ./cmd/box
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/box ./cmd/box
 	$(GO) run ./tools/pack bin/box $@
 
 bin:
@@ -62,13 +64,13 @@ deps-test: deps-build ## install what the tests need (Debian; as root)
 
 .PHONY: test
 test: deps-test build ## run every test
-	$(GO) vet -tags '$(TAGS)' ./...
-	$(GO) test -tags '$(TAGS)' -timeout 20m ./...
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
 
 .PHONY: lint
 lint: ## formatting and vet
 	@test -z "$$(gofmt -l cmd internal kajitest tools test bench 2>/dev/null)" || (gofmt -l cmd internal; exit 1)
-	$(GO) vet -tags '$(TAGS)' ./...
+	$(GO) vet ./...
 
 .PHONY: clean
 clean: ## remove what the build made
