@@ -145,6 +145,10 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		if err := s.permit(ctx, request.From(ctx)); err != nil {
+			if apierrors.IsInternalError(err) {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
 			w.Header().Set("X-Content-Type-Options", "nosniff")
 			verb.Fail(w, r, err)
 			return

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -69,6 +70,10 @@ type Config struct {
 	Admission         []admission.Plugin
 	DisabledAdmission []string
 
+	// Escalation judges writes of roles and bindings behind all plug-ins; nil
+	// allows them.
+	Escalation admission.Mutator
+
 	// Virtual answers resources that are not stored.
 	Virtual map[schema.GroupResource]verb.Virtual
 	// Subresources are served besides the kinds' own.
@@ -111,6 +116,8 @@ type Config struct {
 	// Checks are shown by /healthz, /livez and /readyz.
 	Checks []Check
 
+	// Collectors are metrics of what was handed over.
+	Collectors []prometheus.Collector
 	// Flags are shown by /flagz; Profiling serves /debug/pprof/.
 	Flags     map[string]string
 	Profiling bool
@@ -170,6 +177,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
 	s.started = time.Now()
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
+	s.metrics.Register(cfg.Collectors...)
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
 	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: cfg.RemoteSchemas})
 	s.cache = cache.New(cache.Config{
@@ -186,6 +194,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.self = direct.New(s.Self(), nil)
 	cfg.Admission = s.withDynamic(cfg.Admission)
+	if cfg.Escalation != nil {
+		cfg.Admission = append(cfg.Admission, cfg.Escalation)
+	}
 	hooks := maps.Clone(cfg.Hooks)
 	if hooks == nil {
 		hooks = map[schema.GroupResource]object.Hook{}

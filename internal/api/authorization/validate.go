@@ -63,9 +63,9 @@ func validateSubjectSpec(spec *authorizationv1.SubjectAccessReviewSpec) field.Er
 func validateAttributes(resource *authorizationv1.ResourceAttributes, url *authorizationv1.NonResourceAttributes) field.ErrorList {
 	switch path := field.NewPath("spec"); {
 	case resource != nil && url != nil:
-		return field.ErrorList{field.Invalid(path.Child("nonResourceAttributes"), badvalue.Of(url), "cannot be specified in combination with resourceAttributes")}
+		return field.ErrorList{field.Invalid(path, badvalue.Of(url), "cannot be specified in combination with resourceAttributes")}
 	case resource == nil && url == nil:
-		return field.ErrorList{field.Invalid(path.Child("resourceAttributes"), badvalue.Of(url), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+		return field.ErrorList{field.Invalid(path, badvalue.Of(url), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 func TestReviews(t *testing.T) {
 	_, errs := kindtest.Create(t, subjectAccessReview(), "metadata: {name: x}\nspec: {}")
 	kindtest.Expect(t, errs,
-		"spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+		"spec: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
 		`spec.user: Invalid value: "": at least one of user or group must be specified`,
 		`metadata: Invalid value: {"name":"x"}: must be empty`)
 	_, errs = kindtest.Create(t, localSubjectAccessReview(), "metadata: {namespace: a}\nspec: {user: u, resourceAttributes: {namespace: b, fieldSelector: {}}}")
@@ -20,6 +20,6 @@ func TestReviews(t *testing.T) {
 		"spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required")
 	_, errs = kindtest.Create(t, selfSubjectAccessReview(), "spec: {nonResourceAttributes: {path: /x}, resourceAttributes: {labelSelector: {rawSelector: a, requirements: [{key: a, operator: Exists}]}}}")
 	kindtest.Expect(t, errs,
-		`spec.nonResourceAttributes: Invalid value: {"Path":"/x","Verb":""}: cannot be specified in combination with resourceAttributes`,
+		`spec: Invalid value: {"Path":"/x","Verb":""}: cannot be specified in combination with resourceAttributes`,
 		`spec.resourceAttributes.labelSelector.rawSelector: Invalid value: "a": may not specified at the same time as requirements`)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 )
 
@@ -24,10 +25,7 @@ func (b bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, b
 			r.Header.Del("Authorization")
 			return response, true, nil
 		}
-		if err == nil {
-			err = errInvalidToken
-		}
-		return nil, false, err
+		return nil, false, refused(err)
 	}
 	token, rest, ok := webSocketToken(r)
 	if !ok {
@@ -38,10 +36,16 @@ func (b bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, b
 		r.Header.Set(protocolHeader, strings.Join(rest, ","))
 		return response, true, nil
 	}
+	return nil, false, refused(err)
+}
+
+// refused words that no one took a token: what upstream says for the tokens of
+// its own process comes first.
+func refused(err error) error {
 	if err == nil {
-		err = errInvalidToken
+		return errInvalidToken
 	}
-	return nil, false, err
+	return utilerrors.NewAggregate([]error{errInvalidToken, err})
 }
 
 func authorizationToken(header string) string {

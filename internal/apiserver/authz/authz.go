@@ -15,10 +15,16 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
+// Named is an authorizer with the name that its reasons are told under.
+type Named struct {
+	Name       string
+	Authorizer authorizer.UnconditionalAuthorizer
+}
+
 // Chain asks authorizers in order until one allows or denies. Members of
 // system:masters are allowed everything before any is asked: they can repair
 // what locks all others out.
-func Chain(authorizers ...authorizer.UnconditionalAuthorizer) authorizer.Authorizer {
+func Chain(authorizers ...Named) authorizer.Authorizer {
 	return authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		if a.GetUser() != nil && slices.Contains(a.GetUser().GetGroups(), user.SystemPrivilegedGroup) {
 			return authorizer.DecisionAllow, "", nil
@@ -26,12 +32,12 @@ func Chain(authorizers ...authorizer.UnconditionalAuthorizer) authorizer.Authori
 		var reasons []string
 		var failed []error
 		for _, next := range authorizers {
-			decision, reason, err := next.Authorize(ctx, a)
+			decision, reason, err := next.Authorizer.Authorize(ctx, a)
 			if err != nil {
 				failed = append(failed, err)
 			}
 			if reason != "" {
-				reasons = append(reasons, reason)
+				reasons = append(reasons, next.Name+": "+reason)
 			}
 			if decision != authorizer.DecisionNoOpinion {
 				return decision, reason, err

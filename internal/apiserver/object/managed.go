@@ -270,6 +270,12 @@ func (o *Objects) track(in *request.Info, live, obj api.Object, manager string) 
 	return m.UpdateNoErrors(live, obj, manager).(api.Object), nil
 }
 
+// Track records in managedFields who made obj, a new hub object that becomes
+// the layer's own.
+func (o *Objects) Track(in *request.Info, obj api.Object, manager string) (api.Object, error) {
+	return o.track(in, Empty(in.Served), obj, manager)
+}
+
 const invalidManagedFields = ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v"
 
 // keepManagedFields undoes what admission made of managedFields when it is not

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	genericvalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -215,6 +216,8 @@ func (o *Objects) mayCreate(ctx context.Context, in *request.Info) error {
 	return Forbidden(attrs, reason)
 }
 
+var notHTML = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
 // Forbidden words a refusal of the authorizer.
 func Forbidden(a authorizer.Attributes, reason string) error {
 	user := a.GetUser().GetName()
@@ -234,6 +237,8 @@ func Forbidden(a authorizer.Attributes, reason string) error {
 			message += " at the cluster scope"
 		}
 	}
+	// What clients send must not look like HTML in the answer.
+	message = notHTML.Replace(message)
 	if reason != "" {
 		message += ": " + reason
 	}

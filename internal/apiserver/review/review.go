@@ -16,16 +16,12 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
@@ -112,7 +108,10 @@ func describe(u user.Info) authenticationv1.UserInfo {
 }
 
 func (c Config) self(ctx context.Context, _ *request.Info, review *authenticationv1.SelfSubjectReview) error {
-	review.Status.UserInfo = describe(request.User(ctx))
+	*review = authenticationv1.SelfSubjectReview{
+		ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()},
+		Status:     authenticationv1.SelfSubjectReviewStatus{UserInfo: describe(request.User(ctx))},
+	}
 	return nil
 }
 
@@ -150,81 +149,12 @@ func asked(spec *authorizationv1.SubjectAccessReviewSpec) user.Info {
 }
 
 func (c Config) decide(ctx context.Context, u user.Info, r *authorizationv1.ResourceAttributes, n *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
-	a := authorizer.AttributesRecord{User: u}
-	if n != nil {
-		a.Verb, a.Path = n.Verb, n.Path
-	}
-	if r != nil {
-		a = authorizer.AttributesRecord{User: u, Verb: r.Verb, Namespace: r.Namespace, APIGroup: r.Group, APIVersion: version(r.Version),
-			Resource: r.Resource, Subresource: r.Subresource, Name: r.Name, ResourceRequest: true}
-		if r.FieldSelector != nil {
-			a.FieldSelectorRequirements, a.FieldSelectorParsingErr = fieldRequirements(r.FieldSelector)
-		}
-		if r.LabelSelector != nil {
-			a.LabelSelectorRequirements, a.LabelSelectorParsingErr = labelRequirements(r.LabelSelector)
-		}
-	}
+	a := attributes(u, r, n)
 	decision, reason, err := c.Authorizer.Authorize(ctx, a)
-	status := authorizationv1.SubjectAccessReviewStatus{
+	return authorizationv1.SubjectAccessReviewStatus{
 		Allowed: decision == authorizer.DecisionAllow, Denied: decision == authorizer.DecisionDeny, Reason: reason,
+		EvaluationError: evaluationError(err, a),
 	}
-	if err != nil {
-		status.EvaluationError = err.Error()
-	}
-	return status
-}
-
-func version(v string) string {
-	if v == "" {
-		return "*"
-	}
-	return v
-}
-
-func fieldRequirements(in *authorizationv1.FieldSelectorAttributes) (fields.Requirements, error) {
-	if in.RawSelector != "" {
-		s, err := fields.ParseSelector(in.RawSelector)
-		if err != nil {
-			return nil, err
-		}
-		return s.Requirements(), nil
-	}
-	var out fields.Requirements
-	for _, q := range in.Requirements {
-		switch {
-		case q.Operator == metav1.FieldSelectorOpIn && len(q.Values) == 1:
-			out = append(out, fields.Requirement{Field: q.Key, Operator: selection.Equals, Value: q.Values[0]})
-		case q.Operator == metav1.FieldSelectorOpNotIn && len(q.Values) == 1:
-			out = append(out, fields.Requirement{Field: q.Key, Operator: selection.NotEquals, Value: q.Values[0]})
-		}
-		// What cannot be expressed is left out: the question becomes wider,
-		// never narrower.
-	}
-	return out, nil
-}
-
-func labelRequirements(in *authorizationv1.LabelSelectorAttributes) (labels.Requirements, error) {
-	if in.RawSelector != "" {
-		s, err := labels.Parse(in.RawSelector)
-		if err != nil {
-			return nil, err
-		}
-		out, _ := s.Requirements()
-		return out, nil
-	}
-	operators := map[metav1.LabelSelectorOperator]selection.Operator{
-		metav1.LabelSelectorOpIn: selection.In, metav1.LabelSelectorOpNotIn: selection.NotIn,
-		metav1.LabelSelectorOpExists: selection.Exists, metav1.LabelSelectorOpDoesNotExist: selection.DoesNotExist,
-	}
-	var out labels.Requirements
-	for _, q := range in.Requirements {
-		requirement, err := labels.NewRequirement(q.Key, operators[q.Operator], q.Values)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, *requirement)
-	}
-	return out, nil
 }
 
 func (c Config) rules(ctx context.Context, _ *request.Info, review *authorizationv1.SelfSubjectRulesReview) error {
@@ -245,6 +175,6 @@ func (c Config) rules(ctx context.Context, _ *request.Info, review *authorizatio
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}
-	review.Status = status
+	*review = authorizationv1.SelfSubjectRulesReview{Status: status}
 	return nil
 }

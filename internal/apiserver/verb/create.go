@@ -112,6 +112,11 @@ func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime
 		if err := object.MatchNamespace(o, in.ObjectNamespace()); err != nil {
 			return nil, err
 		}
+		tracked, err := v.Objects.Track(in, o, object.Manager(opts.FieldManager, in.UserAgent))
+		if err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+		obj = tracked
 	}
 	attrs := admission.Of(ctx, in, admission.Create, opts, len(opts.DryRun) > 0).With(obj, nil)
 	if err := v.Objects.Admission.Mutate(ctx, attrs); err != nil {
@@ -119,7 +124,8 @@ func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime
 	}
 	if o, ok := obj.(api.Object); ok && in.Kind.Rules.Validate != nil {
 		if errs := in.Kind.Rules.Validate(o); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(in.GVK.GroupKind(), o.GetName(), errs)
+			// Upstream names neither the kind nor the object of a review.
+			return nil, apierrors.NewInvalid(schema.GroupKind{Group: in.GVK.Group}, "", errs)
 		}
 	}
 	if err := v.Objects.Admission.Validate(ctx, attrs); err != nil {

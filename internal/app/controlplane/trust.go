@@ -27,6 +27,8 @@ import (
 	"kaji/internal/apiserver/authz/node"
 	"kaji/internal/apiserver/authz/rbac"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
+	"kaji/internal/apiserver/authz/rbac/escalate"
+	"kaji/internal/apiserver/impersonate"
 	"kaji/internal/apiserver/review"
 	"kaji/internal/apiserver/verb"
 )
@@ -41,10 +43,13 @@ type trust struct {
 	issuer        *serviceaccount.Issuer
 	keys          *Keys
 	rules         authorizer.RuleResolver
+	guard         *escalate.Guard
+	impersonation *impersonate.Metrics
 }
 
 func newTrust(o *Options, keys *Keys, objects serviceaccount.Objects) (*trust, error) {
-	t := &trust{modes: o.Authorization.Modes, audiences: o.Authentication.APIAudiences, keys: keys}
+	t := &trust{modes: o.Authorization.Modes, audiences: o.Authentication.APIAudiences, keys: keys,
+		guard: &escalate.Guard{}, impersonation: impersonate.NewMetrics()}
 	if len(t.audiences) == 0 {
 		t.audiences = o.ServiceAccount.Issuers[:1]
 	}
@@ -100,34 +105,44 @@ func (t *trust) attach(s *apiserver.Server) error {
 		}
 		return nil
 	}
-	var chain []authorizer.UnconditionalAuthorizer
+	of := func(resource string) *api.Kind { return kind(rbacv1.SchemeGroupVersion, resource) }
+	roles := rbac.New(s.Cache(), rbac.Kinds{Role: of("roles"), RoleBinding: of("rolebindings"),
+		ClusterRole: of("clusterroles"), ClusterRoleBinding: of("clusterrolebindings")})
+	t.guard.Rules, t.guard.Authorizer = roles, t
+	var chain []authz.Named
+	add := func(name string, a authorizer.UnconditionalAuthorizer) {
+		chain = append(chain, authz.Named{Name: name, Authorizer: a})
+	}
 	var resolvers []authorizer.RuleResolver
 	for _, mode := range t.modes {
 		switch mode {
 		case "AlwaysAllow":
-			chain = append(chain, always(authorizer.DecisionAllow))
+			add("alwaysallow", always(authorizer.DecisionAllow))
 		case "AlwaysDeny":
-			chain = append(chain, always(authorizer.DecisionNoOpinion))
+			add("alwaysdeny", always(authorizer.DecisionNoOpinion))
 		case "Node":
 			rules, err := bootstrap.ClusterRoleRules("system:node")
 			if err != nil {
 				return err
 			}
-			chain = append(chain, node.New(s.Cache(), node.Kinds{
+			add("node", node.New(s.Cache(), node.Kinds{
 				Pod: kind(corev1.SchemeGroupVersion, "pods"), PersistentVolume: kind(corev1.SchemeGroupVersion, "persistentvolumes"),
 				PersistentVolumeClaim: kind(corev1.SchemeGroupVersion, "persistentvolumeclaims"),
 				VolumeAttachment:      kind(storagev1.SchemeGroupVersion, "volumeattachments"),
 				ResourceClaim:         kind(resourcev1.SchemeGroupVersion, "resourceclaims"),
 			}, rules))
 		case "RBAC":
-			of := func(resource string) *api.Kind { return kind(rbacv1.SchemeGroupVersion, resource) }
-			r := rbac.New(s.Cache(), rbac.Kinds{Role: of("roles"), RoleBinding: of("rolebindings"),
-				ClusterRole: of("clusterroles"), ClusterRoleBinding: of("clusterrolebindings")})
-			chain, resolvers = append(chain, r), append(resolvers, r)
+			add("rbac", roles)
+			resolvers = append(resolvers, roles)
 		}
 	}
 	t.Authorizer, t.rules = authz.Chain(chain...), authz.Rules(resolvers...)
 	return nil
+}
+
+// impersonate is the station where requests become another user's.
+func (t *trust) impersonate() func(http.Handler) http.Handler {
+	return impersonate.Station(impersonate.Config{Authorizer: t, Metrics: t.impersonation})
 }
 
 type always authorizer.Decision

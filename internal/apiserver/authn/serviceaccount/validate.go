@@ -27,11 +27,8 @@ import (
 // it is absent. The object is shared and must not be modified.
 type Objects func(ctx context.Context, resource, namespace, name string) (metav1.Object, error)
 
-// grace keeps a token of a deleted object good for so long, so that what its
-// owner does on its way out succeeds.
-const grace = 60 * time.Second
-
-// leeway allows for clocks that differ.
+// leeway allows for clocks that differ. It also keeps a token of a deleted
+// object good for so long, so that what its owner does on its way out succeeds.
 const leeway = jwt.DefaultLeeway
 
 // ref names an object a token is bound to.
@@ -215,8 +212,11 @@ func (v *Validator) bound(ctx context.Context, public *jwt.Claims, k *private, i
 			}
 			return err
 		}
-		if over(object, now) || r.UID != "" && string(object.GetUID()) != r.UID {
+		if over(object, now) {
 			return errors.New("service account token has been invalidated")
+		}
+		if uid := string(object.GetUID()); r.UID != "" && uid != r.UID {
+			return fmt.Errorf("%s UID (%s) does not match service account %[1]s ref claim (%[3]s)", strings.TrimSuffix(resource, "s"), uid, r.UID)
 		}
 		if secret, ok := object.(*corev1.Secret); ok && public.Issuer == legacyIssuer && secret.Type != corev1.SecretTypeServiceAccountToken {
 			return errors.New("service account token has been invalidated")
@@ -249,7 +249,7 @@ func (v *Validator) bound(ctx context.Context, public *jwt.Claims, k *private, i
 
 func over(object metav1.Object, now time.Time) bool {
 	deleted := object.GetDeletionTimestamp()
-	return deleted != nil && deleted.Time.Before(now.Add(-leeway-grace))
+	return deleted != nil && deleted.Time.Before(now.Add(-leeway))
 }
 
 var _ authenticator.Token = (*Validator)(nil)
