@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package archtest holds the law of imports: it reads every file of the module
-// and fails when one reaches where its layer must not. docs/architecture.md
-// draws the layers.
 package archtest
 
 import (
