@@ -17,6 +17,7 @@ import (
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/replicaset"
+	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
 )
@@ -64,6 +65,9 @@ var list = []entry{
 	}},
 	{"deployment-controller", "deployment-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return deployment.New(api, log), nil
+	}},
+	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil
 	}},
 	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return endpointslice.New(api, log), nil
