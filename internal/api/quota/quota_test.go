@@ -109,13 +109,13 @@ func TestScopes(t *testing.T) {
 		{idle, "pods", exists("NotTerminating"), true}, {busy, "pods", exists("NotTerminating"), false},
 		{idle, "pods", exists("CrossNamespacePodAffinity"), true}, {busy, "pods", exists("CrossNamespacePodAffinity"), false},
 		{idle, "pods", exists("PriorityClass"), false}, {busy, "pods", exists("PriorityClass"), true},
-		{busy, "pods", Scope{"PriorityClass", "In", []string{"low", "high"}}, true},
-		{busy, "pods", Scope{"PriorityClass", "NotIn", []string{"high"}}, false},
-		{idle, "pods", Scope{"PriorityClass", "NotIn", []string{"high"}}, true},
+		{busy, "pods", Scope{ScopeName: "PriorityClass", Operator: "In", Values: []string{"low", "high"}}, true},
+		{busy, "pods", Scope{ScopeName: "PriorityClass", Operator: "NotIn", Values: []string{"high"}}, false},
+		{idle, "pods", Scope{ScopeName: "PriorityClass", Operator: "NotIn", Values: []string{"high"}}, true},
 		{idle, "pods", Scope{ScopeName: "PriorityClass", Operator: "DoesNotExist"}, true},
 		{busy, "pods", exists("VolumeAttributesClass"), false},
-		{claim, "persistentvolumeclaims", Scope{"VolumeAttributesClass", "In", []string{"fast"}}, true},
-		{claim, "persistentvolumeclaims", Scope{"VolumeAttributesClass", "In", []string{"other"}}, false},
+		{claim, "persistentvolumeclaims", Scope{ScopeName: "VolumeAttributesClass", Operator: "In", Values: []string{"fast"}}, true},
+		{claim, "persistentvolumeclaims", Scope{ScopeName: "VolumeAttributesClass", Operator: "In", Values: []string{"other"}}, false},
 		{&corev1.PersistentVolumeClaim{}, "persistentvolumeclaims", exists("VolumeAttributesClass"), false},
 	} {
 		in, err := New(Devices{}).For(corev1.Resource(test.of)).InScopes([]Scope{test.scope}, test.obj)
