@@ -49,7 +49,7 @@ type monitors struct {
 // monitor watches one resource.
 type monitor struct {
 	informer cache.SharedIndexInformer
-	stop     context.CancelFunc
+	stop     func()
 }
 
 func (m *monitors) begin(ctx context.Context) {
@@ -147,11 +147,33 @@ func (m *monitors) of(ctx context.Context, e *quota.Evaluator) (*monitor, error)
 	if m.ctx == nil || m.ctx.Err() != nil {
 		return nil, context.Canceled
 	}
-	own, stop := context.WithCancel(m.ctx)
-	one := &monitor{informer: m.informer(gvr, e), stop: stop}
+	one, err := m.watch(gvr, e)
+	if err != nil {
+		return nil, err
+	}
 	m.running[e.Resource] = one
-	m.group.Go(func() { one.informer.RunWithContext(own) })
 	return one, nil
+}
+
+// watch starts a monitor; m.mu is held. What every server has is watched by
+// the informers that all controllers share; what may vanish, by one that can end.
+func (m *monitors) watch(gvr schema.GroupVersionResource, e *quota.Evaluator) (*monitor, error) {
+	_, measured := whole(e.Resource)
+	if measured || e.Resource.Group == "" {
+		inf := m.api.Informer(gvr, client.InformerOptions{Metadata: !measured})
+		reg, err := inf.AddEventHandler(m.handler(e))
+		if err != nil {
+			return nil, err
+		}
+		return &monitor{informer: inf, stop: func() { _ = inf.RemoveEventHandler(reg) }}, nil
+	}
+	inf := m.informer(gvr)
+	if _, err := inf.AddEventHandler(m.handler(e)); err != nil {
+		return nil, err
+	}
+	own, stop := context.WithCancel(m.ctx)
+	m.group.Go(func() { inf.RunWithContext(own) })
+	return &monitor{informer: inf, stop: stop}, nil
 }
 
 // whole are the resources of which more than the number counts.
@@ -240,9 +262,8 @@ func can(verbs metav1.Verbs, verb string) bool {
 	return false
 }
 
-// informer watches a resource: whole objects where they are measured, their
-// metadata where they are only counted.
-func (m *monitors) informer(gvr schema.GroupVersionResource, e *quota.Evaluator) cache.SharedIndexInformer {
+// informer watches a resource that is only counted.
+func (m *monitors) informer(gvr schema.GroupVersionResource) cache.SharedIndexInformer {
 	r := client.Resource{GroupVersionResource: gvr}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
@@ -253,11 +274,14 @@ func (m *monitors) informer(gvr schema.GroupVersionResource, e *quota.Evaluator)
 		},
 	}
 	inf := cache.NewSharedIndexInformer(lw, nil, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-	if _, measured := whole(gvr.GroupResource()); !measured {
-		// The only error is that the informer runs already.
-		_ = inf.SetTransform(metadataOf)
-	}
-	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	// The only error is that the informer runs already.
+	_ = inf.SetTransform(metadataOf)
+	return inf
+}
+
+// handler reports what frees something.
+func (m *monitors) handler(e *quota.Evaluator) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(old, now any) {
 			before, ok1 := old.(runtime.Object)
 			after, ok2 := now.(runtime.Object)
@@ -271,8 +295,7 @@ func (m *monitors) informer(gvr schema.GroupVersionResource, e *quota.Evaluator)
 			}
 			m.report(e.Resource, obj)
 		},
-	})
-	return inf
+	}
 }
 
 func (m *monitors) report(gr schema.GroupResource, obj any) {
