@@ -13,9 +13,11 @@ import (
 	"github.com/google/uuid"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	audited "k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
@@ -32,7 +34,7 @@ func (s *Server) chain(next http.Handler) http.Handler {
 		h = s.cfg.Impersonate(h)
 	}
 	if s.cfg.Audit != nil {
-		h = s.cfg.Audit(h)
+		h = s.cfg.Audit.Wrap(h)
 	}
 	h = s.authenticate(h)
 	h = s.timeout(h)
@@ -77,12 +79,16 @@ func (s *Server) parse(next http.Handler) http.Handler {
 			verb.Fail(w, r, apierrors.NewInternalError(fmt.Errorf("failed to create RequestInfo: %v", err)))
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(request.With(r.Context(), in)))
+		ctx := request.With(r.Context(), in)
+		if s.cfg.Audit != nil {
+			ctx = audit.Init(ctx, id)
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-// longRunning says whether a request may last: a watch or a stream.
-func longRunning(in *request.Info) bool {
+// LongRunning says whether a request may last: a watch or a stream.
+func LongRunning(in *request.Info) bool {
 	if in.Verb == "watch" || in.Verb == "proxy" {
 		return true
 	}
@@ -92,7 +98,7 @@ func longRunning(in *request.Info) bool {
 // timeout bounds requests that are not long running.
 func (s *Server) timeout(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if longRunning(request.From(r.Context())) {
+		if LongRunning(request.From(r.Context())) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -121,20 +127,31 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), anonymous)))
 		})
 	}
+	failed := s.unauthorized()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, ok, err := s.cfg.Authenticator.AuthenticateRequest(r)
 		if err != nil {
 			s.log.Debug("unable to authenticate the request", "err", err)
 		}
 		if err != nil || !ok || who == nil {
-			unauthorized := apierrors.NewUnauthorized("Unauthorized")
-			verb.Fail(w, r, unauthorized)
+			failed.ServeHTTP(w, r)
 			return
 		}
 		// A token must not reach anything behind.
 		r.Header.Del("Authorization")
 		next.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), who.User)))
 	})
+}
+
+// unauthorized answers who is not known.
+func (s *Server) unauthorized() http.Handler {
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		verb.Fail(w, r, apierrors.NewUnauthorized("Unauthorized"))
+	})
+	if s.cfg.Audit != nil {
+		h = s.cfg.Audit.Unauthenticated(h)
+	}
+	return h
 }
 
 // authorize lets pass what the authorizer allows.
@@ -157,6 +174,12 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 	})
 }
 
+// Annotations of audit events about the authorizers' judgement.
+const (
+	decisionKey = "authorization.k8s.io/decision"
+	reasonKey   = "authorization.k8s.io/reason"
+)
+
 // permit returns the refusal of a request, or nil.
 func (s *Server) permit(ctx context.Context, in *request.Info) error {
 	if s.cfg.Authorizer == nil {
@@ -165,14 +188,17 @@ func (s *Server) permit(ctx context.Context, in *request.Info) error {
 	attrs := in.Attributes(request.User(ctx))
 	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, attrs)
 	if decision == authorizer.DecisionAllow {
+		audited.AddAuditAnnotations(ctx, decisionKey, "allow", reasonKey, reason)
 		return nil
 	}
 	if err != nil {
+		audited.AddAuditAnnotation(ctx, reasonKey, "internal error")
 		s.log.Error("authorization failed", "err", err)
 		return &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
 			Message: fmt.Sprintf("Internal Server Error: %q: %v", in.Path, err),
 		}}
 	}
+	audited.AddAuditAnnotations(ctx, decisionKey, "forbid", reasonKey, reason)
 	return object.Forbidden(attrs, reason)
 }

@@ -5,6 +5,7 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -18,10 +19,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	auditapi "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
@@ -47,9 +50,27 @@ func (s *Server) Direct(who user.Info, agent string) *Direct {
 	return &Direct{server: s, user: who, agent: agent}
 }
 
+// call is one request of a Direct.
+type call struct {
+	*request.Info
+	ctx   context.Context //nolint:containedctx // a call lives as long as its method
+	audit *audit.Record
+}
+
+// end records how the request was answered: with obj, unless err is set.
+func (c *call) end(code int, obj runtime.Object, err error) {
+	if c == nil {
+		return
+	}
+	if err == nil && obj != nil {
+		audit.Response(c.ctx, func() ([]byte, error) { return codec.Encode(obj, codec.JSON, false) })
+	}
+	c.audit.Close(code, err)
+}
+
 // selecting is begin for a list, a watch or a deletion of many: authorizers are
 // told what it selects, and a selector of one name is taken for that name.
-func (d *Direct) selecting(ctx context.Context, what string, r client.Resource, opts metav1.ListOptions) (context.Context, *request.Info, error) {
+func (d *Direct) selecting(ctx context.Context, what string, r client.Resource, opts metav1.ListOptions) (*call, error) {
 	name := ""
 	if s, err := fields.ParseSelector(opts.FieldSelector); err == nil {
 		if only, ok := s.RequiresExactMatch(metav1.ObjectNameField); ok {
@@ -60,11 +81,11 @@ func (d *Direct) selecting(ctx context.Context, what string, r client.Resource, 
 }
 
 // begin makes the request's Info and context, and authorizes it.
-func (d *Direct) begin(ctx context.Context, what string, r client.Resource, name string) (context.Context, *request.Info, error) {
+func (d *Direct) begin(ctx context.Context, what string, r client.Resource, name string) (*call, error) {
 	return d.beginWith(ctx, what, r, name, metav1.ListOptions{})
 }
 
-func (d *Direct) beginWith(ctx context.Context, what string, r client.Resource, name string, opts metav1.ListOptions) (context.Context, *request.Info, error) {
+func (d *Direct) beginWith(ctx context.Context, what string, r client.Resource, name string, opts metav1.ListOptions) (*call, error) {
 	in := &request.Info{UserAgent: d.agent, RequestInfo: apirequest.RequestInfo{
 		IsResourceRequest: true, Verb: what, APIPrefix: "apis",
 		APIGroup: r.Group, APIVersion: r.Version, Namespace: r.Namespace,
@@ -79,19 +100,50 @@ func (d *Direct) beginWith(ctx context.Context, what string, r client.Resource, 
 	}
 	in.Served = d.server.kinds.Resource(r.GroupVersionResource)
 	ctx = request.WithUser(request.With(ctx, in), d.user)
-	if !d.trusted {
-		if err := d.server.permit(ctx, in); err != nil {
-			return nil, nil, err
+	c := &call{Info: in, ctx: ctx}
+	if d.server.cfg.Audit != nil {
+		query, err := queryOf(&opts)
+		if err != nil {
+			return nil, err
+		}
+		if c.ctx, c.audit, err = d.server.cfg.Audit.Open(ctx, query); err != nil {
+			return nil, err
 		}
 	}
-	if in.Served == nil {
-		return nil, nil, &apierrors.StatusError{ErrStatus: metav1.Status{
+	if err := d.check(c); err != nil {
+		c.end(0, nil, err)
+		return nil, err
+	}
+	return c, nil
+}
+
+// queryOf spells options as a client over HTTP would.
+func queryOf(opts *metav1.ListOptions) (url.Values, error) {
+	if *opts == (metav1.ListOptions{}) {
+		return url.Values{}, nil
+	}
+	values, err := internalscheme.ParameterCodec.EncodeParameters(opts, metav1.SchemeGroupVersion)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return values, nil
+}
+
+// check returns why the request gets no further.
+func (d *Direct) check(c *call) error {
+	if !d.trusted {
+		if err := d.server.permit(c.ctx, c.Info); err != nil {
+			return err
+		}
+	}
+	if c.Served == nil {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: 404, Reason: metav1.StatusReasonNotFound,
 			Message: "the server could not find the requested resource",
-			Details: &metav1.StatusDetails{Group: r.Group, Kind: r.Resource, Name: name},
+			Details: &metav1.StatusDetails{Group: c.APIGroup, Kind: c.Resource, Name: c.Name},
 		}}
 	}
-	return ctx, in, nil
+	return nil
 }
 
 // out returns a hub object in the version of the request.
@@ -132,59 +184,75 @@ func own(in *request.Info, obj runtime.Object) (runtime.Object, error) {
 }
 
 // Get implements client.Verbs.
-func (d *Direct) Get(ctx context.Context, r client.Resource, name string, opts metav1.GetOptions) (runtime.Object, error) {
-	ctx, in, err := d.begin(ctx, "get", r, name)
+func (d *Direct) Get(ctx context.Context, r client.Resource, name string, opts metav1.GetOptions) (obj runtime.Object, err error) {
+	c, err := d.begin(ctx, "get", r, name)
 	if err != nil {
 		return nil, err
 	}
-	if in.Subresource == "scale" && in.Kind.Scale != nil {
-		scale, err := d.server.verbs.GetScale(ctx, in)
+	defer func() { c.end(http.StatusOK, obj, err) }()
+	if c.Subresource == "scale" && c.Kind.Scale != nil {
+		scale, err := d.server.verbs.GetScale(c.ctx, c.Info)
 		return scale, apiError(err)
 	}
-	entry, err := d.server.objects.Get(ctx, in.Kind, in.ObjectNamespace(), name, opts.ResourceVersion)
+	entry, err := d.server.objects.Get(c.ctx, c.Kind, c.ObjectNamespace(), name, opts.ResourceVersion)
 	if err != nil {
 		return nil, apiError(err)
 	}
-	return out(in, entry.Object, nil)
+	return out(c.Info, entry.Object, nil)
 }
 
 func (d *Direct) listOptions(in *request.Info, opts *metav1.ListOptions) (*list.Options, error) {
-	values := url.Values{}
-	if *opts != (metav1.ListOptions{}) {
-		encoded, err := internalscheme.ParameterCodec.EncodeParameters(opts, metav1.SchemeGroupVersion)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-		values = encoded
+	values, err := queryOf(opts)
+	if err != nil {
+		return nil, err
 	}
 	return list.Parse(in, values)
 }
 
 // page reads the page a list asks for.
-func (d *Direct) page(ctx context.Context, r client.Resource, opts metav1.ListOptions) (*request.Info, *list.Page, error) {
-	ctx, in, err := d.selecting(ctx, "list", r, opts)
-	if err != nil {
-		return nil, nil, err
-	}
-	selection, err := d.listOptions(in, &opts)
-	if err != nil {
-		return nil, nil, err
-	}
-	page, err := list.Read(ctx, d.server.cache, selection)
-	return in, page, apiError(err)
-}
-
-// ListShared lists without a copy: the items are the cache's own objects.
-func (d *Direct) ListShared(ctx context.Context, r client.Resource, opts metav1.ListOptions) (*internalversion.List, error) {
-	in, page, err := d.page(ctx, r, opts)
+func (d *Direct) page(c *call, opts metav1.ListOptions) (*list.Page, error) {
+	selection, err := d.listOptions(c.Info, &opts)
 	if err != nil {
 		return nil, err
 	}
-	l := &internalversion.List{Items: make([]runtime.Object, len(page.Entries))}
-	setListMeta(l, page)
+	page, err := list.Read(c.ctx, d.server.cache, selection)
+	return page, apiError(err)
+}
+
+// items returns the objects of a page in the request's version.
+func items(in *request.Info, page *list.Page) ([]runtime.Object, error) {
+	all := make([]runtime.Object, len(page.Entries))
 	for i, e := range page.Entries {
-		if l.Items[i], err = codec.FromHub(in.Served, e.Object); err != nil {
+		obj, err := codec.FromHub(in.Served, e.Object)
+		if err != nil {
 			return nil, apiError(err)
+		}
+		all[i] = obj
+	}
+	return all, nil
+}
+
+// ListShared lists without a copy: the items are the cache's own objects.
+func (d *Direct) ListShared(ctx context.Context, r client.Resource, opts metav1.ListOptions) (l *internalversion.List, err error) {
+	c, err := d.selecting(ctx, "list", r, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { c.end(http.StatusOK, nil, err) }()
+	page, err := d.page(c, opts)
+	if err != nil {
+		return nil, err
+	}
+	l = &internalversion.List{}
+	setListMeta(l, page)
+	l.Items, err = items(c.Info, page)
+	if err != nil {
+		return nil, err
+	}
+	if audit.At(c.ctx, auditapi.LevelRequestResponse) {
+		whole, err := listOf(c.Info, page, l.Items)
+		if err == nil {
+			audit.Response(c.ctx, func() ([]byte, error) { return codec.Encode(whole, codec.JSON, false) })
 		}
 	}
 	return l, nil
@@ -197,28 +265,37 @@ func setListMeta(l metav1.ListInterface, page *list.Page) {
 }
 
 // List implements client.Verbs.
-func (d *Direct) List(ctx context.Context, r client.Resource, opts metav1.ListOptions) (runtime.Object, error) {
-	in, page, err := d.page(ctx, r, opts)
+func (d *Direct) List(ctx context.Context, r client.Resource, opts metav1.ListOptions) (l runtime.Object, err error) {
+	c, err := d.selecting(ctx, "list", r, opts)
 	if err != nil {
 		return nil, err
 	}
-	items := make([]runtime.Object, len(page.Entries))
-	for i, e := range page.Entries {
-		if items[i], err = codec.FromHub(in.Served, e.Object); err != nil {
-			return nil, apiError(err)
-		}
+	defer func() { c.end(http.StatusOK, l, err) }()
+	page, err := d.page(c, opts)
+	if err != nil {
+		return nil, err
 	}
+	all, err := items(c.Info, page)
+	if err != nil {
+		return nil, err
+	}
+	l, err = listOf(c.Info, page, all)
+	return l, apiError(err)
+}
+
+// listOf returns the list of a page's objects in the request's version.
+func listOf(in *request.Info, page *list.Page, items []runtime.Object) (runtime.Object, error) {
 	var l runtime.Object = &unstructured.UnstructuredList{}
 	if !in.Kind.Custom {
 		l = in.Version.NewList()
 	}
 	l.GetObjectKind().SetGroupVersionKind(in.GVK.GroupVersion().WithKind(in.GVK.Kind + "List"))
 	if err := meta.SetList(l, items); err != nil {
-		return nil, apiError(err)
+		return nil, err
 	}
 	m, err := meta.ListAccessor(l)
 	if err != nil {
-		return nil, apiError(err)
+		return nil, err
 	}
 	setListMeta(m, page)
 	return l, nil
@@ -227,104 +304,116 @@ func (d *Direct) List(ctx context.Context, r client.Resource, opts metav1.ListOp
 // Watch implements client.Verbs. It ends with ctx, too.
 func (d *Direct) Watch(ctx context.Context, r client.Resource, opts metav1.ListOptions) (watch.Interface, error) {
 	opts.Watch = true
-	ctx, in, err := d.selecting(ctx, "watch", r, opts)
+	c, err := d.selecting(ctx, "watch", r, opts)
 	if err != nil {
 		return nil, err
 	}
-	selection, err := d.listOptions(in, &opts)
+	selection, err := d.listOptions(c.Info, &opts)
 	if err != nil {
+		c.end(0, nil, err)
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(c.ctx)
 	s, err := stream.Open(ctx, d.server.cache, selection)
 	if err != nil {
 		cancel()
-		return nil, apiError(err)
+		err = apiError(err)
+		c.end(0, nil, err)
+		return nil, err
 	}
-	w := &directWatch{in: in, stream: s, cancel: cancel, events: make(chan watch.Event, 16), bookmarks: selection.Bookmarks}
-	go w.run(ctx, d.server.stopping)
+	c.audit.Started()
+	w := &directWatch{in: c.Info, stream: s, cancel: cancel, events: make(chan watch.Event, 16), bookmarks: selection.Bookmarks}
+	go func() {
+		w.run(ctx, d.server.stopping)
+		c.end(http.StatusOK, nil, nil)
+	}()
 	return w, nil
 }
 
 // Create implements client.Verbs.
-func (d *Direct) Create(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.CreateOptions) (runtime.Object, error) {
-	ctx, in, err := d.begin(ctx, "create", r, name)
+func (d *Direct) Create(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.CreateOptions) (made runtime.Object, err error) {
+	c, err := d.begin(ctx, "create", r, name)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { c.end(http.StatusCreated, made, err) }()
 	opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "CreateOptions"}
-	if in.Subresource != "" {
-		result, err := d.server.verbs.CreateSubresource(ctx, in, obj.DeepCopyObject(), &opts)
+	if c.Subresource != "" {
+		result, err := d.server.verbs.CreateSubresource(c.ctx, c.Info, obj.DeepCopyObject(), &opts)
 		return result, apiError(err)
 	}
-	owned, err := own(in, obj)
+	owned, err := own(c.Info, obj)
 	if err != nil {
 		return nil, err
 	}
-	result, err := d.server.verbs.CreateObject(ctx, in, owned, &opts)
-	return out(in, result, err)
+	result, err := d.server.verbs.CreateObject(c.ctx, c.Info, owned, &opts)
+	return out(c.Info, result, err)
 }
 
 // Update implements client.Verbs.
-func (d *Direct) Update(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
-	ctx, in, err := d.begin(ctx, "update", r, name)
+func (d *Direct) Update(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.UpdateOptions) (changed runtime.Object, err error) {
+	c, err := d.begin(ctx, "update", r, name)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { c.end(http.StatusOK, changed, err) }()
 	opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "UpdateOptions"}
-	if scale, ok := obj.(*autoscalingv1.Scale); ok && in.Subresource == "scale" {
-		result, err := d.server.verbs.UpdateScale(ctx, in, scale, &opts)
+	if scale, ok := obj.(*autoscalingv1.Scale); ok && c.Subresource == "scale" {
+		result, err := d.server.verbs.UpdateScale(c.ctx, c.Info, scale, &opts)
 		return result, apiError(err)
 	}
-	owned, err := own(in, obj)
+	owned, err := own(c.Info, obj)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.server.verbs.Viewable(in); err != nil {
+	if err := d.server.verbs.Viewable(c.Info); err != nil {
 		return nil, apiError(err)
 	}
-	result, _, err := d.server.verbs.UpdateObject(ctx, in, owned, &opts)
-	return out(in, result, err)
+	result, _, err := d.server.verbs.UpdateObject(c.ctx, c.Info, owned, &opts)
+	return out(c.Info, result, err)
 }
 
 // Patch implements client.Verbs.
-func (d *Direct) Patch(ctx context.Context, r client.Resource, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions) (runtime.Object, error) {
-	ctx, in, err := d.begin(ctx, "patch", r, name)
+func (d *Direct) Patch(ctx context.Context, r client.Resource, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions) (changed runtime.Object, err error) {
+	c, err := d.begin(ctx, "patch", r, name)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { c.end(http.StatusOK, changed, err) }()
 	opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PatchOptions"}
 	p := verb.PatchRequest{Type: pt, Data: data, Options: &opts}
-	if in.Subresource == "scale" && in.Kind.Scale != nil {
-		result, err := d.server.verbs.PatchScale(ctx, in, p)
+	if c.Subresource == "scale" && c.Kind.Scale != nil {
+		result, err := d.server.verbs.PatchScale(c.ctx, c.Info, p)
 		return result, apiError(err)
 	}
-	if err := d.server.verbs.Viewable(in); err != nil {
+	if err := d.server.verbs.Viewable(c.Info); err != nil {
 		return nil, apiError(err)
 	}
-	result, _, err := d.server.verbs.PatchObject(ctx, in, p)
-	return out(in, result, err)
+	result, _, err := d.server.verbs.PatchObject(c.ctx, c.Info, p)
+	return out(c.Info, result, err)
 }
 
 // Delete implements client.Verbs.
-func (d *Direct) Delete(ctx context.Context, r client.Resource, name string, opts metav1.DeleteOptions) error {
-	ctx, in, err := d.begin(ctx, "delete", r, name)
+func (d *Direct) Delete(ctx context.Context, r client.Resource, name string, opts metav1.DeleteOptions) (err error) {
+	c, err := d.begin(ctx, "delete", r, name)
 	if err != nil {
 		return err
 	}
-	return apiError(d.server.verbs.DeleteObject(ctx, in, opts.DeepCopy()))
+	defer func() { c.end(http.StatusOK, nil, err) }()
+	return apiError(d.server.verbs.DeleteObject(c.ctx, c.Info, opts.DeepCopy()))
 }
 
 // DeleteCollection implements client.Verbs.
-func (d *Direct) DeleteCollection(ctx context.Context, r client.Resource, opts metav1.DeleteOptions, selector metav1.ListOptions) error {
-	ctx, in, err := d.begin(ctx, "deletecollection", r, "")
+func (d *Direct) DeleteCollection(ctx context.Context, r client.Resource, opts metav1.DeleteOptions, selector metav1.ListOptions) (err error) {
+	c, err := d.beginWith(ctx, "deletecollection", r, "", selector)
 	if err != nil {
 		return err
 	}
-	selection, err := d.listOptions(in, &selector)
+	defer func() { c.end(http.StatusOK, nil, err) }()
+	selection, err := d.listOptions(c.Info, &selector)
 	if err != nil {
 		return err
 	}
-	_, err = d.server.verbs.DeleteSelected(ctx, in, selection, opts.DeepCopy())
+	_, err = d.server.verbs.DeleteSelected(c.ctx, c.Info, selection, opts.DeepCopy())
 	return apiError(err)
 }

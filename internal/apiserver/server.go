@@ -33,6 +33,7 @@ import (
 	"kaji/internal/apiserver/admission/dynamic"
 	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/alloc"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
@@ -62,9 +63,12 @@ type Config struct {
 	// Authorizer judges every request; nil refuses all but with AlwaysAllow.
 	Authorizer  authorizer.Authorizer
 	AlwaysAllow bool
-	// Audit, Impersonate and Flow wrap what comes after them; nil leaves the
-	// station out.
-	Audit, Impersonate, Flow func(http.Handler) http.Handler
+	// Audit records requests, those of components in this process as well; nil
+	// records none.
+	Audit *audit.Audit
+	// Impersonate and Flow wrap what comes after them; nil leaves the station
+	// out.
+	Impersonate, Flow func(http.Handler) http.Handler
 	// Admission plug-ins in their order. Webhooks and policies need not be
 	// among them; DisabledAdmission names those to leave out.
 	Admission         []admission.Plugin
@@ -260,6 +264,12 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() { cacheDone <- s.cache.Run(cacheCtx) })
 	defer parts.Wait()
 	defer stopCache()
+	if s.cfg.Audit != nil {
+		// The last requests are recorded, too.
+		auditCtx, stopAudit := context.WithCancel(context.WithoutCancel(ctx))
+		defer stopAudit()
+		parts.Go(func() { s.runAudit(auditCtx) })
+	}
 	parts.Go(func() {
 		s.Bootstrap(ctx)
 		close(s.booted)
@@ -286,6 +296,12 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	return s.serve(ctx, cacheDone)
+}
+
+func (s *Server) runAudit(ctx context.Context) {
+	if err := s.cfg.Audit.Run(ctx); err != nil {
+		s.log.Error("no audit events are kept", "err", err)
+	}
 }
 
 // Booted is closed once everything that every cluster has exists.

@@ -110,26 +110,6 @@ func (o *Options) addAdmission(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&o.FeatureGates, "feature-gates", nil, "Features to turn on or off, as Name=true.")
 }
 
-func (o *Options) addAudit(fs *pflag.FlagSet) {
-	a := &o.Audit
-	fs.StringVar(&a.PolicyFile, "audit-policy-file", "", "File that says what is recorded.")
-	fs.StringVar(&a.LogPath, "audit-log-path", "", "File to write audit events to; - means standard output.")
-	fs.StringVar(&a.LogFormat, "audit-log-format", "json", "Format of the log: json or legacy.")
-	fs.StringVar(&a.LogMode, "audit-log-mode", "blocking", "When events are written: batch, blocking or blocking-strict.")
-	fs.StringVar(&a.LogVersion, "audit-log-version", "audit.k8s.io/v1", "API version of the events in the log.")
-	fs.IntVar(&a.LogMaxAge, "audit-log-maxage", 366, "Days to keep old logs.")
-	fs.IntVar(&a.LogMaxBackup, "audit-log-maxbackup", 100, "Number of old logs to keep.")
-	fs.IntVar(&a.LogMaxMB, "audit-log-maxsize", 100, "Megabytes of a log before it is rotated.")
-	fs.BoolVar(&a.LogCompress, "audit-log-compress", false, "Compress old logs.")
-	fs.StringVar(&a.WebhookConfigFile, "audit-webhook-config-file", "", "Kubeconfig of a webhook that audit events are sent to.")
-	fs.StringVar(&a.WebhookMode, "audit-webhook-mode", "batch", "When events are sent: batch, blocking or blocking-strict.")
-	fs.StringVar(&a.WebhookVersion, "audit-webhook-version", "audit.k8s.io/v1", "API version of the events sent.")
-	fs.DurationVar(&a.WebhookInitialBackoff, "audit-webhook-initial-backoff", 10*time.Second, "How long to wait before the first retry.")
-	fs.DurationVar(&a.WebhookBatchMaxWait, "audit-webhook-batch-max-wait", 30*time.Second, "How long to wait for a batch to fill.")
-	fs.IntVar(&a.WebhookBatchMax, "audit-webhook-batch-max-size", 400, "Most events in a batch.")
-	fs.IntVar(&a.WebhookBatchQueue, "audit-webhook-batch-buffer-size", 10000, "Events held before they are sent.")
-}
-
 func (o *Options) addNetwork(fs *pflag.FlagSet) {
 	fs.StringVar(&o.ServiceClusterIPRange, "service-cluster-ip-range", "", "Ranges of cluster IPs, one or two with a comma, the default family first; 10.0.0.0/24 when empty.")
 	fs.StringVar(&o.ServiceNodePortRange, "service-node-port-range", "30000-32767", "Range of node ports, both ends included.")

@@ -142,16 +142,27 @@ type Admission struct {
 
 // Audit is where requests are recorded.
 type Audit struct {
-	PolicyFile                         string
-	LogPath, LogFormat, LogMode        string
-	LogMaxAge, LogMaxBackup, LogMaxMB  int
-	LogCompress                        bool
-	LogVersion                         string
-	WebhookConfigFile, WebhookMode     string
-	WebhookVersion                     string
-	WebhookInitialBackoff              time.Duration
-	WebhookBatchMaxWait                time.Duration
-	WebhookBatchMax, WebhookBatchQueue int
+	PolicyFile                        string
+	LogPath, LogFormat                string
+	LogMaxAge, LogMaxBackup, LogMaxMB int
+	LogCompress                       bool
+	WebhookConfigFile                 string
+	WebhookInitialBackoff             time.Duration
+	Log, Webhook                      AuditSink
+}
+
+// AuditSink is how events are handed to one back end.
+type AuditSink struct {
+	Mode, Version string
+
+	BatchBuffer, BatchMax int
+	BatchMaxWait          time.Duration
+	Throttle              bool
+	ThrottleQPS           float32
+	ThrottleBurst         int
+
+	Truncate                   bool
+	MaxBatchSize, MaxEventSize int64
 }
 
 // Kubelet is how nodes are reached.
@@ -208,6 +219,7 @@ func (o *Options) Validate() []error {
 			errs = append(errs, fmt.Errorf("authorization-mode %q is not a valid mode", mode))
 		}
 	}
+	errs = append(errs, o.Audit.validate()...)
 	if o.Limits.RequestTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--request-timeout can not be negative value"))
 	}

@@ -10,8 +10,8 @@ const noEffect = "Accepted for upstream's sake; it has no effect here."
 // not have.
 func addIgnored(fs *pflag.FlagSet) {
 	for _, name := range []string{
-		"aggregator-reject-forwarding-redirects", "audit-log-batch-throttle-enable", "audit-log-truncate-enabled",
-		"audit-webhook-batch-throttle-enable", "audit-webhook-truncate-enabled", "contention-profiling",
+		"aggregator-reject-forwarding-redirects",
+		"contention-profiling",
 		"emulation-forward-compatible", "enable-logs-handler", "permit-address-sharing", "permit-port-sharing",
 		"runtime-config-emulation-forward-compatible", "disable-http2-serving",
 	} {
@@ -21,8 +21,7 @@ func addIgnored(fs *pflag.FlagSet) {
 		"allow-metric-labels-manifest", "authorization-webhook-cache-size", "debug-socket-path",
 		"egress-selector-config-file", "etcd-servers-overrides-file", "peer-advertise-ip", "peer-advertise-port",
 		"peer-ca-file", "show-hidden-metrics-for-version", "tracing-config-file", "requestheader-config",
-		"log-json-info-buffer-size", "log-text-info-buffer-size", "audit-log-truncate-max-batch-size",
-		"audit-log-truncate-max-event-size", "audit-webhook-truncate-max-batch-size", "audit-webhook-truncate-max-event-size",
+		"log-json-info-buffer-size", "log-text-info-buffer-size",
 		"logging-format",
 	} {
 		fs.String(name, "", noEffect)
@@ -33,17 +32,14 @@ func addIgnored(fs *pflag.FlagSet) {
 		fs.StringSlice(name, nil, noEffect)
 	}
 	for _, name := range []string{
-		"apiserver-count", "audit-log-batch-buffer-size", "audit-log-batch-max-size", "audit-log-batch-throttle-burst",
-		"audit-webhook-batch-throttle-burst", "default-watch-cache-size", "kubernetes-service-node-port",
+		"apiserver-count",
+		"default-watch-cache-size", "kubernetes-service-node-port",
 		"lease-reuse-duration-seconds", "max-connection-bytes-per-sec",
 	} {
 		fs.Int(name, 0, noEffect)
 	}
-	for _, name := range []string{"audit-log-batch-throttle-qps", "audit-webhook-batch-throttle-qps"} {
-		fs.Float32(name, 0, noEffect)
-	}
 	for _, name := range []string{
-		"audit-log-batch-max-wait", "coordinated-leadership-lease-duration", "coordinated-leadership-renew-deadline",
+		"coordinated-leadership-lease-duration", "coordinated-leadership-renew-deadline",
 		"coordinated-leadership-retry-period", "etcd-db-metric-poll-interval", "log-flush-frequency",
 	} {
 		fs.Duration(name, 0, noEffect)

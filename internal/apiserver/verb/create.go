@@ -17,6 +17,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/request"
@@ -90,6 +91,7 @@ func (v *Verbs) create(w http.ResponseWriter, r *http.Request, in *request.Info)
 // CreateObject creates obj, of the request's version, which it uses up. The
 // result is a hub object, or what a virtual resource answers.
 func (v *Verbs) CreateObject(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
+	audit.Request(ctx, in, obj)
 	if virtual := v.Virtual[in.Kind.GroupResource()]; virtual != nil {
 		return v.createVirtual(ctx, in, obj, opts, virtual)
 	}

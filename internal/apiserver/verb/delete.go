@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apiserver/pkg/warning"
 
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
@@ -31,6 +32,7 @@ func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
 		if err := codec.DecodeOptions(body, format, opts); err != nil {
 			return nil, err
 		}
+		audit.Request(r.Context(), request.From(r.Context()), opts)
 	} else if err := options(r, opts); err != nil {
 		return nil, err
 	}
@@ -80,6 +82,7 @@ func warnOrphans(ctx context.Context, in *request.Info, opts *metav1.DeleteOptio
 
 // DeleteObject deletes the object the request names.
 func (v *Verbs) DeleteObject(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) error {
+	audit.Request(ctx, in, opts)
 	if err := checkDeleteOptions(opts); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package verb
 
 import (
+	"bytes"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
@@ -64,6 +66,17 @@ func (v *Verbs) respondList(w http.ResponseWriter, r *http.Request, in *request.
 	if err != nil {
 		return err
 	}
+	audit.Response(r.Context(), func() ([]byte, error) {
+		asked := accept
+		asked.Format = codec.JSON
+		asJSON, err := show.New(in.Served, asked, r.URL.Query())
+		if err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		err = asJSON.List(&b, page)
+		return b.Bytes(), err
+	})
 	out := &answerWriter{w: w, r: r, mediaType: accept.Format.MediaType()}
 	if err := form.List(out, page); err != nil {
 		if out.started {

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
@@ -103,6 +104,11 @@ func ErrMethodNotAllowed() error {
 
 // writeObject answers with an object that is not in the cache.
 func writeObject(w http.ResponseWriter, r *http.Request, code int, accept codec.Accept, obj runtime.Object) {
+	if status, ok := obj.(*metav1.Status); ok {
+		audit.Answer(r.Context(), status)
+	} else {
+		audit.Response(r.Context(), func() ([]byte, error) { return codec.Encode(obj, codec.JSON, false) })
+	}
 	data, err := codec.Encode(obj, accept.Format, accept.Pretty)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -139,6 +145,15 @@ func (v *Verbs) respondEntry(w http.ResponseWriter, r *http.Request, in *request
 	if err != nil {
 		return err
 	}
+	audit.Response(r.Context(), func() ([]byte, error) {
+		asked := accept
+		asked.Format = codec.JSON
+		asJSON, err := show.New(in.Served, asked, r.URL.Query())
+		if err != nil {
+			return nil, err
+		}
+		return asJSON.Object(entry)
+	})
 	switch {
 	case accept.Format == codec.YAML:
 		if data, err = yaml.JSONToYAML(data); err != nil {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/object"
@@ -142,6 +143,7 @@ func (v *Verbs) GetScale(ctx context.Context, in *request.Info) (*autoscalingv1.
 
 // UpdateScale replaces the Scale of the object the request names.
 func (v *Verbs) UpdateScale(ctx context.Context, in *request.Info, scale *autoscalingv1.Scale, opts *metav1.UpdateOptions) (*autoscalingv1.Scale, error) {
+	audit.Request(ctx, in, scale)
 	if err := object.MatchNamespace(scale, in.ObjectNamespace()); err != nil {
 		return nil, err
 	}
@@ -155,6 +157,7 @@ func (v *Verbs) UpdateScale(ctx context.Context, in *request.Info, scale *autosc
 
 // PatchScale patches the Scale of the object the request names.
 func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest) (*autoscalingv1.Scale, error) {
+	audit.Patch(ctx, p.Data)
 	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(p.Options, p.Type)); err != nil {
 		return nil, err
 	}
@@ -180,6 +183,7 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 			return nil, err
 		}
 		scale := patched.(*autoscalingv1.Scale)
+		audit.Request(ctx, in, scale)
 		if err := object.MatchNamespace(scale, in.ObjectNamespace()); err != nil {
 			return nil, err
 		}

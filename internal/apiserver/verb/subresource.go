@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
 )
@@ -117,6 +118,7 @@ func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request
 		if decodeErr != nil {
 			return decodeErr
 		}
+		audit.Request(ctx, in, obj)
 		result, err = s.Create(ctx, in, obj, opts)
 	default:
 		return ErrMethodNotAllowed()
@@ -156,5 +158,6 @@ func (v *Verbs) CreateSubresource(ctx context.Context, in *request.Info, obj run
 		return nil, ErrMethodNotAllowed()
 	}
 	obj.GetObjectKind().SetGroupVersionKind(s.GVK)
+	audit.Request(ctx, in, obj)
 	return s.Create(ctx, in, obj, opts)
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/patch"
@@ -64,6 +65,7 @@ func okOrCreated(created bool) int {
 // UpdateObject replaces the object the request names, whole or through a view,
 // by obj, of the request's version, which it uses up.
 func (v *Verbs) UpdateObject(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.UpdateOptions) (api.Object, bool, error) {
+	audit.Request(ctx, in, obj)
 	o, ok := obj.(api.Object)
 	if !ok {
 		return nil, false, apierrors.NewInternalError(fmt.Errorf("%T has no metadata", obj))
@@ -134,6 +136,7 @@ func (v *Verbs) patch(w http.ResponseWriter, r *http.Request, in *request.Info) 
 
 // PatchObject patches the object the request names, whole or through a view.
 func (v *Verbs) PatchObject(ctx context.Context, in *request.Info, p PatchRequest) (api.Object, bool, error) {
+	audit.Patch(ctx, p.Data)
 	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(p.Options, p.Type)); err != nil {
 		return nil, false, err
 	}

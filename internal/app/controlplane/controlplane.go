@@ -109,6 +109,10 @@ func (p *Plane) assemble() error {
 	if p.trust, err = newTrust(o, p.Keys, p.object); err != nil {
 		return err
 	}
+	recorder, err := newAudit(&o.Audit)
+	if err != nil {
+		return err
+	}
 	address := net.JoinHostPort(o.Serving.BindAddress.String(), strconv.Itoa(o.Serving.SecurePort))
 	if p.listener, err = net.Listen("tcp", address); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
@@ -120,6 +124,7 @@ func (p *Plane) assemble() error {
 			ClientAuth: tls.RequestClientCert},
 		Authenticator:     p.trust.authenticator,
 		Authorizer:        p.trust,
+		Audit:             recorder,
 		Impersonate:       p.trust.impersonate(),
 		Escalation:        p.trust.guard,
 		Collectors:        p.trust.impersonation.Collectors(),
