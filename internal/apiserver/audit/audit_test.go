@@ -247,8 +247,8 @@ func TestFullDisk(t *testing.T) {
 // TestPolicy says that policies that are wrong are refused.
 func TestPolicy(t *testing.T) {
 	for text, want := range map[string]string{
-		"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []":                                   "loaded illegal policy with 0 rules",
-		"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]":                      `rules[0].level: Unsupported value: "Loud"`,
+		"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []":                                    "loaded illegal policy with 0 rules",
+		"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]":                       `rules[0].level: Unsupported value: "Loud"`,
 		"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None, nonResourceURLs: [x]}]": "rules[0].nonResourceURLs",
 		"{": "failed decoding",
 	} {
