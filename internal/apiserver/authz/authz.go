@@ -15,16 +15,17 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// Named is an authorizer with the name that its reasons are told under.
+// Named is an authorizer with the name that its reasons are told under, and its
+// type, such as "Webhook".
 type Named struct {
-	Name       string
+	Type, Name string
 	Authorizer authorizer.UnconditionalAuthorizer
 }
 
 // Chain asks authorizers in order until one allows or denies. Members of
 // system:masters are allowed everything before any is asked: they can repair
-// what locks all others out.
-func Chain(authorizers ...Named) authorizer.Authorizer {
+// what locks all others out. metrics may be nil.
+func Chain(metrics *Metrics, authorizers ...Named) authorizer.Authorizer {
 	return authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		if a.GetUser() != nil && slices.Contains(a.GetUser().GetGroups(), user.SystemPrivilegedGroup) {
 			return authorizer.DecisionAllow, "", nil
@@ -40,6 +41,7 @@ func Chain(authorizers ...Named) authorizer.Authorizer {
 				reasons = append(reasons, next.Name+": "+reason)
 			}
 			if decision != authorizer.DecisionNoOpinion {
+				metrics.decided(next, decision)
 				return decision, reason, err
 			}
 		}

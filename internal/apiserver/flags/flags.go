@@ -220,11 +220,25 @@ func (o *Options) Validate() []error {
 		}
 	}
 	errs = append(errs, o.Audit.validate()...)
+	errs = append(errs, o.Authentication.validate()...)
 	if o.Limits.RequestTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--request-timeout can not be negative value"))
 	}
 	if o.Limits.MinRequestTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--min-request-timeout can not be negative value"))
+	}
+	return errs
+}
+
+// validate returns what cannot be right about the ways to be recognised.
+func (a *Authentication) validate() []error {
+	var errs []error
+	oidc := &a.OIDC
+	if (oidc.IssuerURL != "") != (oidc.ClientID != "") {
+		errs = append(errs, fmt.Errorf("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set"))
+	}
+	if a.ConfigFile != "" && oidc.IssuerURL != "" {
+		errs = append(errs, fmt.Errorf("authentication-config file and oidc-* flags are mutually exclusive"))
 	}
 	return errs
 }

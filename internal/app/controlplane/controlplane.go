@@ -63,7 +63,7 @@ func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
 	if p.store, err = openStore(ctx, o, log); err != nil {
 		return nil, err
 	}
-	if err := p.assemble(); err != nil {
+	if err := p.assemble(ctx); err != nil {
 		return nil, errors.Join(err, p.store.Close())
 	}
 	return p, nil
@@ -84,7 +84,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (store.Store, 
 	return s, nil
 }
 
-func (p *Plane) assemble() error {
+func (p *Plane) assemble(ctx context.Context) error {
 	o := p.Options
 	ranges, err := o.ServiceRanges()
 	if err != nil {
@@ -106,7 +106,7 @@ func (p *Plane) assemble() error {
 	if err != nil {
 		return err
 	}
-	if p.trust, err = newTrust(o, p.Keys, p.object); err != nil {
+	if p.trust, err = newTrust(ctx, o, p.Keys, p.object, p.log); err != nil {
 		return err
 	}
 	recorder, err := newAudit(&o.Audit)
@@ -115,6 +115,7 @@ func (p *Plane) assemble() error {
 	}
 	address := net.JoinHostPort(o.Serving.BindAddress.String(), strconv.Itoa(o.Serving.SecurePort))
 	if p.listener, err = net.Listen("tcp", address); err != nil {
+		p.trust.close()
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
 	cfg := apiserver.Config{
@@ -127,7 +128,7 @@ func (p *Plane) assemble() error {
 		Audit:             recorder,
 		Impersonate:       p.trust.impersonate(),
 		Escalation:        p.trust.guard,
-		Collectors:        p.trust.impersonation.Collectors(),
+		Collectors:        p.trust.collectors,
 		Virtual:           p.trust.reviews(),
 		Tokens:            p.trust.issuer,
 		ServiceRanges:     ranges,
@@ -142,9 +143,14 @@ func (p *Plane) assemble() error {
 		RequestTimeout:      o.Limits.RequestTimeout,
 	}
 	if p.Server, err = apiserver.New(cfg); err != nil {
+		p.trust.close()
 		return errors.Join(err, p.listener.Close())
 	}
-	return p.trust.attach(p.Server)
+	if err := p.trust.attach(p.Server); err != nil {
+		p.trust.close()
+		return errors.Join(err, p.listener.Close())
+	}
+	return nil
 }
 
 // object reads the present state of an object of the core group.
@@ -221,6 +227,7 @@ func contains(versions []api.Version, gv schema.GroupVersion) bool {
 func (p *Plane) Run(ctx context.Context) error {
 	group := lifecycle.New(ctx, p.log)
 	group.Go("apiserver", p.Server.Run)
+	p.trust.run(group, direct.New(p.Server.Self(), nil))
 	group.Go("bootstrap policy", func(ctx context.Context) error {
 		if err := p.bootstrap(ctx); err != nil {
 			return err
@@ -229,7 +236,9 @@ func (p *Plane) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	})
-	return errors.Join(group.Wait(), p.store.Close())
+	err := group.Wait()
+	p.trust.close()
+	return errors.Join(err, p.store.Close())
 }
 
 // Trust returns who the server recognises and what it allows them, for other
@@ -239,7 +248,10 @@ func (p *Plane) Trust() (authenticator.Request, authorizer.UnconditionalAuthoriz
 }
 
 // Close releases a Plane that was never run.
-func (p *Plane) Close() error { return errors.Join(p.listener.Close(), p.store.Close()) }
+func (p *Plane) Close() error {
+	p.trust.close()
+	return errors.Join(p.listener.Close(), p.store.Close())
+}
 
 func (p *Plane) bootstrap(ctx context.Context) error {
 	select {
@@ -247,10 +259,13 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	self := direct.New(p.Server.Self(), nil)
+	if err := p.trust.legacy.track(ctx, self); err != nil && ctx.Err() == nil {
+		return err
+	}
 	if !p.trust.usesRBAC() {
 		return nil
 	}
-	self := direct.New(p.Server.Self(), nil)
 	if err := bootstrap.Ensure(ctx, self); err != nil && ctx.Err() == nil {
 		return err
 	}

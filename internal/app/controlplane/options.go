@@ -15,6 +15,8 @@ import (
 type Options struct {
 	*flags.Options
 	DataDir string
+
+	anonymousSet bool // --anonymous-auth was given
 }
 
 // Defaults where upstream has none, or one that is not safe.
@@ -38,6 +40,7 @@ func AddFlags(fs *pflag.FlagSet) *Options {
 
 // complete fills what nobody set.
 func (o *Options) complete(fs *pflag.FlagSet) {
+	o.anonymousSet = fs.Changed("anonymous-auth")
 	if len(o.ServiceAccount.Issuers) == 0 {
 		o.ServiceAccount.Issuers = []string{defaultIssuer}
 	}
@@ -53,6 +56,15 @@ func (o *Options) complete(fs *pflag.FlagSet) {
 func (o *Options) Complete(fs *pflag.FlagSet) error {
 	o.complete(fs)
 	errs := o.Validate()
+	if o.Authorization.ConfigFile != "" {
+		for _, flag := range []string{"authorization-mode", "authorization-webhook-config-file", "authorization-webhook-version",
+			"authorization-webhook-cache-authorized-ttl", "authorization-webhook-cache-unauthorized-ttl"} {
+			if fs.Changed(flag) {
+				errs = append(errs, errors.New("--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined"))
+				break
+			}
+		}
+	}
 	if len(o.Store.EtcdServers) == 0 && o.DataDir == "" {
 		errs = append(errs, errors.New("--data-dir is needed: the embedded store lives there (or give --etcd-servers)"))
 	}

@@ -4,165 +4,119 @@ package controlplane
 
 import (
 	"context"
-	"crypto/x509"
-	"fmt"
+	"crypto/sha256"
+	"encoding/base32"
+	"log/slog"
 	"net/http"
 	"os"
-	"slices"
+	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
-	resourcev1 "k8s.io/api/resource/v1"
-	storagev1 "k8s.io/api/storage/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"kaji/internal/api"
-	"kaji/internal/apiserver"
-	"kaji/internal/apiserver/authn"
+	"kaji/internal/apiserver/authn/oidc"
 	"kaji/internal/apiserver/authn/serviceaccount"
 	"kaji/internal/apiserver/authz"
-	"kaji/internal/apiserver/authz/node"
-	"kaji/internal/apiserver/authz/rbac"
-	"kaji/internal/apiserver/authz/rbac/bootstrap"
 	"kaji/internal/apiserver/authz/rbac/escalate"
+	"kaji/internal/apiserver/authz/structured"
 	"kaji/internal/apiserver/impersonate"
+	"kaji/internal/apiserver/reload"
 	"kaji/internal/apiserver/review"
 	"kaji/internal/apiserver/verb"
+	"kaji/internal/client"
+	"kaji/internal/lifecycle"
 )
 
 // trust is who may do what. It is an authorizer itself: the authorizers read
 // the server's cache, which exists only once the server does.
 type trust struct {
-	authorizer.Authorizer
-	modes         []string
+	*structured.Authorizer
+	log           *slog.Logger
+	authorizers   *apiserver.AuthorizationConfiguration
 	audiences     authenticator.Audiences
 	authenticator authenticator.Request
 	issuer        *serviceaccount.Issuer
 	keys          *Keys
-	rules         authorizer.RuleResolver
+	oidc          *oidc.Authenticator // nil without OpenID issuers
+	legacy        *legacyTokens
 	guard         *escalate.Guard
 	impersonation *impersonate.Metrics
+	collectors    []prometheus.Collector
+	files         []followed
 }
 
-func newTrust(o *Options, keys *Keys, objects serviceaccount.Objects) (*trust, error) {
-	t := &trust{modes: o.Authorization.Modes, audiences: o.Authentication.APIAudiences, keys: keys,
+// followed is a file whose changes are taken over.
+type followed struct {
+	*reload.Follower
+	applied []byte
+}
+
+func newTrust(ctx context.Context, o *Options, keys *Keys, objects serviceaccount.Objects, log *slog.Logger) (*trust, error) {
+	t := &trust{log: log, audiences: o.Authentication.APIAudiences, keys: keys, legacy: newLegacyTokens(),
 		guard: &escalate.Guard{}, impersonation: impersonate.NewMetrics()}
+	decisions := authz.NewMetrics()
+	t.Authorizer = &structured.Authorizer{Metrics: decisions}
+	t.collectors = append(decisions.Collectors(), t.impersonation.Collectors()...)
 	if len(t.audiences) == 0 {
 		t.audiences = o.ServiceAccount.Issuers[:1]
 	}
-	tokens, err := t.tokens(o, objects)
-	if err != nil {
+	if err := t.authorization(o); err != nil {
 		return nil, err
 	}
-	cfg := authn.Config{
-		ClientCA:  func() *x509.CertPool { return keys.ClientCAs },
-		Tokens:    tokens,
-		Audiences: t.audiences,
-		RequestHeader: &authn.RequestHeader{ClientCA: func() *x509.CertPool { return keys.ProxyCAs }, AllowedNames: o.Authentication.RequestHeaderNames,
-			UsernameHeaders: o.Authentication.RequestHeaderUsers, UIDHeaders: o.Authentication.RequestHeaderUIDs,
-			GroupHeaders: o.Authentication.RequestHeaderGroups, ExtraHeaderPrefixes: o.Authentication.RequestHeaderExtraPrefix},
+	if err := t.authenticate(ctx, o, objects); err != nil {
+		return nil, err
 	}
-	if o.Authentication.Anonymous && !slices.Contains(o.Authorization.Modes, "AlwaysAllow") {
-		cfg.Anonymous = func(string) bool { return true }
-	}
-	t.authenticator = authn.New(cfg)
+	var err error
 	t.issuer, err = serviceaccount.NewIssuer(serviceaccount.Issuer{URL: o.ServiceAccount.Issuers[0], Audiences: t.audiences,
 		MaxExpiration: o.ServiceAccount.MaxExpiration, Extend: o.ServiceAccount.ExtendExpiration, Objects: objects}, keys.Signing)
+	if err != nil {
+		t.close()
+	}
 	return t, err
 }
 
-func (t *trust) tokens(o *Options, objects serviceaccount.Objects) ([]authenticator.Token, error) {
-	var tokens []authenticator.Token
-	if o.Authentication.TokenFile != "" {
-		file, err := os.Open(o.Authentication.TokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("--token-auth-file: %w", err)
-		}
-		defer file.Close()
-		static, err := authn.TokenFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--token-auth-file %s: %w", o.Authentication.TokenFile, err)
-		}
-		tokens = append(tokens, authenticator.WrapAudienceAgnosticToken(t.audiences, static))
+// follow has a file's changes taken over while the server runs.
+func (t *trust) follow(applied []byte, f *reload.Follower) {
+	t.files = append(t.files, followed{f, applied})
+}
+
+// run adds what is to run beside the server.
+func (t *trust) run(group *lifecycle.Group, self client.Interface) {
+	for _, f := range t.files {
+		group.Go("reload of "+f.Path, func(ctx context.Context) error { return f.Run(ctx, f.applied) })
 	}
-	accounts, err := serviceaccount.NewValidator(o.ServiceAccount.Issuers, t.keys.Verifying, t.audiences, objects)
+	group.Go("legacy tokens", func(ctx context.Context) error { return t.legacy.run(ctx, self) })
+}
+
+// close ends what New started.
+func (t *trust) close() {
+	if t.oidc != nil {
+		t.oidc.Close()
+	}
+}
+
+// serverID names this server in metrics, by its host's name as upstream does.
+func serverID() string {
+	host, err := os.Hostname()
 	if err != nil {
-		return nil, err
+		host = "unknown"
 	}
-	return append(tokens, accounts), nil
+	sum := sha256.Sum256([]byte(host))
+	return "apiserver-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
-func (t *trust) usesRBAC() bool { return slices.Contains(t.modes, "RBAC") }
-
-// attach builds the authorizers over the server's cache.
-func (t *trust) attach(s *apiserver.Server) error {
-	kind := func(gv schema.GroupVersion, resource string) *api.Kind {
-		if served := s.Kinds().Resource(gv.WithResource(resource)); served != nil {
-			return served.Kind
-		}
-		return nil
-	}
-	of := func(resource string) *api.Kind { return kind(rbacv1.SchemeGroupVersion, resource) }
-	roles := rbac.New(s.Cache(), rbac.Kinds{Role: of("roles"), RoleBinding: of("rolebindings"),
-		ClusterRole: of("clusterroles"), ClusterRoleBinding: of("clusterrolebindings")})
-	t.guard.Rules, t.guard.Authorizer = roles, t
-	var chain []authz.Named
-	add := func(name string, a authorizer.UnconditionalAuthorizer) {
-		chain = append(chain, authz.Named{Name: name, Authorizer: a})
-	}
-	var resolvers []authorizer.RuleResolver
-	for _, mode := range t.modes {
-		switch mode {
-		case "AlwaysAllow":
-			add("alwaysallow", always(authorizer.DecisionAllow))
-		case "AlwaysDeny":
-			add("alwaysdeny", always(authorizer.DecisionNoOpinion))
-		case "Node":
-			rules, err := bootstrap.ClusterRoleRules("system:node")
-			if err != nil {
-				return err
-			}
-			add("node", node.New(s.Cache(), node.Kinds{
-				Pod: kind(corev1.SchemeGroupVersion, "pods"), PersistentVolume: kind(corev1.SchemeGroupVersion, "persistentvolumes"),
-				PersistentVolumeClaim: kind(corev1.SchemeGroupVersion, "persistentvolumeclaims"),
-				VolumeAttachment:      kind(storagev1.SchemeGroupVersion, "volumeattachments"),
-				ResourceClaim:         kind(resourcev1.SchemeGroupVersion, "resourceclaims"),
-			}, rules))
-		case "RBAC":
-			add("rbac", roles)
-			resolvers = append(resolvers, roles)
-		}
-	}
-	t.Authorizer, t.rules = authz.Chain(chain...), authz.Rules(resolvers...)
-	return nil
-}
+func (t *trust) usesRBAC() bool { return uses(t.authorizers, "RBAC") }
 
 // impersonate is the station where requests become another user's.
 func (t *trust) impersonate() func(http.Handler) http.Handler {
 	return impersonate.Station(impersonate.Config{Authorizer: t, Metrics: t.impersonation})
 }
 
-type always authorizer.Decision
-
-// Authorize implements authorizer.UnconditionalAuthorizer.
-func (a always) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
-	if authorizer.Decision(a) == authorizer.DecisionAllow {
-		return authorizer.DecisionAllow, "", nil
-	}
-	return authorizer.DecisionNoOpinion, "Everything is forbidden.", nil
-}
-
 // reviews answers the kinds that ask about users and rights.
 func (t *trust) reviews() map[schema.GroupResource]verb.Virtual {
 	return review.Config{Authenticator: t.authenticator, Audiences: t.audiences, Authorizer: t, Rules: t}.Virtual()
-}
-
-// RulesFor implements authorizer.RuleResolver with the resolvers attach made.
-func (t *trust) RulesFor(ctx context.Context, u user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
-	return t.rules.RulesFor(ctx, u, namespace)
 }
 
 // routes serves the issuer's discovery documents.

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-jose/go-jose/v4/jwt"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -144,9 +145,9 @@ func TestTokensThatAreRefused(t *testing.T) {
 		}
 		refuse(other, `token audiences ["vault"] is invalid for the target audiences`)
 		parts := strings.Split(plain, ".")
-		refuse(parts[0]+"."+parts[1]+"."+base64.RawURLEncoding.EncodeToString(make([]byte, 64)), "verif")
+		refuse(parts[0]+"."+parts[1]+"."+base64.RawURLEncoding.EncodeToString(make([]byte, 64)), "error in cryptographic primitive")
 		foreign := newWorld(t)
-		refuse(foreign.issue(authenticationv1.TokenRequestSpec{}).Status.Token, "verif")
+		refuse(foreign.issue(authenticationv1.TokenRequestSpec{}).Status.Token, "error in cryptographic primitive")
 		none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))
 		if _, ok, _ := w.validator.AuthenticateToken(context.Background(), none+"."+parts[1]+"."); ok {
 			t.Error("an unsigned token was accepted")
@@ -189,6 +190,52 @@ func TestDiscoveryDocuments(t *testing.T) {
 	if err != nil || json.Unmarshal(doc, &parsed) != nil || parsed["issuer"] != issuerURL {
 		t.Errorf("%s, %v", doc, err)
 	}
+}
+
+// A token in a Secret is good as long as the Secret holds that very token.
+func TestTokensKeptInSecrets(t *testing.T) {
+	w := newWorld(t)
+	sign := func(claims any) string {
+		t.Helper()
+		token, err := jwt.Signed(w.issuer.signer).Claims(jwt.Claims{Issuer: legacyIssuer, Subject: "system:serviceaccount:shop:web"}).Claims(claims).Serialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	good := legacyClaims{Namespace: "shop", SecretName: "tok", ServiceAccount: "web", UID: "sa-uid"}
+	token := sign(good)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tok"}, Type: corev1.SecretTypeServiceAccountToken,
+		Data: map[string][]byte{"token": []byte(token)}}
+	w.objects["secrets/shop/tok"] = secret
+	var noted []string
+	w.validator.Used = func(namespace, secret, label, day string) { noted = append(noted, namespace+"/"+secret+" "+label) }
+	if r, err := w.authenticate(token); err != nil || r.User.GetName() != "system:serviceaccount:shop:web" {
+		t.Errorf("good: %v, %v", r, err)
+	}
+	secret.Labels = map[string]string{lastUsed: time.Now().UTC().Format(day)}
+	if _, err := w.authenticate(token); err != nil || len(noted) != 1 || noted[0] != "shop/tok kubernetes.io/legacy-token-last-used" {
+		t.Errorf("noted %v, %v", noted, err)
+	}
+	refuse := func(token, want string) {
+		t.Helper()
+		if _, err := w.authenticate(token); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	bare := good
+	bare.SecretName = ""
+	refuse(sign(bare), "secretName claim is missing")
+	bare = good
+	bare.ServiceAccount = "db"
+	refuse(sign(bare), "sub claim is invalid")
+	secret.Labels[invalidSince] = "2026-01-01"
+	refuse(token, "has been marked invalid")
+	delete(secret.Labels, invalidSince)
+	secret.Data["token"] = []byte("rotated")
+	refuse(token, "service account token does not match server's copy")
+	delete(w.objects, "secrets/shop/tok")
+	refuse(token, "service account token has been invalidated")
 }
 
 func FuzzAuthenticateToken(f *testing.F) {

@@ -14,9 +14,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -51,23 +50,15 @@ type privateClaims struct {
 	Kubernetes private `json:"kubernetes.io"`
 }
 
-// legacyClaims are those of tokens kept in Secrets.
-type legacyClaims struct {
-	Namespace      string `json:"kubernetes.io/serviceaccount/namespace"`
-	SecretName     string `json:"kubernetes.io/serviceaccount/secret.name"`
-	ServiceAccount string `json:"kubernetes.io/serviceaccount/service-account.name"`
-	UID            string `json:"kubernetes.io/serviceaccount/service-account.uid"`
-}
-
-// legacyIssuer signs the tokens kept in Secrets.
-const legacyIssuer = "kubernetes/serviceaccount"
-
 // Validator judges tokens. It implements authenticator.Token.
 type Validator struct {
 	issuers   map[string]bool
 	audiences authenticator.Audiences
 	keys      []publicKey
 	objects   Objects
+	// Used, when set, is told the label to put on a Secret whose token was
+	// used, about once a day. It must not block.
+	Used func(namespace, secret, label, day string)
 }
 
 // NewValidator accepts tokens of the issuers, signed by one of keys. audiences
@@ -113,7 +104,12 @@ func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authe
 	if len(audiences) == 0 && len(wanted) > 0 {
 		return nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", granted, wanted)
 	}
-	info, err := v.judge(ctx, &public, &claims.Kubernetes, &legacy)
+	var info *serviceaccount.ServiceAccountInfo
+	if public.Issuer == legacyIssuer {
+		info, err = v.judgeLegacy(ctx, token, &public, &legacy)
+	} else {
+		info, err = v.judge(ctx, &public, &claims.Kubernetes)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -143,16 +139,21 @@ func issuerOf(token string) string {
 // verify tries the key the token names, or all if it names none known.
 func (v *Validator) verify(token *jwt.JSONWebToken, into ...any) error {
 	id, algorithm := token.Headers[0].KeyID, jose.SignatureAlgorithm(token.Headers[0].Algorithm)
-	var failed error = errors.New("it was signed by no known key")
+	var failed []error
 	for _, key := range v.keys {
 		if id != "" && key.id != id && v.known(id) || key.algorithm != algorithm {
 			continue
 		}
-		if failed = token.Claims(key.key, into...); failed == nil {
+		err := token.Claims(key.key, into...)
+		if err == nil {
 			return nil
 		}
+		failed = append(failed, err)
 	}
-	return fmt.Errorf("verifying service account token: %w", failed)
+	if len(failed) == 0 {
+		return errors.New("invalid signature, no keys found")
+	}
+	return utilerrors.NewAggregate(failed)
 }
 
 func (v *Validator) known(id string) bool {
@@ -165,14 +166,7 @@ func (v *Validator) known(id string) bool {
 }
 
 // judge checks the times and that everything the token is bound to is there.
-func (v *Validator) judge(ctx context.Context, public *jwt.Claims, k *private, legacy *legacyClaims) (*serviceaccount.ServiceAccountInfo, error) {
-	if public.Issuer == legacyIssuer {
-		k = &private{Namespace: legacy.Namespace, Secret: &ref{Name: legacy.SecretName},
-			ServiceAccount: ref{Name: legacy.ServiceAccount, UID: legacy.UID}}
-		if public.Subject != serviceaccount.MakeUsername(k.Namespace, k.ServiceAccount.Name) || legacy.SecretName == "" {
-			return nil, errors.New("sub claim does not match the service account claims")
-		}
-	}
+func (v *Validator) judge(ctx context.Context, public *jwt.Claims, k *private) (*serviceaccount.ServiceAccountInfo, error) {
 	now := time.Now()
 	switch err := public.ValidateWithLeeway(jwt.Expected{Time: now}, leeway); {
 	case errors.Is(err, jwt.ErrExpired):
@@ -196,30 +190,24 @@ func (v *Validator) judge(ctx context.Context, public *jwt.Claims, k *private, l
 	if public.ID != "" {
 		info.CredentialID = "JTI=" + public.ID
 	}
-	if err := v.bound(ctx, public, k, info, now); err != nil {
+	if err := v.bound(ctx, k, info, now); err != nil {
 		return nil, err
 	}
 	return info, nil
 }
 
 // bound checks the pod, Secret or Node of a token.
-func (v *Validator) bound(ctx context.Context, public *jwt.Claims, k *private, info *serviceaccount.ServiceAccountInfo, now time.Time) error {
+func (v *Validator) bound(ctx context.Context, k *private, info *serviceaccount.ServiceAccountInfo, now time.Time) error {
 	check := func(resource, namespace string, r *ref) error {
 		object, err := v.objects(ctx, resource, namespace, r.Name)
 		if err != nil {
-			if apierrors.IsNotFound(err) {
-				return errors.New("service account token has been invalidated")
-			}
-			return err
+			return errInvalidated
 		}
 		if over(object, now) {
-			return errors.New("service account token has been invalidated")
+			return errInvalidated
 		}
 		if uid := string(object.GetUID()); r.UID != "" && uid != r.UID {
 			return fmt.Errorf("%s UID (%s) does not match service account %[1]s ref claim (%[3]s)", strings.TrimSuffix(resource, "s"), uid, r.UID)
-		}
-		if secret, ok := object.(*corev1.Secret); ok && public.Issuer == legacyIssuer && secret.Type != corev1.SecretTypeServiceAccountToken {
-			return errors.New("service account token has been invalidated")
 		}
 		return nil
 	}

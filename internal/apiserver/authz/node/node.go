@@ -10,6 +10,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -296,3 +297,12 @@ func (r *judge) selects(field, value string) bool {
 }
 
 var _ authorizer.UnconditionalAuthorizer = (*Authorizer)(nil)
+
+// RulesFor implements authorizer.RuleResolver: what a node may do depends on
+// what runs on it and cannot be listed.
+func (z *Authorizer) RulesFor(_ context.Context, u user.Info, _ string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
+	if _, isNode := Name(u); isNode {
+		return nil, nil, true, errors.New("node authorizer does not support user rule resolution")
+	}
+	return nil, nil, false, nil
+}
