@@ -33,6 +33,7 @@ func (a *asker) who() authenticationv1.UserInfo {
 
 // A request acts as another only by rights on every attribute it names.
 func TestImpersonation(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	root := p.as(t, "root")
 	if got := p.as(t, "root", "Impersonate-User: zoe", "Impersonate-Uid: 7", "Impersonate-Group: a", "Impersonate-Group: b", "Impersonate-Extra-Acme.com%2fTeam: x").who(); got.Username != "zoe" || got.UID != "7" ||
@@ -79,6 +80,7 @@ func TestImpersonation(t *testing.T) {
 
 // Nobody gives away what he does not have.
 func TestEscalation(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	root, ann := p.as(t, "root"), p.as(t, "ann")
 	grant(t, root, "ann", "editor", `[{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["get", "create", "update", "patch"]},

@@ -131,6 +131,7 @@ func waitUntil(t testing.TB, otherwise string, so func() bool) {
 // Tokens of an OpenID issuer are good by the rules of the configuration, and a
 // changed file is taken over unless it is broken.
 func TestAuthenticationConfiguration(t *testing.T) {
+	t.Parallel()
 	issuer := newOpenID(t)
 	file := write(t, "authn.yaml", issuer.config("oidc:"))
 	p := start(t, "--authentication-config", file)
@@ -176,6 +177,7 @@ func TestAuthenticationConfiguration(t *testing.T) {
 
 // The flags say the same as a configuration.
 func TestOIDCFlags(t *testing.T) {
+	t.Parallel()
 	issuer := newOpenID(t)
 	p := start(t, "--oidc-issuer-url", issuer.url, "--oidc-client-id", "kaji", "--oidc-ca-file", write(t, "ca.pem", issuer.ca),
 		"--oidc-groups-claim", "teams", "--oidc-groups-prefix", "oidc:", "--oidc-required-claim", "tier=gold", "--oidc-signing-algs", "ES256")

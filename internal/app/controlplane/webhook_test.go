@@ -51,6 +51,7 @@ current-context: c
 // A webhook knows users that nobody else does; its answers are kept, and when it
 // is gone only its own users are.
 func TestTokenWebhook(t *testing.T) {
+	t.Parallel()
 	h := newHook(t, func(r *authenticationv1.TokenReview) {
 		r.Status.Authenticated = r.Spec.Token == "hooked" || r.Spec.Token == "other-audience"
 		r.Status.User = authenticationv1.UserInfo{Username: "zoe", Groups: []string{"ops"}}
@@ -99,6 +100,7 @@ authorizers:
 // Authorizers are asked in the file's order, a webhook only where its
 // conditions match; a changed file takes effect, a broken one does not.
 func TestAuthorizationConfiguration(t *testing.T) {
+	t.Parallel()
 	h := newHook(t, func(r *authorizationv1.SubjectAccessReview) {
 		r.Status.Allowed = r.Spec.User == "ann"
 		r.Status.Denied = r.Spec.User == "bob"
@@ -130,13 +132,17 @@ func TestAuthorizationConfiguration(t *testing.T) {
 
 // A webhook that is gone refuses or is passed over, as the file says.
 func TestAuthorizationWebhookIsDown(t *testing.T) {
+	t.Parallel()
 	h := newHook(t, func(*authorizationv1.SubjectAccessReview) {})
 	h.server.Close()
 	for policy, code := range map[string]int{"Deny": 500, "NoOpinion": 200} {
-		p := start(t, "--authorization-config", write(t, "authz.yaml", strings.NewReplacer("FILE", h.config, "POLICY", policy).Replace(authorizers)))
-		grant(t, p.as(t, "root"), "bob", "reader", `[{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]`)
-		if got := p.as(t, "bob").do("GET", "/api/v1/namespaces/guarded/pods", ""); got.code != code {
-			t.Errorf("%s: %v", policy, got)
-		}
+		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "--authorization-config", write(t, "authz.yaml", strings.NewReplacer("FILE", h.config, "POLICY", policy).Replace(authorizers)))
+			grant(t, p.as(t, "root"), "bob", "reader", `[{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]`)
+			if got := p.as(t, "bob").do("GET", "/api/v1/namespaces/guarded/pods", ""); got.code != code {
+				t.Errorf("%v", got)
+			}
+		})
 	}
 }
