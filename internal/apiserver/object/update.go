@@ -336,7 +336,7 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 	if err != nil {
 		return nil, nil, err
 	}
-	if same {
+	if same && !o.stale(ctx, kind, key) {
 		if newer, ok := o.refreshed(ctx, kind, key, now); ok {
 			return nil, &newer, nil
 		}
@@ -375,6 +375,20 @@ func (o *Objects) unchanged(kind *api.Kind, plain []byte, now state) (bool, erro
 		return false, apierrors.NewInternalError(err)
 	}
 	return bytes.Equal(plain, stored), nil
+}
+
+// stale says whether the stored value is to be written anew although nothing
+// changed, since it is encrypted by a key that is no longer the first.
+func (o *Objects) stale(ctx context.Context, kind *api.Kind, key string) bool {
+	if o.Sealer == nil {
+		return false
+	}
+	kv, ok, _, err := o.Store.Get(ctx, key)
+	if err != nil || !ok {
+		return false
+	}
+	_, stale, err := o.Sealer.Open(ctx, kind, key, kv.Value)
+	return err == nil && stale
 }
 
 func createOptions(o *metav1.UpdateOptions) *metav1.CreateOptions {

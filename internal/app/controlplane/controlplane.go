@@ -30,6 +30,7 @@ import (
 	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
+	"kaji/internal/apiserver/encryption"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/client/direct"
 	"kaji/internal/lifecycle"
@@ -49,6 +50,7 @@ type Plane struct {
 	store    store.Store
 	listener net.Listener
 	trust    *trust
+	sealer   *encryption.Sealer // nil without encryption at rest
 	ready    chan struct{}
 }
 
@@ -64,7 +66,7 @@ func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
 		return nil, err
 	}
 	if err := p.assemble(ctx); err != nil {
-		return nil, errors.Join(err, p.store.Close())
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
@@ -115,7 +117,6 @@ func (p *Plane) assemble(ctx context.Context) error {
 	}
 	address := net.JoinHostPort(o.Serving.BindAddress.String(), strconv.Itoa(o.Serving.SecurePort))
 	if p.listener, err = net.Listen("tcp", address); err != nil {
-		p.trust.close()
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
 	cfg := apiserver.Config{
@@ -142,15 +143,13 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Routes:              p.trust.routes(p.advertise().String()),
 		RequestTimeout:      o.Limits.RequestTimeout,
 	}
+	if err := p.encrypt(ctx, &cfg); err != nil {
+		return err
+	}
 	if p.Server, err = apiserver.New(cfg); err != nil {
-		p.trust.close()
-		return errors.Join(err, p.listener.Close())
+		return err
 	}
-	if err := p.trust.attach(p.Server); err != nil {
-		p.trust.close()
-		return errors.Join(err, p.listener.Close())
-	}
-	return nil
+	return p.trust.attach(p.Server)
 }
 
 // object reads the present state of an object of the core group.
@@ -238,6 +237,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	p.trust.close()
+	p.closeSealer()
 	return errors.Join(err, p.store.Close())
 }
 
@@ -249,8 +249,15 @@ func (p *Plane) Trust() (authenticator.Request, authorizer.UnconditionalAuthoriz
 
 // Close releases a Plane that was never run.
 func (p *Plane) Close() error {
-	p.trust.close()
-	return errors.Join(p.listener.Close(), p.store.Close())
+	if p.trust != nil {
+		p.trust.close()
+	}
+	p.closeSealer()
+	var err error
+	if p.listener != nil {
+		err = p.listener.Close()
+	}
+	return errors.Join(err, p.store.Close())
 }
 
 func (p *Plane) bootstrap(ctx context.Context) error {

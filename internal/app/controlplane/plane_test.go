@@ -32,22 +32,7 @@ bob,bob,2
 // the test ends.
 func start(t *testing.T, args ...string) *Plane {
 	t.Helper()
-	dir := t.TempDir()
-	tokens := filepath.Join(dir, "tokens.csv")
-	if err := os.WriteFile(tokens, []byte(users), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fs := pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError)
-	o := AddFlags(fs)
-	args = append([]string{"--data-dir", dir, "--token-auth-file", tokens, "--bind-address", "127.0.0.1"}, args...)
-	if err := fs.Parse(args); err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Complete(fs); err != nil {
-		t.Fatal(err)
-	}
-	o.Serving.SecurePort = 0 // any free one
-	p, err := New(t.Context(), o, slog.New(slog.DiscardHandler))
+	p, err := build(t, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +51,37 @@ func start(t *testing.T, args ...string) *Plane {
 		t.Fatal("the server does not become ready")
 	}
 	return p
+}
+
+// refuseStart returns why a server does not start.
+func refuseStart(t *testing.T, args ...string) error {
+	t.Helper()
+	p, err := build(t, args...)
+	if err == nil {
+		return p.Close()
+	}
+	return err
+}
+
+// build makes a server as its command line says.
+func build(t *testing.T, args ...string) (*Plane, error) {
+	t.Helper()
+	dir := t.TempDir()
+	tokens := filepath.Join(dir, "tokens.csv")
+	if err := os.WriteFile(tokens, []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fs := pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError)
+	o := AddFlags(fs)
+	args = append([]string{"--data-dir", dir, "--token-auth-file", tokens, "--bind-address", "127.0.0.1"}, args...)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Complete(fs); err != nil {
+		return nil, err
+	}
+	o.Serving.SecurePort = 0 // any free one
+	return New(t.Context(), o, slog.New(slog.DiscardHandler))
 }
 
 // answer is what a server said.
