@@ -73,6 +73,8 @@ func commands() []*cobra.Command {
 		kubeconfigCommand(),
 		serverCommand(),
 		apiserverCommand(),
+		controllerManagerCommand(),
+		schedulerCommand(),
 		kubectlCommand(),
 		versionCommand(),
 		doctorCommand(),

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"kaji/internal/client"
 	"kaji/internal/controller/deployment"
@@ -35,7 +36,18 @@ type Config struct {
 	NodeMaskIPv4, NodeMaskIPv6 int
 	// RootCA is the PEM bundle that pods trust the API server by.
 	RootCA []byte
-	Logger *slog.Logger
+	// SigningCert and SigningKey are the authority, in PEM, that signs
+	// certificate requests; empty leaves that to others.
+	SigningCert, SigningKey []byte
+	// SigningDuration bounds the life of what is signed; a year when zero.
+	SigningDuration time.Duration
+	// ServiceAccountKey is the private key, in PEM, that signs the tokens of
+	// legacy Secrets; empty leaves that to others.
+	ServiceAccountKey []byte
+	// Controllers selects what runs, by upstream's names: "*" is all that run
+	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
+	Controllers []string
+	Logger      *slog.Logger
 }
 
 // Controller is one controller. Run returns when ctx ends.
@@ -90,8 +102,15 @@ func New(c Config) (*Manager, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	chosen, err := newSelection(c.Controllers)
+	if err != nil {
+		return nil, err
+	}
 	m := &Manager{}
 	for _, e := range list {
+		if !chosen.has(e.name) {
+			continue
+		}
 		api, err := c.Client(e.account)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.name, err)

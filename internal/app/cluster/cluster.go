@@ -17,8 +17,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/tools/cache"
 
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/home"
@@ -183,7 +181,7 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 	m, err := controller.New(controller.Config{
 		Client: func(account string) (client.Interface, error) {
 			own, err := cl.plane.Client("system:serviceaccount:kube-system:"+account, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, "kube-controller-manager")
-			return sharedInformers{own, shared}, err
+			return client.WithInformers(own, shared), err
 		},
 		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Logger: cl.c.Logger.With("component", "controller"),
 	})
@@ -193,18 +191,3 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 	group.Go("controllers", m.Run)
 	return nil
 }
-
-// sharedInformers is a controller's client: it writes with its own account and
-// reads from the informers that all controllers share.
-type sharedInformers struct {
-	client.Interface
-	shared client.Interface
-}
-
-// Informer implements client.Interface.
-func (s sharedInformers) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
-	return s.shared.Informer(gvr, opts)
-}
-
-// Start implements client.Interface.
-func (s sharedInformers) Start(ctx context.Context) { s.shared.Start(ctx) }

@@ -112,12 +112,15 @@ func (d *Delegate) token(ctx context.Context, token string) (*authenticator.Resp
 // Authorize implements authorizer.Authorizer.
 func (d *Delegate) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	u := a.GetUser()
-	key := sha256.Sum256([]byte(fmt.Sprintf("%q %q %q %q %q %q", u.GetName(), u.GetGroups(), u.GetExtra(), a.GetVerb(), a.GetSubresource(), a.GetName())))
+	key := sha256.Sum256([]byte(fmt.Sprintf("%q %q %q %q %q %q %q", u.GetName(), u.GetGroups(), u.GetExtra(), a.GetVerb(), a.GetSubresource(), a.GetName(), a.GetPath())))
 	if kept, ok := d.decisions.get(key); ok {
 		return kept.(authorizer.Decision), "", nil
 	}
 	spec := authorizationv1.SubjectAccessReviewSpec{User: u.GetName(), UID: u.GetUID(), Groups: u.GetGroups(), Extra: map[string]authorizationv1.ExtraValue{},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: a.GetVerb(), Version: a.GetAPIVersion(), Resource: a.GetResource(), Subresource: a.GetSubresource(), Name: a.GetName()}}
+	if !a.IsResourceRequest() {
+		spec.ResourceAttributes, spec.NonResourceAttributes = nil, &authorizationv1.NonResourceAttributes{Path: a.GetPath(), Verb: a.GetVerb()}
+	}
 	for k, v := range u.GetExtra() {
 		spec.Extra[k] = v
 	}

@@ -105,16 +105,16 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Profiling, "profiling", true, "Enable profiling via web interface host:port/debug/pprof/; ignored with --config.")
 	fs.BoolVar(&o.ContentionProfiling, "contention-profiling", true, "Enable block profiling, if profiling is enabled; ignored with --config.")
 	fs.StringToStringVar(&o.FeatureGates, "feature-gates", nil, "Features by name, true or false.")
-	o.addServing(fs)
-	o.addAuthentication(fs)
-	o.addLeaderElection(fs)
+	o.Serving.AddFlags(fs, 10259)
+	o.Authentication.AddFlags(fs)
+	o.LeaderElection.AddFlags(fs, "kube-scheduler")
 	o.addLogging(fs)
 }
 
-func (o *Options) addServing(fs *pflag.FlagSet) {
-	s := &o.Serving
+// AddFlags defines the flags; port is the component's own.
+func (s *Serving) AddFlags(fs *pflag.FlagSet, port int) {
 	fs.IPVar(&s.BindAddress, "bind-address", net.IPv4zero, "The IP address on which to listen for the --secure-port port.")
-	fs.IntVar(&s.SecurePort, "secure-port", 10259, "The port on which to serve HTTPS with authentication and authorization; 0 serves nothing.")
+	fs.IntVar(&s.SecurePort, "secure-port", port, "The port on which to serve HTTPS with authentication and authorization; 0 serves nothing.")
 	fs.StringVar(&s.CertDir, "cert-dir", "", "The directory of the TLS certificate.")
 	fs.StringVar(&s.CertFile, "tls-cert-file", "", "File with the serving certificate and its chain; self-signed when empty.")
 	fs.StringVar(&s.KeyFile, "tls-private-key-file", "", "File with the key of --tls-cert-file.")
@@ -128,8 +128,8 @@ func (o *Options) addServing(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.DisableHTTP2, "disable-http2-serving", false, "Serve HTTP/1.1 only.")
 }
 
-func (o *Options) addAuthentication(fs *pflag.FlagSet) {
-	a := &o.Authentication
+// AddFlags defines the flags.
+func (a *Authentication) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&a.Kubeconfig, "authentication-kubeconfig", "", "Kubeconfig of the server that reviews tokens; only anonymous requests when empty.")
 	fs.StringVar(&a.AuthorizationKubeconfig, "authorization-kubeconfig", "", "Kubeconfig of the server that reviews access.")
 	fs.StringSliceVar(&a.AlwaysAllowPaths, "authorization-always-allow-paths", []string{"/healthz", "/readyz", "/livez"}, "Paths that anybody may read.")
@@ -147,14 +147,14 @@ func (o *Options) addAuthentication(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&a.RequestHeaderExtraPrefixes, "requestheader-extra-headers-prefix", []string{"x-remote-extra-"}, "Prefixes of headers with more about the user.")
 }
 
-func (o *Options) addLeaderElection(fs *pflag.FlagSet) {
-	l := &o.LeaderElection
-	fs.BoolVar(&l.Elect, "leader-elect", true, "Schedule only while holding the leader's lease; ignored with --config.")
+// AddFlags defines the flags; name is that of the component's lease.
+func (l *LeaderElection) AddFlags(fs *pflag.FlagSet, name string) {
+	fs.BoolVar(&l.Elect, "leader-elect", true, "Work only while holding the leader's lease; ignored with --config.")
 	fs.DurationVar(&l.LeaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long a lease is good without renewal; ignored with --config.")
 	fs.DurationVar(&l.RenewDeadline, "leader-elect-renew-deadline", 10*time.Second, "How long the leader tries to renew before it gives up; ignored with --config.")
 	fs.DurationVar(&l.RetryPeriod, "leader-elect-retry-period", 2*time.Second, "How long to wait between attempts; ignored with --config.")
 	fs.StringVar(&l.ResourceLock, "leader-elect-resource-lock", "leases", "The kind of object used as a lock; ignored with --config.")
-	fs.StringVar(&l.ResourceName, "leader-elect-resource-name", "kube-scheduler", "The name of the lock; ignored with --config.")
+	fs.StringVar(&l.ResourceName, "leader-elect-resource-name", name, "The name of the lock; ignored with --config.")
 	fs.StringVar(&l.ResourceNamespace, "leader-elect-resource-namespace", "kube-system", "The namespace of the lock; ignored with --config.")
 }
 

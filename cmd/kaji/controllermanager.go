@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"kaji/internal/app/component"
+	"kaji/internal/app/logging"
+)
+
+func controllerManagerCommand() *cobra.Command {
+	o := &component.ControllerOptions{}
+	cmd := &cobra.Command{
+		Use:     "controller-manager",
+		Short:   "Run the controllers alone (kube-controller-manager)",
+		GroupID: "component",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.LoggingFormat == "json"}
+			return component.Controllers(cmd.Context(), o, log.New(os.Stderr))
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package component
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"kaji/internal/scheduler/flags"
+)
+
+// ControllerOptions are kube-controller-manager's flags.
+type ControllerOptions struct {
+	Master, Kubeconfig string
+	// Controllers selects what runs: names, "-name" for not that one, "*" for
+	// all that run by default.
+	Controllers           []string
+	UseAccountCredentials bool
+	AllocateNodeCIDRs     bool
+	ClusterCIDRs          []string
+	NodeMask              int
+	NodeMaskIPv4          int
+	NodeMaskIPv6          int
+	RootCAFile            string
+	ServiceAccountKeyFile string
+	SigningCertFile       string
+	SigningKeyFile        string
+	SigningDuration       time.Duration
+	EnableGC              bool
+	Verbosity             int
+	LoggingFormat         string
+
+	Serving        flags.Serving
+	Authentication flags.Authentication
+	LeaderElection flags.LeaderElection
+}
+
+// AddFlags defines every flag that upstream's binary takes.
+func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Master, "master", "", "The address of the Kubernetes API server (overrides any value in kubeconfig).")
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "Path to kubeconfig file with authorization and master location information.")
+	fs.StringSliceVar(&o.Controllers, "controllers", []string{"*"}, "Controllers to run: '*' is all that run by default, 'foo' runs foo, '-foo' does not.")
+	fs.BoolVar(&o.UseAccountCredentials, "use-service-account-credentials", false, "Give each controller the credentials of its own service account.")
+	fs.BoolVar(&o.AllocateNodeCIDRs, "allocate-node-cidrs", false, "Give nodes parts of --cluster-cidr for their pods.")
+	fs.StringSliceVar(&o.ClusterCIDRs, "cluster-cidr", nil, "Ranges of pod addresses, one of each family at most; needs --allocate-node-cidrs.")
+	fs.IntVar(&o.NodeMask, "node-cidr-mask-size", 0, "Mask size of a node's range; 24 for IPv4, 64 for IPv6 when zero.")
+	fs.IntVar(&o.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 0, "Mask size of a node's IPv4 range; 24 when zero.")
+	fs.IntVar(&o.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 0, "Mask size of a node's IPv6 range; 64 when zero.")
+	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "File with the authorities that pods trust the API server by.")
+	fs.StringVar(&o.ServiceAccountKeyFile, "service-account-private-key-file", "", "File with the private key that signs service account tokens.")
+	fs.StringVar(&o.SigningCertFile, "cluster-signing-cert-file", "", "File with the certificate of the authority that signs requests.")
+	fs.StringVar(&o.SigningKeyFile, "cluster-signing-key-file", "", "File with the key of --cluster-signing-cert-file.")
+	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
+	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
+	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
+	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
+	o.Serving.AddFlags(fs, 10257)
+	o.Authentication.AddFlags(fs)
+	o.LeaderElection.AddFlags(fs, "kube-controller-manager")
+	for _, f := range unused {
+		define(fs, f.name, f.value)
+	}
+}
+
+// unused are flags that are taken, so that manifests written for upstream's
+// binary work, and that change nothing: kaji's controllers are woken by events
+// and need no periods and no limits of requests, or the feature is not there.
+var unused = []struct {
+	name  string
+	value any
+}{
+	{"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""}, {"show-hidden-metrics-for-version", ""},
+	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false}, {"disable-force-detach-on-timeout", false},
+	{"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
+	{"contention-profiling", false}, {"profiling", true}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
+	{"concurrent-cron-job-syncs", 5}, {"concurrent-daemonset-syncs", 2}, {"concurrent-deployment-syncs", 5}, {"concurrent-device-taint-eviction-syncs", 8},
+	{"concurrent-endpoint-syncs", 5}, {"concurrent-ephemeralvolume-syncs", 5}, {"concurrent-gc-syncs", 20}, {"concurrent-horizontal-pod-autoscaler-syncs", 5},
+	{"concurrent-job-syncs", 5}, {"concurrent-namespace-syncs", 10}, {"concurrent-rc-syncs", 5}, {"concurrent-replicaset-syncs", 5},
+	{"concurrent-resource-claim-syncs", 50}, {"concurrent-resource-quota-syncs", 5}, {"concurrent-service-endpoint-syncs", 5}, {"concurrent-service-syncs", 1},
+	{"concurrent-serviceaccount-token-syncs", 5}, {"concurrent-statefulset-syncs", 5}, {"concurrent-ttl-after-finished-syncs", 5},
+	{"concurrent-validating-admission-policy-status-syncs", 5}, {"emulated-version", ""}, {"enable-leader-migration", false}, {"leader-migration-config", ""},
+	{"emulation-forward-compatible", false}, {"min-compatibility-version", ""}, {"coordinated-leader-election", false}, {"runtime-config-emulation-forward-compatible", false},
+	{"enable-dynamic-provisioning", true}, {"enable-hostpath-provisioner", false}, {"endpoint-updates-batch-period", time.Duration(0)},
+	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"feature-gates", ""}, {"flex-volume-plugin-dir", ""},
+	{"cluster-signing-kube-apiserver-client-cert-file", ""}, {"cluster-signing-kube-apiserver-client-key-file", ""}, {"cluster-signing-kubelet-client-cert-file", ""},
+	{"cluster-signing-kubelet-client-key-file", ""}, {"cluster-signing-kubelet-serving-cert-file", ""}, {"cluster-signing-kubelet-serving-key-file", ""},
+	{"cluster-signing-legacy-unknown-cert-file", ""}, {"cluster-signing-legacy-unknown-key-file", ""},
+	{"horizontal-pod-autoscaler-cpu-initialization-period", 5 * time.Minute}, {"horizontal-pod-autoscaler-downscale-stabilization", 5 * time.Minute},
+	{"horizontal-pod-autoscaler-initial-readiness-delay", 30 * time.Second}, {"horizontal-pod-autoscaler-sync-period", 15 * time.Second},
+	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
+	{"large-cluster-size-threshold", 50}, {"legacy-service-account-token-clean-up-period", 8760 * time.Hour}, {"log-flush-frequency", 5 * time.Second},
+	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
+	{"max-endpoints-per-slice", 100}, {"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
+	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},
+	{"node-eviction-rate", 0.1}, {"node-monitor-grace-period", 50 * time.Second}, {"node-monitor-period", 5 * time.Second}, {"node-startup-grace-period", time.Minute},
+	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
+	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},
+	{"pvclaimbinder-sync-period", 15 * time.Second}, {"resource-quota-sync-period", 5 * time.Minute}, {"route-reconciliation-period", 10 * time.Second},
+	{"secondary-node-eviction-rate", 0.01}, {"service-cluster-ip-range", ""}, {"terminated-pod-gc-threshold", 12500}, {"unhealthy-zone-threshold", 0.55},
+}
+
+func define(fs *pflag.FlagSet, name string, value any) {
+	const usage = "Accepted and without effect."
+	switch v := value.(type) {
+	case string:
+		fs.String(name, v, usage)
+	case bool:
+		fs.Bool(name, v, usage)
+	case int:
+		fs.Int(name, v, usage)
+	case float64:
+		fs.Float64(name, v, usage)
+	case time.Duration:
+		fs.Duration(name, v, usage)
+	}
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package component
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"kaji/internal/client"
+	"kaji/internal/client/lease"
+	"kaji/internal/client/remote"
+	"kaji/internal/controller"
+	"kaji/internal/controller/event"
+	"kaji/internal/lifecycle"
+)
+
+// Controllers runs the controllers alone until ctx ends or the leadership is
+// lost, which is an error.
+func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) error {
+	c, err := o.config()
+	if err != nil {
+		return err
+	}
+	config, err := restConfig(o.Kubeconfig, o.Master, "kube-controller-manager")
+	if err != nil {
+		return err
+	}
+	root, err := remote.New(config)
+	if err != nil {
+		return err
+	}
+	c.Logger = log
+	c.Client = func(string) (client.Interface, error) { return root, nil }
+	if o.UseAccountCredentials {
+		c.Client = accounts{root, config}.client
+	}
+	manager, err := controller.New(c)
+	if err != nil {
+		return err
+	}
+	leading := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
+		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
+	w := &web{name: "kube-controller-manager", serving: &o.Serving, trust: &o.Authentication, handler: controllerHandler(leading), log: log}
+	if err := w.listen(); err != nil {
+		return err
+	}
+	log.Info("running controllers", "server", config.Host, "leaderElection", o.LeaderElection.Elect)
+	group := lifecycle.New(ctx, log)
+	group.Go("web", w.run)
+	group.Go("controllers", func(ctx context.Context) error {
+		if !o.LeaderElection.Elect {
+			return manager.Run(ctx)
+		}
+		return o.lead(ctx, root, log, leading, manager.Run)
+	})
+	err = group.Wait()
+	root.Wait()
+	return err
+}
+
+// lead runs f while this instance holds the lease.
+func (o *ControllerOptions) lead(ctx context.Context, api client.Interface, log *slog.Logger, leading *prometheus.GaugeVec, f func(context.Context) error) error {
+	l, events := &o.LeaderElection, event.New(api, "kube-controller-manager", log)
+	gauge := leading.WithLabelValues(l.ResourceName)
+	return lease.Lead(ctx, lease.Config{
+		Client: api, Namespace: l.ResourceNamespace, Name: l.ResourceName, Hostname: hostname(),
+		LeaseDuration: l.LeaseDuration, RenewDeadline: l.RenewDeadline, RetryPeriod: l.RetryPeriod,
+		Event: func(about *coordinationv1.Lease, message string) {
+			events.Record(ctx, about, coordinationv1.SchemeGroupVersion.WithKind("Lease"), corev1.EventTypeNormal, "LeaderElection", "%s", message)
+		},
+	}, func(ctx context.Context) error {
+		gauge.Set(1)
+		defer gauge.Set(0)
+		return f(ctx)
+	})
+}
+
+// config turns the flags into what the controllers are told, reading files.
+func (o *ControllerOptions) config() (controller.Config, error) {
+	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration}
+	if !o.EnableGC {
+		c.Controllers = append([]string{"-garbage-collector-controller"}, c.Controllers...)
+	}
+	for _, file := range []struct {
+		path string
+		to   *[]byte
+	}{{o.RootCAFile, &c.RootCA}, {o.ServiceAccountKeyFile, &c.ServiceAccountKey}, {o.SigningCertFile, &c.SigningCert}, {o.SigningKeyFile, &c.SigningKey}} {
+		if file.path == "" {
+			continue
+		}
+		data, err := os.ReadFile(file.path)
+		if err != nil {
+			return c, err
+		}
+		*file.to = data
+	}
+	if !o.AllocateNodeCIDRs {
+		return c, nil
+	}
+	if len(o.ClusterCIDRs) == 0 {
+		return c, errors.New("--cluster-cidr is needed with --allocate-node-cidrs")
+	}
+	for _, text := range o.ClusterCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return c, fmt.Errorf("--cluster-cidr: %w", err)
+		}
+		if o.NodeMask != 0 && prefix.Addr().Is4() && c.NodeMaskIPv4 == 0 {
+			c.NodeMaskIPv4 = o.NodeMask
+		} else if o.NodeMask != 0 && prefix.Addr().Is6() && c.NodeMaskIPv6 == 0 {
+			c.NodeMaskIPv6 = o.NodeMask
+		}
+		c.ClusterCIDRs = append(c.ClusterCIDRs, prefix.Masked())
+	}
+	return c, nil
+}
+
+// controllerHandler serves what upstream serves at port 10257.
+func controllerHandler(leading *prometheus.GaugeVec) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(leading, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	}
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
