@@ -11,15 +11,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/util/webhook"
+
+	"kaji/internal/apiserver/resolve"
 )
+
+// maxAnswer bounds the answer of a conversion webhook, in bytes: it holds the
+// objects that were sent, in another version.
+const maxAnswer = 64 << 20
 
 // Webhooks returns the Convert of a Config: upstream's conversion webhooks,
 // whose Services are found by services. Nothing is built before the first is
 // needed.
 func Webhooks(services webhook.ServiceResolver) func(*apiextensionsv1.CustomResourceDefinition) (Converter, error) {
 	factory := sync.OnceValues(func() (*conversion.CRConverterFactory, error) {
-		keep := func(r webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver { return r }
-		return conversion.NewCRConverterFactory(services, keep)
+		return conversion.NewCRConverterFactory(services, resolve.Guard(maxAnswer))
 	})
 	return func(crd *apiextensionsv1.CustomResourceDefinition) (Converter, error) {
 		f, err := factory()

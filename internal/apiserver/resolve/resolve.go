@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package resolve finds where a Service answers, for what the API server calls
-// itself: webhooks and aggregated API servers.
+// itself: webhooks and aggregated API servers; and it bounds what a webhook may
+// answer.
 //
 // It reads the Services in the cache and opens no connection.
 package resolve

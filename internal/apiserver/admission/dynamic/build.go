@@ -17,6 +17,7 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/resolve"
 )
 
 // inTree is the name under which the plug-ins of the server stand in the chain
@@ -56,6 +57,10 @@ func excluded() []schema.GroupResource {
 	}
 }
 
+// maxAnswer bounds the answer of a webhook, in bytes: a patch is no longer than
+// a few objects, and those are at most 3 MiB long.
+const maxAnswer = 16 << 20
+
 // wiring gives each plug-in what it asks for.
 type wiring struct{ p *Plugins }
 
@@ -85,6 +90,9 @@ func (w *wiring) Initialize(plugin upstream.Interface) {
 	}
 	if wants, ok := plugin.(initializer.WantsExcludedAdmissionResources); ok {
 		wants.SetExcludedAdmissionResources(excluded())
+	}
+	if wants, ok := plugin.(webhookinit.WantsAuthenticationInfoResolverWrapper); ok {
+		wants.SetAuthenticationInfoResolverWrapper(resolve.Guard(maxAnswer))
 	}
 	if wants, ok := plugin.(webhookinit.WantsServiceResolver); ok && cfg.Services != nil {
 		wants.SetServiceResolver(cfg.Services)

@@ -82,7 +82,7 @@ func probe(t *testing.T, c *kajitest.Cluster, name string, want func(*corev1.Con
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(60 * time.Second); ; <-tick.C {
 		obj, err := create(t, c, configMaps, configMap(name), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		cm, _ := obj.(*corev1.ConfigMap)
 		if want(cm, err) {
