@@ -104,7 +104,7 @@ func pod(name, cpu string, change ...func(*corev1.Pod)) *corev1.Pod {
 // eventually polls cond until it holds.
 func (w *world) eventually(what string, cond func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
