@@ -86,6 +86,18 @@ type Kind struct {
 	// ResetFields are the dotted paths that a main-resource write never owns,
 	// such as "status".
 	ResetFields []string
+	// FieldAnnotation, when set, is an annotation that stands for a field of an
+	// older version: metadata shown on its own is without it.
+	FieldAnnotation string
+	// OwnMetadata says that the Rules judge metadata themselves where it matters;
+	// the machine then judges it only when they found nothing.
+	OwnMetadata bool
+	// PlainFinalizers accepts a finalizer without a domain that is not one of
+	// Kubernetes' own.
+	PlainFinalizers bool
+	// RepeatsErrors tells an error as often as it was found, as the reference
+	// does for kinds without declared rules.
+	RepeatsErrors bool
 	// IndexedFields are selectable fields that the cache keeps an index of,
 	// such as "spec.nodeName" of pods.
 	IndexedFields []string
@@ -203,6 +215,8 @@ type Subresource struct {
 	Warnings         func(obj, old Object) []string
 	// ResetFields are the dotted paths a write through this view never owns.
 	ResetFields []string
+	// NoTable says that this view is not shown as a Table.
+	NoTable bool
 }
 
 // Scale maps an object to autoscaling/v1 Scale and back.

@@ -194,7 +194,7 @@ func (d *Direct) Get(ctx context.Context, r client.Resource, name string, opts m
 		scale, err := d.server.verbs.GetScale(c.ctx, c.Info)
 		return scale, apiError(err)
 	}
-	entry, err := d.server.objects.Get(c.ctx, c.Kind, c.ObjectNamespace(), name, opts.ResourceVersion)
+	entry, err := d.server.objects.Get(c.ctx, c.Served, c.ObjectNamespace(), name, opts.ResourceVersion)
 	if err != nil {
 		return nil, apiError(err)
 	}

@@ -36,6 +36,7 @@ func mutatingAdmissionPolicy() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/mutatingadmissionpolicies",
 		New:     api.New[admissionregistrationv1.MutatingAdmissionPolicy], NewList: api.NewList[admissionregistrationv1.MutatingAdmissionPolicyList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.MutatingAdmissionPolicy]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, p *admissionregistrationv1.MutatingAdmissionPolicy) {

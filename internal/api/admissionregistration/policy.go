@@ -55,6 +55,7 @@ func validatingAdmissionPolicy() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/validatingadmissionpolicies",
 		New:     api.New[admissionregistrationv1.ValidatingAdmissionPolicy], NewList: api.NewList[admissionregistrationv1.ValidatingAdmissionPolicyList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.ValidatingAdmissionPolicy]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, p *admissionregistrationv1.ValidatingAdmissionPolicy) {

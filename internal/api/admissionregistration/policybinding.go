@@ -55,6 +55,7 @@ func validatingAdmissionPolicyBinding() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/validatingadmissionpolicybindings",
 		New:     api.New[admissionregistrationv1.ValidatingAdmissionPolicyBinding], NewList: api.NewList[admissionregistrationv1.ValidatingAdmissionPolicyBindingList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.ValidatingAdmissionPolicyBinding]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) {
@@ -117,6 +118,7 @@ func mutatingAdmissionPolicyBinding() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/mutatingadmissionpolicybindings",
 		New:     api.New[admissionregistrationv1.MutatingAdmissionPolicyBinding], NewList: api.NewList[admissionregistrationv1.MutatingAdmissionPolicyBindingList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.MutatingAdmissionPolicyBinding]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, b *admissionregistrationv1.MutatingAdmissionPolicyBinding) {

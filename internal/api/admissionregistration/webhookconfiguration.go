@@ -36,6 +36,7 @@ func mutatingWebhookConfiguration() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/mutatingwebhookconfigurations",
 		New:     api.New[admissionregistrationv1.MutatingWebhookConfiguration], NewList: api.NewList[admissionregistrationv1.MutatingWebhookConfigurationList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.MutatingWebhookConfiguration]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, w *admissionregistrationv1.MutatingWebhookConfiguration) {
@@ -77,6 +78,7 @@ func validatingWebhookConfiguration() *api.Kind {
 		Storage: admissionregistrationv1.SchemeGroupVersion,
 		Prefix:  "/registry/validatingwebhookconfigurations",
 		New:     api.New[admissionregistrationv1.ValidatingWebhookConfiguration], NewList: api.NewList[admissionregistrationv1.ValidatingWebhookConfigurationList],
+		PlainFinalizers: true,
 		Rules: api.For[*admissionregistrationv1.ValidatingWebhookConfiguration]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, w *admissionregistrationv1.ValidatingWebhookConfiguration) {

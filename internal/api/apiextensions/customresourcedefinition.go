@@ -50,6 +50,7 @@ func customResourceDefinition() *api.Kind {
 			Columns:        columns(),
 			Cells:          cells,
 		}.Rules(),
+		OwnMetadata: true, PlainFinalizers: true, RepeatsErrors: true,
 		ResetFields: []string{"status"},
 		Status: &api.Subresource{
 			Name: "status",
@@ -59,6 +60,7 @@ func customResourceDefinition() *api.Kind {
 			}),
 			ValidateUpdate: api.Update(validateUpdate(validation.ValidateUpdateCustomResourceDefinitionStatus)),
 			ResetFields:    []string{"spec"},
+			NoTable:        true,
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/validate/content"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -36,8 +37,6 @@ func apiService() *api.Kind {
 		Prefix:  "/registry/apiregistration.k8s.io/apiservices",
 		New:     api.New[apiregistrationv1.APIService], NewList: api.NewList[apiregistrationv1.APIServiceList],
 		Rules: api.For[*apiregistrationv1.APIService]{
-			// Which name is good depends on the spec: Validate knows.
-			ValidateName: func(name string, _ bool) []string { return content.IsPathSegmentName(name) },
 			PrepareForCreate: func(_ context.Context, s *apiregistrationv1.APIService) {
 				s.Status = apiregistrationv1.APIServiceStatus{}
 				if s.Spec.Service == nil {
@@ -50,8 +49,10 @@ func apiService() *api.Kind {
 			PrepareForUpdate: func(_ context.Context, s, old *apiregistrationv1.APIService) {
 				s.Status = old.Status
 			},
-			Validate:       validateService,
-			ValidateUpdate: func(s, _ *apiregistrationv1.APIService) field.ErrorList { return validateService(s) },
+			Validate: validateService,
+			ValidateUpdate: func(s, old *apiregistrationv1.APIService) field.ErrorList {
+				return append(validateMetadataUpdate(s, old), validateService(s)...)
+			},
 			Columns: []metav1.TableColumnDefinition{
 				table.Name(),
 				table.String("Service", "The reference to the service that hosts this API endpoint."),
@@ -66,6 +67,7 @@ func apiService() *api.Kind {
 				return []any{s.Name, service, availability(s), table.Since(s.CreationTimestamp)}
 			},
 		}.Rules(),
+		OwnMetadata: true, PlainFinalizers: true, RepeatsErrors: true,
 		ResetFields: []string{"status"},
 		Status: &api.Subresource{
 			Name: "status",
@@ -74,12 +76,17 @@ func apiService() *api.Kind {
 				s.Labels, s.Annotations = old.Labels, old.Annotations
 				s.Finalizers, s.OwnerReferences = old.Finalizers, old.OwnerReferences
 			}),
-			ValidateUpdate: api.Update(func(s, _ *apiregistrationv1.APIService) field.ErrorList {
-				return validateServiceStatus(&s.Status, field.NewPath("status", "conditions"))
+			ValidateUpdate: api.Update(func(s, old *apiregistrationv1.APIService) field.ErrorList {
+				return append(validateMetadataUpdate(s, old), validateServiceStatus(&s.Status, field.NewPath("status", "conditions"))...)
 			}),
 			ResetFields: []string{"metadata", "spec"},
+			NoTable:     true,
 		},
 	}
+}
+
+func validateMetadataUpdate(s, old *apiregistrationv1.APIService) field.ErrorList {
+	return apivalidation.ValidateObjectMetaUpdate(&s.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata")).Filter()
 }
 
 func availability(s *apiregistrationv1.APIService) string {
@@ -97,11 +104,13 @@ func availability(s *apiregistrationv1.APIService) string {
 
 func validateService(s *apiregistrationv1.APIService) field.ErrorList {
 	path, spec := field.NewPath("spec"), &s.Spec
-	var errs field.ErrorList
 	want := spec.Version + "." + spec.Group
-	if len(content.IsPathSegmentName(s.Name)) == 0 && s.Name != want {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), s.Name, fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", want)))
-	}
+	errs := apivalidation.ValidateObjectMeta(&s.ObjectMeta, false, func(name string, _ bool) []string {
+		if messages := content.IsPathSegmentName(name); len(messages) > 0 || name == want {
+			return messages
+		}
+		return []string{fmt.Sprintf("must be `spec.version+\".\"+spec.group`: %q", want)}
+	}, field.NewPath("metadata")).Filter()
 	if spec.Group == "" && spec.Version != "v1" {
 		errs = append(errs, field.Required(path.Child("group"), "only v1 may have an empty group and it better be legacy kube"))
 	}

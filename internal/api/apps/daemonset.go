@@ -104,6 +104,7 @@ func daemonSet() *api.Kind {
 			ResetFields: []string{"spec"},
 		},
 		AllowUnconditionalUpdate: true,
+		FieldAnnotation:          appsv1.DeprecatedTemplateGeneration,
 	}
 }
 
@@ -127,6 +128,9 @@ func setTemplateGeneration(d *appsv1.DaemonSet, generation int64) {
 }
 
 func defaultDaemonSet(d *appsv1.DaemonSet) {
+	if d.Annotations[appsv1.DeprecatedTemplateGeneration] == "" {
+		setTemplateGeneration(d, 0) // whoever writes the object owns it
+	}
 	podspec.DefaultTemplate(&d.Spec.Template)
 	strategy := &d.Spec.UpdateStrategy
 	if strategy.Type == "" {

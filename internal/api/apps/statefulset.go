@@ -90,6 +90,7 @@ func defaultStatefulSet(s *appsv1.StatefulSet) {
 	podspec.DefaultTemplate(&spec.Template)
 	for i := range spec.VolumeClaimTemplates {
 		volume.DefaultClaim(&spec.VolumeClaimTemplates[i])
+		spec.VolumeClaimTemplates[i].SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"))
 	}
 	if spec.PodManagementPolicy == "" {
 		spec.PodManagementPolicy = appsv1.OrderedReadyPodManagement

@@ -49,7 +49,7 @@ func podCertificateRequest() *api.Kind {
 				if apiequality.Semantic.DeepEqual(r.Spec, old.Spec) {
 					return nil
 				}
-				return field.ErrorList{field.Invalid(field.NewPath("spec"), badvalue.Of(r.Spec), apivalidation.FieldImmutableErrorMsg)}
+				return field.ErrorList{field.Invalid(field.NewPath("spec"), shownRequest(&r.Spec), apivalidation.FieldImmutableErrorMsg)}
 			},
 			Fields: func(r *certificatesv1.PodCertificateRequest) fields.Set {
 				return fields.Set{
@@ -88,7 +88,7 @@ func podCertificateRequest() *api.Kind {
 				metav1.ResetObjectMetaForStatus(&r.ObjectMeta, &old.ObjectMeta)
 			}),
 			ValidateUpdate: api.Update(validatePodRequestStatus),
-			ResetFields:    []string{"spec"},
+			ResetFields:    []string{"metadata", "spec"},
 		},
 	}
 }

@@ -293,3 +293,25 @@ func validateTimes(r *certificatesv1.PodCertificateRequest, leaf *x509.Certifica
 	}
 	return nil
 }
+
+// shownRequest is a spec as the reference shows it in an error: with the fields
+// that version v1 has no longer.
+func shownRequest(s *certificatesv1.PodCertificateRequestSpec) any {
+	return struct {
+		SignerName                string
+		PodName                   string
+		PodUID                    types.UID
+		ServiceAccountName        string
+		ServiceAccountUID         types.UID
+		NodeName                  types.NodeName
+		NodeUID                   types.UID
+		MaxExpirationSeconds      *int32
+		PKIXPublicKey             []byte
+		ProofOfPossession         []byte
+		StubPKCS10Request         []byte
+		UnverifiedUserAnnotations map[string]string
+	}{
+		s.SignerName, s.PodName, s.PodUID, s.ServiceAccountName, s.ServiceAccountUID, s.NodeName, s.NodeUID,
+		s.MaxExpirationSeconds, nil, nil, s.StubPKCS10Request, s.UnverifiedUserAnnotations,
+	}
+}

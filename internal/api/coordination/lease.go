@@ -25,6 +25,7 @@ func lease() *api.Kind {
 		Storage: coordinationv1.SchemeGroupVersion,
 		Prefix:  "/registry/leases",
 		New:     api.New[coordinationv1.Lease], NewList: api.NewList[coordinationv1.LeaseList],
+		PlainFinalizers: true,
 		Rules: api.For[*coordinationv1.Lease]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			// Coordinated leader election is off by default: its fields are kept

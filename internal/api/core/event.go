@@ -68,6 +68,7 @@ func event() *api.Kind {
 			},
 			Cells: eventCells,
 		}.Rules(),
+		OwnMetadata: true, PlainFinalizers: true,
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		GarbageCollection:        api.GCUnsupported,

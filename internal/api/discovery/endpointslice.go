@@ -60,7 +60,7 @@ func endpointSlice() *api.Kind {
 			Validate: func(s *discoveryv1.EndpointSlice) field.ErrorList { return validateSlice(s, nil) },
 			ValidateUpdate: func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 				errs := validateSlice(s, old)
-				return append(errs, apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+				return append(errs, rule.Unchanged(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
 			},
 			Warnings: sliceWarnings,
 			Columns: []metav1.TableColumnDefinition{

@@ -6,9 +6,7 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate/content"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -43,11 +41,7 @@ func ipAddress() *api.Kind {
 			},
 			ValidateUpdate: func(a, old *networkingv1.IPAddress) field.ErrorList {
 				path := field.NewPath("spec", "parentRef")
-				errs := validateParent(a.Spec.ParentRef, path)
-				if !apiequality.Semantic.DeepEqual(a.Spec.ParentRef, old.Spec.ParentRef) {
-					errs = append(errs, field.Invalid(path, a.Spec.ParentRef, apivalidation.FieldImmutableErrorMsg))
-				}
-				return errs
+				return append(validateParent(a.Spec.ParentRef, path), rule.Unchanged(a.Spec.ParentRef, old.Spec.ParentRef, path)...)
 			},
 			Columns: []metav1.TableColumnDefinition{
 				table.Name(),

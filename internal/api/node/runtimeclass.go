@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -36,7 +37,7 @@ func runtimeClass() *api.Kind {
 			Validate:     validateRuntimeClass,
 			ValidateUpdate: func(c, old *nodev1.RuntimeClass) field.ErrorList {
 				errs := validateRuntimeClass(c)
-				return append(errs, apivalidation.ValidateImmutableField(c.Handler, old.Handler, field.NewPath("handler"))...)
+				return append(errs, rule.Unchanged(c.Handler, old.Handler, field.NewPath("handler"))...)
 			},
 			Warnings: func(c, _ *nodev1.RuntimeClass) []string {
 				if c.Scheduling == nil {
@@ -69,7 +70,7 @@ func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
 	if c.Handler == "" {
 		errs = append(errs, field.Required(field.NewPath("handler"), ""))
 	} else {
-		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, apivalidation.NameIsDNSLabel(c.Handler, false))...)
+		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, content.IsDNS1123Label(c.Handler))...)
 	}
 	if c.Overhead != nil {
 		// The overhead is judged, and reported, as the limits of a container.

@@ -34,7 +34,6 @@ func podDisruptionBudget() *api.Kind {
 		Prefix:  "/registry/poddisruptionbudgets",
 		New:     api.New[policyv1.PodDisruptionBudget], NewList: api.NewList[policyv1.PodDisruptionBudgetList],
 		Rules: api.For[*policyv1.PodDisruptionBudget]{
-			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, b *policyv1.PodDisruptionBudget) {
 				b.Status = policyv1.PodDisruptionBudgetStatus{}
 				b.Generation = 1
@@ -67,6 +66,7 @@ func podDisruptionBudget() *api.Kind {
 			},
 		}.Rules(),
 		ResetFields: []string{"status"},
+		OwnMetadata: true, PlainFinalizers: true,
 		Status: &api.Subresource{
 			Name: "status",
 			PrepareForUpdate: api.PrepareUpdate(func(_ context.Context, b, old *policyv1.PodDisruptionBudget) {

@@ -80,7 +80,7 @@ func validateSameRole(ref, old rbacv1.RoleRef) field.ErrorList {
 	if ref == old {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), badvalue.Of(ref), "cannot change roleRef")}
+	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), badvalue.Of(ref), "field is immutable")}
 }
 
 // bindingColumns are the columns of a binding; kind names it in descriptions.

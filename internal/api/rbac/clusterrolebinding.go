@@ -4,6 +4,7 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
+	rbacv1beta1 "k8s.io/api/rbac/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
@@ -30,7 +31,7 @@ func clusterRoleBinding() *api.Kind {
 				errs := validateBinding(&b.RoleRef, b.Subjects, false)
 				return append(errs, validateSameRole(b.RoleRef, old.RoleRef)...)
 			},
-			Columns: bindingColumns("clusterRoleBinding", rbacv1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"]),
+			Columns: bindingColumns("clusterRoleBinding", rbacv1beta1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"]),
 			Cells: func(b *rbacv1.ClusterRoleBinding) []any {
 				return bindingCells(b.Name, &b.RoleRef, b.Subjects, table.Since(b.CreationTimestamp))
 			},

@@ -4,6 +4,7 @@ package rbac
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
+	rbacv1beta1 "k8s.io/api/rbac/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
@@ -31,7 +32,7 @@ func roleBinding() *api.Kind {
 				errs := validateBinding(&b.RoleRef, b.Subjects, true)
 				return append(errs, validateSameRole(b.RoleRef, old.RoleRef)...)
 			},
-			Columns: bindingColumns("roleBinding", rbacv1.RoleBinding{}.SwaggerDoc()["roleRef"]),
+			Columns: bindingColumns("roleBinding", rbacv1beta1.RoleBinding{}.SwaggerDoc()["roleRef"]),
 			Cells: func(b *rbacv1.RoleBinding) []any {
 				return bindingCells(b.Name, &b.RoleRef, b.Subjects, table.Since(b.CreationTimestamp))
 			},

@@ -86,6 +86,7 @@ func deviceTaintRule() *api.Kind {
 				return errs
 			}),
 			ResetFields: []string{"metadata", "spec"},
+			NoTable:     true,
 		},
 		AllowUnconditionalUpdate: true,
 	}

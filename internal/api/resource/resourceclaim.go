@@ -7,12 +7,12 @@ import (
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/rule"
 	"kaji/internal/api/table"
 )
 
@@ -40,10 +40,7 @@ func resourceClaim() *api.Kind {
 				return validateClaim(&c.Spec, field.NewPath("spec"))
 			},
 			ValidateUpdate: func(c, old *resourcev1.ResourceClaim) field.ErrorList {
-				if apiequality.Semantic.DeepEqual(c.Spec, old.Spec) {
-					return nil
-				}
-				return field.ErrorList{field.Invalid(field.NewPath("spec"), c.Spec, apivalidation.FieldImmutableErrorMsg)}
+				return rule.Unchanged(c.Spec, old.Spec, field.NewPath("spec"))
 			},
 			Columns: []metav1.TableColumnDefinition{
 				table.Name(),
@@ -64,6 +61,7 @@ func resourceClaim() *api.Kind {
 			}),
 			ValidateUpdate: api.Update(validateClaimStatus),
 			ResetFields:    []string{"metadata", "spec"},
+			NoTable:        true,
 		},
 		AllowUnconditionalUpdate: true,
 		ReturnDeletedObject:      true,

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -26,6 +27,20 @@ func Messages(p *field.Path, value any, messages []string) field.ErrorList {
 		errs = append(errs, field.Invalid(p, value, m))
 	}
 	return errs
+}
+
+// Frozen is the error for a field that may not change, where the reference
+// checks it by its declared rules: they do not show the value.
+func Frozen(p *field.Path) *field.Error {
+	return field.Invalid(p, nil, "field is immutable").WithOrigin("immutable")
+}
+
+// Unchanged returns the error of Frozen if value differs from old.
+func Unchanged(value, old any, p *field.Path) field.ErrorList {
+	if equality.Semantic.DeepEqual(value, old) {
+		return nil
+	}
+	return field.ErrorList{Frozen(p)}
 }
 
 // Label requires an RFC 1123 label.

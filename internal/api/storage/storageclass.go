@@ -112,12 +112,10 @@ func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 
 func validateStorageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
 	errs := validateStorageClass(c)
-	if !apiequality.Semantic.DeepEqual(c.Parameters, old.Parameters) {
-		errs = append(errs, field.Invalid(field.NewPath("parameters"), c.Parameters, apivalidation.FieldImmutableErrorMsg))
-	}
-	errs = append(errs, apivalidation.ValidateImmutableField(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
-	errs = append(errs, apivalidation.ValidateImmutableField(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-	return append(errs, apivalidation.ValidateImmutableField(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	errs = append(errs, rule.Unchanged(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
+	errs = append(errs, rule.Unchanged(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
+	errs = append(errs, rule.Unchanged(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
+	return append(errs, rule.Unchanged(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 }
 
 func validateProvisioner(name string, path *field.Path) field.ErrorList {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,11 +84,7 @@ func volumeAttachment() *api.Kind {
 }
 
 func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
-	errs := validateAttachment(a)
-	if !apiequality.Semantic.DeepEqual(a.Spec, old.Spec) {
-		errs = append(errs, field.Invalid(field.NewPath("spec"), a.Spec, apivalidation.FieldImmutableErrorMsg))
-	}
-	return errs
+	return append(validateAttachment(a), rule.Unchanged(a.Spec, old.Spec, field.NewPath("spec"))...)
 }
 
 func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {

@@ -50,7 +50,14 @@ func formats(custom bool) []Format {
 
 // Negotiate reads what a request accepts. custom says that the resource is a
 // custom one. The error is a 406.
-func Negotiate(r *http.Request, custom bool) (Accept, error) {
+func Negotiate(r *http.Request, custom bool) (Accept, error) { return negotiate(r, custom, true) }
+
+// NegotiateNoTable is Negotiate for what is never shown as a Table.
+func NegotiateNoTable(r *http.Request, custom bool) (Accept, error) {
+	return negotiate(r, custom, false)
+}
+
+func negotiate(r *http.Request, custom, table bool) (Accept, error) {
 	header := r.Header.Get("Accept")
 	if header == "" {
 		return Accept{Pretty: isPretty(r)}, nil
@@ -69,7 +76,8 @@ func Negotiate(r *http.Request, custom bool) (Accept, error) {
 		for _, f := range accepted {
 			kind, sub, _ := strings.Cut(f.MediaType(), "/")
 			if (clause.Type == kind && (clause.SubType == sub || clause.SubType == "*")) || (clause.Type == "*" && clause.SubType == "*") {
-				if a, ok := clauseParams(clause.Params, f, custom); ok {
+				a, ok := clauseParams(clause.Params, f, custom)
+				if ok && (table || a.As == nil || a.As.Kind != "Table") {
 					a.Pretty = a.Pretty || isPretty(r)
 					return a, nil
 				}

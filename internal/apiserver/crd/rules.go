@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
@@ -91,7 +92,8 @@ func (v *version) validateUpdate(u, old *unstructured.Unstructured) field.ErrorL
 	ctx := context.Background()
 	// What was wrong before and did not change stays tolerated.
 	correlated := common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: c.structural})
-	errs := validation.ValidateCustomResourceUpdate(nil, u.Object, old.Object, c.whole, validation.WithRatcheting(correlated))
+	errs := metadataErrors(u, old)
+	errs = append(errs, validation.ValidateCustomResourceUpdate(nil, u.Object, old.Object, c.whole, validation.WithRatcheting(correlated))...)
 	errs = append(errs, v.validateScale(u, true)...)
 	errs = append(errs, objectmeta.Validate(ctx, nil, u.Object, c.structural, false)...)
 	errs = append(errs, newListErrors(c, u, old)...)
@@ -104,7 +106,7 @@ func (v *version) validateStatus(u, old *unstructured.Unstructured) field.ErrorL
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
 	correlated := common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: c.structural})
-	var errs field.ErrorList
+	errs := metadataErrors(u, old)
 	if status, ok := u.Object["status"]; ok {
 		var options []validation.ValidationOption
 		if c.structural != nil {
@@ -115,6 +117,12 @@ func (v *version) validateStatus(u, old *unstructured.Unstructured) field.ErrorL
 	errs = append(errs, v.validateScale(u, false)...)
 	errs = append(errs, newListErrors(c, u, old)...)
 	return append(errs, c.transition(context.Background(), errs, u, old, correlated)...)
+}
+
+// metadataErrors are what the machine finds in metadata too: the reference tells
+// them again.
+func metadataErrors(u, old *unstructured.Unstructured) field.ErrorList {
+	return apivalidation.ValidateObjectMetaAccessorUpdate(u, old, field.NewPath("metadata")).Filter()
 }
 
 // newListErrors are the duplicates in sets and maps of an object that had none.

@@ -11,10 +11,12 @@ import (
 	genericvalidation "k8s.io/apimachinery/pkg/api/validation"
 	pathvalidation "k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/warning"
 
 	"kaji/internal/api"
+	"kaji/internal/api/rule"
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
@@ -74,7 +76,7 @@ func (o *Objects) create(ctx context.Context, s *request.Served, obj api.Object,
 			// called again.
 			obj = wanted.DeepCopyObject().(api.Object)
 		}
-		side, err := o.prepareCreate(ctx, s.Kind, obj, namespace, attrs.DryRun)
+		side, err := o.prepareCreate(ctx, s, obj, namespace, attrs.DryRun)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +89,7 @@ func (o *Objects) create(ctx context.Context, s *request.Served, obj api.Object,
 				Message: "resourceVersion should not be set on objects to be created",
 			}}
 		}
-		result, retry, err := o.insert(ctx, s.Kind, obj, side, attrs.DryRun)
+		result, retry, err := o.insert(ctx, s, obj, side, attrs.DryRun)
 		if err != nil || !retry {
 			return result, err
 		}
@@ -95,7 +97,8 @@ func (o *Objects) create(ctx context.Context, s *request.Served, obj api.Object,
 }
 
 // prepareCreate runs the kind's rules for a new object.
-func (o *Objects) prepareCreate(ctx context.Context, kind *api.Kind, obj api.Object, namespace string, dryRun bool) (Side, error) {
+func (o *Objects) prepareCreate(ctx context.Context, s *request.Served, obj api.Object, namespace string, dryRun bool) (Side, error) {
+	kind := s.Kind
 	if err := MatchNamespace(obj, namespace); err != nil {
 		return Side{}, err
 	}
@@ -109,19 +112,7 @@ func (o *Objects) prepareCreate(ctx context.Context, kind *api.Kind, obj api.Obj
 			return Side{}, err
 		}
 	}
-	var errs field.ErrorList
-	validateName := kind.Rules.ValidateName
-	if validateName == nil {
-		validateName = pathvalidation.ValidatePathSegmentName
-	}
-	errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, validateName, field.NewPath("metadata"))
-	if kind.Rules.Validate != nil {
-		errs = append(errs, kind.Rules.Validate(obj)...)
-	}
-	if len(errs) == 0 {
-		errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, field.NewPath("metadata"))
-	}
-	if len(errs) > 0 {
+	if errs := validateNew(s, obj); len(errs) > 0 {
 		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
 	}
 	if warn := kind.Rules.Warnings; warn != nil {
@@ -133,6 +124,51 @@ func (o *Objects) prepareCreate(ctx context.Context, kind *api.Kind, obj api.Obj
 		canonicalize(obj)
 	}
 	return side, nil
+}
+
+// validateNew judges a new object.
+func validateNew(s *request.Served, obj api.Object) field.ErrorList {
+	kind, path := s.Kind, field.NewPath("metadata")
+	var errs field.ErrorList
+	if !kind.OwnMetadata {
+		validateName := kind.Rules.ValidateName
+		if validateName == nil {
+			validateName = pathvalidation.ValidatePathSegmentName
+		}
+		errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, validateName, path)
+		errs = append(errs, validateFinalizers(kind, obj, path)...)
+	}
+	switch {
+	case s.Version.Validate != nil:
+		errs = append(errs, s.Version.Validate(obj, nil)...)
+	case kind.Rules.Validate != nil:
+		errs = append(errs, kind.Rules.Validate(obj)...)
+	}
+	if len(errs) == 0 {
+		errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, path)
+	}
+	return once(kind, errs)
+}
+
+// validateFinalizers requires finalizers to be Kubernetes' own or to have a
+// domain.
+func validateFinalizers(kind *api.Kind, obj api.Object, path *field.Path) field.ErrorList {
+	if kind.PlainFinalizers || kind.Custom {
+		return nil
+	}
+	var errs field.ErrorList
+	for i, name := range obj.GetFinalizers() {
+		errs = append(errs, rule.KubeFinalizer(name, path.Child("finalizers").Index(i))...)
+	}
+	return errs
+}
+
+// once drops errors that were found more than once.
+func once(kind *api.Kind, errs field.ErrorList) field.ErrorList {
+	if kind.RepeatsErrors || kind.Custom || len(errs) < 2 {
+		return errs
+	}
+	return errs.Filter()
 }
 
 func (o *Objects) validateAdmission(ctx context.Context, attrs *admission.Attributes, obj, old api.Object) error {
@@ -147,7 +183,8 @@ func (o *Objects) validateAdmission(ctx context.Context, attrs *admission.Attrib
 
 // insert writes a new object. retry says that only a guard of the side writes
 // failed.
-func (o *Objects) insert(ctx context.Context, kind *api.Kind, obj api.Object, side Side, dryRun bool) (result api.Object, retry bool, err error) {
+func (o *Objects) insert(ctx context.Context, s *request.Served, obj api.Object, side Side, dryRun bool) (result api.Object, retry bool, err error) {
+	kind := s.Kind
 	key := kind.Key(obj.GetNamespace(), obj.GetName())
 	if dryRun {
 		_, exists, _, err := o.Store.Get(ctx, key)
@@ -155,7 +192,7 @@ func (o *Objects) insert(ctx context.Context, kind *api.Kind, obj api.Object, si
 			return nil, false, o.fault(err)
 		}
 		if exists {
-			return nil, false, o.exists(ctx, kind, key, obj)
+			return nil, false, o.exists(ctx, s, key, obj)
 		}
 		return obj, false, nil
 	}
@@ -174,25 +211,25 @@ func (o *Objects) insert(ctx context.Context, kind *api.Kind, obj api.Object, si
 	switch {
 	case errors.Is(err, store.ErrTooLarge) && len(obj.GetManagedFields()) > 0:
 		obj.SetManagedFields(nil)
-		return o.insert(ctx, kind, obj, side, dryRun)
+		return o.insert(ctx, s, obj, side, dryRun)
 	case err != nil:
 		return nil, false, err
 	case res.Succeeded:
 		codec.SetRevision(obj, res.Revision)
 		return obj, false, nil
 	case res.Current[0].ModRevision != 0:
-		return nil, false, o.exists(ctx, kind, key, obj)
+		return nil, false, o.exists(ctx, s, key, obj)
 	}
 	return nil, true, nil
 }
 
 // exists words the error for a name that is taken.
-func (o *Objects) exists(ctx context.Context, kind *api.Kind, key string, obj api.Object) error {
+func (o *Objects) exists(ctx context.Context, s *request.Served, key string, obj api.Object) error {
 	if obj.GetGenerateName() != "" {
-		return apierrors.NewGenerateNameConflict(kind.GroupResource(), obj.GetName(), 1)
+		return apierrors.NewGenerateNameConflict(schema.GroupResource{Group: s.Kind.Group, Resource: s.GVR.Resource}, obj.GetName(), 1)
 	}
-	err := apierrors.NewAlreadyExists(kind.GroupResource(), obj.GetName())
-	if now, getErr := o.fresh(ctx, kind, key); getErr == nil && now.object != nil && now.object.GetDeletionTimestamp() != nil {
+	err := apierrors.NewAlreadyExists(s.GVR.GroupResource(), obj.GetName())
+	if now, getErr := o.fresh(ctx, s.Kind, key); getErr == nil && now.object != nil && now.object.GetDeletionTimestamp() != nil {
 		err.ErrStatus.Message = fmt.Sprintf("object is being deleted: %s", err.ErrStatus.Message)
 	}
 	return err

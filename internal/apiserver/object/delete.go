@@ -48,7 +48,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 		if err := ctx.Err(); err != nil {
 			return nil, false, o.fault(err)
 		}
-		step, err := o.deletion(ctx, kind, chain, attrs, opts, now)
+		step, err := o.deletion(ctx, in.Served, chain, attrs, opts, now)
 		if err != nil {
 			if newer, ok := o.refreshed(ctx, kind, key, now); ok {
 				now = newer
@@ -59,7 +59,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 		switch {
 		case step.obj == nil && !step.remove:
 			// Already on its way: nothing to do.
-			return o.answer(kind, now.object), false, nil
+			return o.answer(in.Served, now.object), false, nil
 		case step.remove:
 			out, next, err := o.remove(ctx, kind, key, step.obj, now, attrs.DryRun)
 			if err != nil {
@@ -69,7 +69,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 				now = *next
 				continue
 			}
-			return o.answer(kind, out), true, nil
+			return o.answer(in.Served, out), true, nil
 		}
 		out, next, err := o.replace(ctx, kind, key, step.obj, now, Side{}, attrs.DryRun)
 		if err != nil {
@@ -90,9 +90,10 @@ type deletionStep struct {
 }
 
 // deletion decides the next step. The object of now is not modified.
-func (o *Objects) deletion(ctx context.Context, kind *api.Kind, chain admission.Chain, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
+func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admission.Chain, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
+	kind := s.Kind
 	if now.object == nil {
-		return deletionStep{}, apierrors.NewNotFound(kind.GroupResource(), attrs.Name)
+		return deletionStep{}, apierrors.NewNotFound(s.GVR.GroupResource(), attrs.Name)
 	}
 	if err := deletePreconditions(kind, now.object, opts); err != nil {
 		return deletionStep{}, err
@@ -328,15 +329,15 @@ func (o *Objects) removeFinished(ctx context.Context, kind *api.Kind, key string
 }
 
 // answer is what a deletion that is done answers.
-func (o *Objects) answer(kind *api.Kind, obj api.Object) runtime.Object {
-	if kind.ReturnDeletedObject {
+func (o *Objects) answer(s *request.Served, obj api.Object) runtime.Object {
+	if s.Kind.ReturnDeletedObject {
 		return obj
 	}
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusSuccess,
 		Details: &metav1.StatusDetails{
-			Name: obj.GetName(), Group: kind.Group, Kind: kind.Resource, UID: obj.GetUID(),
+			Name: obj.GetName(), Group: s.GVR.Group, Kind: s.GVR.Resource, UID: obj.GetUID(),
 		},
 	}
 }

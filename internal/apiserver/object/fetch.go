@@ -19,7 +19,7 @@ func (o *Objects) Fetch(ctx context.Context, gvk schema.GroupVersionKind, namesp
 	if served == nil {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Group: gvk.Group, Resource: gvk.Kind}, name)
 	}
-	entry, err := o.Get(ctx, served.Kind, namespace, name, "")
+	entry, err := o.Get(ctx, served, namespace, name, "")
 	if err != nil {
 		return nil, err
 	}

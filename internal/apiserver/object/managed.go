@@ -198,7 +198,7 @@ func (c converter) ConvertFieldLabel(_ schema.GroupVersionKind, label, value str
 // ConvertToVersion implements runtime.ObjectConvertor.
 func (c converter) ConvertToVersion(in runtime.Object, target runtime.GroupVersioner) (runtime.Object, error) {
 	from := in.GetObjectKind().GroupVersionKind()
-	to, ok := target.KindForGroupVersionKinds([]schema.GroupVersionKind{from})
+	to, ok := target.KindForGroupVersionKinds(c.names(from))
 	if !ok {
 		return nil, runtime.NewNotRegisteredErrForTarget("kinds", reflect.TypeOf(in), target)
 	}
@@ -228,6 +228,18 @@ func (c converter) ConvertToVersion(in runtime.Object, target runtime.GroupVersi
 		}
 	}
 	return codec.FromHub(dest, obj)
+}
+
+// names are what the kind is called in its groups, first as from has it: a
+// target of another group (events.k8s.io, say) is found by them.
+func (c converter) names(from schema.GroupVersionKind) []schema.GroupVersionKind {
+	all := []schema.GroupVersionKind{from}
+	for i := range c.kind.Versions {
+		if s := request.ServedOf(c.kind, &c.kind.Versions[i]); s.GVK.Group != from.Group {
+			all = append(all, s.GVK)
+		}
+	}
+	return all
 }
 
 // Default implements runtime.ObjectDefaulter.

@@ -183,18 +183,18 @@ func (o *Objects) refreshed(ctx context.Context, kind *api.Kind, key string, s s
 }
 
 // Get returns an object no older than the call.
-func (o *Objects) Get(ctx context.Context, kind *api.Kind, namespace, name string, revision string) (*cache.Entry, error) {
+func (o *Objects) Get(ctx context.Context, s *request.Served, namespace, name string, revision string) (*cache.Entry, error) {
 	if revision != "0" {
 		if _, err := o.Cache.WaitNewest(ctx); err != nil {
 			return nil, o.fault(err)
 		}
 	}
-	entry, ok, err := o.Cache.Get(ctx, kind, namespace, name)
+	entry, ok, err := o.Cache.Get(ctx, s.Kind, namespace, name)
 	if err != nil {
 		return nil, o.fault(err)
 	}
 	if !ok {
-		return nil, apierrors.NewNotFound(kind.GroupResource(), name)
+		return nil, apierrors.NewNotFound(s.GVR.GroupResource(), name)
 	}
 	return entry, nil
 }

@@ -101,9 +101,9 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 	}
 	allowCreate := view == nil && (change.AllowCreate || kind.AllowCreateOnUpdate)
 	if now.object == nil && !allowCreate {
-		return nil, nil, apierrors.NewNotFound(kind.GroupResource(), in.Name)
+		return nil, nil, apierrors.NewNotFound(in.Served.GVR.GroupResource(), in.Name)
 	}
-	if err := checkPreconditions(kind, in, key, change, now.object); err != nil {
+	if err := checkPreconditions(in, key, change, now.object); err != nil {
 		return nil, nil, err
 	}
 	old := now.object
@@ -146,9 +146,9 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 	return o.replace(ctx, kind, key, obj, now, side, dryRun)
 }
 
-func checkPreconditions(kind *api.Kind, in *request.Info, key string, change Change, now api.Object) error {
+func checkPreconditions(in *request.Info, key string, change Change, now api.Object) error {
 	fail := func(what, want, have string) error {
-		return apierrors.NewConflict(kind.GroupResource(), in.Name, fmt.Errorf(
+		return apierrors.NewConflict(in.Served.GVR.GroupResource(), in.Name, fmt.Errorf(
 			"StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: %s in precondition: %v, %s in object meta: %v",
 			key, what, want, what, have))
 	}
@@ -266,7 +266,7 @@ func matchRevision(kind *api.Kind, in *request.Info, obj api.Object, now state) 
 		return err
 	}
 	if based != uint64(now.revision) {
-		return apierrors.NewConflict(kind.GroupResource(), in.Name, errors.New(optimisticLock))
+		return apierrors.NewConflict(in.Served.GVR.GroupResource(), in.Name, errors.New(optimisticLock))
 	}
 	return nil
 }
@@ -279,6 +279,9 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 	}
 	obj.SetGeneration(old.GetGeneration())
 	prepare, validate, warn := kind.Rules.PrepareForUpdate, kind.Rules.ValidateUpdate, kind.Rules.Warnings
+	if in.Version.Validate != nil {
+		validate = in.Version.Validate
+	}
 	if view != nil {
 		prepare, validate, warn = view.PrepareForUpdate, view.ValidateUpdate, view.Warnings
 	}
@@ -305,10 +308,11 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 	path := field.NewPath("metadata")
 	errs := genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, path)
 	errs = append(errs, genericvalidation.ValidateObjectMetaAccessorUpdate(obj, old, path)...)
+	errs = append(errs, validateFinalizers(kind, obj, path)...)
 	if validate != nil {
 		errs = append(errs, validate(obj, old)...)
 	}
-	if len(errs) > 0 {
+	if errs = once(kind, errs); len(errs) > 0 {
 		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
 	}
 	if refused != nil {

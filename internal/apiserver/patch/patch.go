@@ -128,7 +128,7 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 		Apply: func(ctx context.Context, old api.Object) (api.Object, error) {
 			exists := old.GetUID() != ""
 			if !exists && p.Type != types.ApplyYAMLPatchType {
-				return nil, apierrors.NewNotFound(in.Kind.GroupResource(), in.Name)
+				return nil, apierrors.NewNotFound(in.Served.GVR.GroupResource(), in.Name)
 			}
 			patched, err := p.Apply(ctx, t, old)
 			if err != nil {
@@ -136,7 +136,7 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 			}
 			obj := patched.(api.Object)
 			if !exists && obj.GetUID() != "" {
-				return nil, apierrors.NewConflict(in.Kind.GroupResource(), in.Name, fmt.Errorf(
+				return nil, apierrors.NewConflict(in.Served.GVR.GroupResource(), in.Name, fmt.Errorf(
 					"uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
 			}
 			if err := object.MatchNamespace(obj, in.ObjectNamespace()); err != nil {

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -121,13 +122,17 @@ func (f *Form) object(hub api.Object) (runtime.Object, error) {
 		if f.accept.As != nil {
 			gv = f.accept.As.GroupVersion()
 		}
-		return metadata(hub, gv), nil
+		return metadata(f.served.Kind, hub, gv), nil
 	}
 	return codec.FromHub(f.served, hub)
 }
 
-func metadata(obj api.Object, gv schema.GroupVersion) *metav1.PartialObjectMetadata {
+func metadata(kind *api.Kind, obj api.Object, gv schema.GroupVersion) *metav1.PartialObjectMetadata {
 	p := meta.AsPartialObjectMetadata(obj)
+	if name := kind.FieldAnnotation; name != "" && p.Annotations[name] != "" {
+		p.Annotations = maps.Clone(p.Annotations)
+		delete(p.Annotations, name)
+	}
 	p.SetGroupVersionKind(gv.WithKind("PartialObjectMetadata"))
 	return p
 }

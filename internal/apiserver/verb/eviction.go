@@ -52,7 +52,7 @@ func (v *Verbs) evict(ctx context.Context, in *request.Info, obj runtime.Object,
 	if len(how.DryRun) == 0 {
 		how.DryRun = opts.DryRun
 	}
-	entry, err := v.Objects.Get(ctx, in.Kind, in.Namespace, in.Name, "")
+	entry, err := v.Objects.Get(ctx, in.Served, in.Namespace, in.Name, "")
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,11 @@ func options(r *http.Request, into runtime.Object) error {
 }
 
 func (v *Verbs) get(w http.ResponseWriter, r *http.Request, in *request.Info) error {
-	accept, err := codec.Negotiate(r, in.Kind.Custom)
+	negotiate := codec.Negotiate
+	if sub := view(in); sub != nil && sub.NoTable {
+		negotiate = codec.NegotiateNoTable
+	}
+	accept, err := negotiate(r, in.Kind.Custom)
 	if err != nil {
 		return err
 	}
@@ -38,7 +42,7 @@ func (v *Verbs) get(w http.ResponseWriter, r *http.Request, in *request.Info) er
 			return err
 		}
 	}
-	entry, err := v.Objects.Get(r.Context(), in.Kind, in.ObjectNamespace(), in.Name, opts.ResourceVersion)
+	entry, err := v.Objects.Get(r.Context(), in.Served, in.ObjectNamespace(), in.Name, opts.ResourceVersion)
 	if err != nil {
 		return err
 	}

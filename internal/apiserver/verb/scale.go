@@ -134,7 +134,7 @@ func scaleTarget() codec.Target {
 
 // GetScale returns the Scale of the object the request names.
 func (v *Verbs) GetScale(ctx context.Context, in *request.Info) (*autoscalingv1.Scale, error) {
-	entry, err := v.Objects.Get(ctx, in.Kind, in.ObjectNamespace(), in.Name, "")
+	entry, err := v.Objects.Get(ctx, in.Served, in.ObjectNamespace(), in.Name, "")
 	if err != nil {
 		return nil, err
 	}

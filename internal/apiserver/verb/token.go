@@ -29,7 +29,7 @@ func (v *Verbs) tokens() Subresource {
 		New:   func() runtime.Object { return &authenticationv1.TokenRequest{} },
 		Verbs: []string{"create"},
 		Create: func(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
-			entry, err := v.Objects.Get(ctx, in.Kind, in.Namespace, in.Name, "")
+			entry, err := v.Objects.Get(ctx, in.Served, in.Namespace, in.Name, "")
 			if err != nil {
 				return nil, err
 			}

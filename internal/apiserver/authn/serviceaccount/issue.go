@@ -72,7 +72,7 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 		seconds = *spec.ExpirationSeconds
 	}
 	if errs := validate(seconds); len(errs) > 0 {
-		return nil, apierrors.NewInvalid(schema.GroupKind{Group: authenticationv1.GroupName, Kind: "TokenRequest"}, account.Name, errs)
+		return nil, apierrors.NewInvalid(schema.GroupKind{Group: authenticationv1.GroupName, Kind: "TokenRequest"}, in.Name, errs)
 	}
 	if i.MaxExpiration > 0 && time.Duration(seconds)*time.Second > i.MaxExpiration {
 		seconds = int64(i.MaxExpiration / time.Second)
@@ -98,9 +98,7 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
 	out.Namespace, out.Name = account.Namespace, account.Name
-	if out.CreationTimestamp.IsZero() {
-		out.CreationTimestamp = metav1.NewTime(now)
-	}
+	out.UID, out.CreationTimestamp = account.UID, account.CreationTimestamp
 	out.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(expires)}
 	return out, nil
 }
