@@ -24,11 +24,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/adminaccess"
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/dynamic"
 	"kaji/internal/apiserver/aggregate"
@@ -209,6 +211,11 @@ func New(cfg Config) (*Server, error) {
 		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Ranges: cfg.ServiceRanges, Ports: cfg.NodePorts,
 	})
 	hooks[schema.GroupResource{Resource: "services"}] = s.allocator
+	if served := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Namespace")); served != nil {
+		admin := &adminaccess.Hook{Cache: s.cache, Namespaces: served.Kind}
+		hooks[resourcev1.Resource("resourceclaims")] = admin
+		hooks[resourcev1.Resource("resourceclaimtemplates")] = admin
+	}
 	s.objects = object.New(object.Config{
 		Store: cfg.Store, Cache: s.cache, Kinds: s.kinds, Admission: cfg.Admission,
 		Authorizer: cfg.Authorizer, TypeConverter: s.openapi.TypeConverterFor, Sealer: cfg.Sealer,

@@ -39,7 +39,10 @@ const (
 )
 
 func validateJob(j, old *batchv1.Job) field.ErrorList {
-	errs := validateGeneratedSelector(j, old)
+	var errs field.ErrorList
+	if old == nil {
+		errs = validateGeneratedSelector(j)
+	}
 	errs = append(errs, validateJobSpec(&j.Spec, oldSpec(old), field.NewPath("spec"))...)
 	if n := deref(j.Spec.Completions); indexed(&j.Spec) && n > 0 {
 		if longest := fmt.Sprintf("%s-%d", j.Name, n-1); len(validation.IsDNS1123Label(longest)) > 0 {
@@ -58,7 +61,7 @@ func oldSpec(old *batchv1.Job) *batchv1.JobSpec {
 
 // validateGeneratedSelector checks that a selector that is not the user's own
 // selects this job's pods.
-func validateGeneratedSelector(j, old *batchv1.Job) field.ErrorList {
+func validateGeneratedSelector(j *batchv1.Job) field.ErrorList {
 	if deref(j.Spec.ManualSelector) || j.Spec.Selector == nil {
 		return nil
 	}
@@ -66,29 +69,17 @@ func validateGeneratedSelector(j, old *batchv1.Job) field.ErrorList {
 	if j.UID == "" {
 		errs = append(errs, field.Required(field.NewPath("metadata", "uid"), ""))
 	}
-	want := labels.Set{legacyUIDLabel: string(j.UID), legacyNameLabel: j.Name}
-	order := []string{legacyUIDLabel, legacyNameLabel}
-	// Jobs from before the prefixed labels need not have them.
-	if old == nil || hasKeys(old.Spec.Template.Labels, batchv1.JobNameLabel, batchv1.ControllerUidLabel) {
-		want[batchv1.ControllerUidLabel], want[batchv1.JobNameLabel] = string(j.UID), j.Name
-		order = append(order, batchv1.ControllerUidLabel, batchv1.JobNameLabel)
+	want := labels.Set{
+		legacyUIDLabel: string(j.UID), legacyNameLabel: j.Name,
+		batchv1.ControllerUidLabel: string(j.UID), batchv1.JobNameLabel: j.Name,
 	}
-	for _, key := range order {
+	for _, key := range []string{legacyUIDLabel, legacyNameLabel, batchv1.ControllerUidLabel, batchv1.JobNameLabel} {
 		errs = append(errs, validateLabel(&j.Spec.Template.ObjectMeta, key, want[key], field.NewPath("spec", "template", "metadata"))...)
 	}
 	if selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !selector.Matches(want) {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "selector"), j.Spec.Selector, "`selector` not auto-generated"))
 	}
 	return errs
-}
-
-func hasKeys(m map[string]string, keys ...string) bool {
-	for _, k := range keys {
-		if _, ok := m[k]; !ok {
-			return false
-		}
-	}
-	return true
 }
 
 func validateLabel(meta *metav1.ObjectMeta, key, want string, path *field.Path) field.ErrorList {

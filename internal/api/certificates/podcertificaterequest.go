@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
-	"kaji/internal/api/badvalue"
 	"kaji/internal/api/table"
 )
 

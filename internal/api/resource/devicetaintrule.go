@@ -88,7 +88,6 @@ func deviceTaintRule() *api.Kind {
 			ResetFields: []string{"metadata", "spec"},
 			NoTable:     true,
 		},
-		AllowUnconditionalUpdate: true,
 	}
 }
 

@@ -36,7 +36,8 @@ func volumeAttachment() *api.Kind {
 			New:          api.New[storagev1.VolumeAttachment], NewList: api.NewList[storagev1.VolumeAttachmentList],
 			Default: api.Default(func(a *storagev1.VolumeAttachment) {
 				if s := a.Spec.Source.InlineVolumeSpec; s != nil {
-					volume.DefaultPersistentSpec(s)
+					rule.RoundUp(s.Capacity)
+					volume.DefaultPersistentSource(&s.PersistentVolumeSource)
 				}
 			}),
 		}},

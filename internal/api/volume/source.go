@@ -220,7 +220,7 @@ func StorageOS(name, namespace string, p *field.Path) field.ErrorList {
 func CSIDriverName(name string, p *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if name == "" {
-		errs = append(errs, field.Required(p, ""))
+		return field.ErrorList{field.Required(p, "")}
 	}
 	if len(name) > 63 {
 		errs = append(errs, field.TooLong(p, "", 63))

@@ -50,6 +50,9 @@ func (a *Allocator) addresses(ctx context.Context, side *object.Side, s, before 
 		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %v", err))
 		}
+		if s.Name == "" {
+			return nameless(s, addr)
+		}
 		a.claim(side, s, addr)
 		if i < len(s.Spec.ClusterIPs) {
 			s.Spec.ClusterIPs[i] = addr.String()
@@ -57,11 +60,17 @@ func (a *Allocator) addresses(ctx context.Context, side *object.Side, s, before 
 			s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, addr.String())
 		}
 	}
-	if len(s.Spec.ClusterIPs) > 0 {
+	if len(s.Spec.ClusterIPs) > 0 && s.Spec.ClusterIP == "" {
 		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
 	}
 	a.releaseAll(side, old, s.Spec.ClusterIPs)
 	return nil
+}
+
+// nameless refuses a Service that no address can refer to.
+func nameless(s *corev1.Service, addr netip.Addr) error {
+	return invalid(s, field.Invalid(field.NewPath("spec", "clusterIPs"), []string{""}, fmt.Sprintf(
+		"failed to allocate IP: IPAddress.networking.k8s.io %q is invalid: spec.parentRef.name: Required value", addr)))
 }
 
 // releaseAll gives back the addresses of old that are not kept.
