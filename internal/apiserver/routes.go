@@ -79,7 +79,9 @@ func (s *Server) serveOther(w http.ResponseWriter, r *http.Request) {
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	rest, grouped := strings.CutPrefix(r.URL.Path, "/apis/")
 	group, _, below := strings.Cut(rest, "/")
-	builtIn := func(k *api.Kind) bool { return !k.Custom && k.Group == group }
+	builtIn := func(k *api.Kind) bool {
+		return !k.Custom && slices.ContainsFunc(k.Versions, func(v api.Version) bool { return v.GroupVersion.Group == group })
+	}
 	if grouped && below && slices.ContainsFunc(s.kinds.All(), builtIn) || strings.HasPrefix(r.URL.Path, "/api/") {
 		verb.Fail(w, r, verb.ErrNotFound())
 		return

@@ -23,6 +23,6 @@ func TestAPIService(t *testing.T) {
 		"spec.service.namespace: Required value",
 		"spec.service.port: Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive",
 		"spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present")
-	_, errs = kindtest.UpdateStatus(t, k, local, "metadata: {name: v1.example.com}\nstatus: {conditions: [{type: Available, status: X}]}")
+	_, errs = kindtest.UpdateStatus(t, k, local, "metadata: {name: v1.example.com, resourceVersion: one}\nstatus: {conditions: [{type: Available, status: X}]}")
 	kindtest.Expect(t, errs, `status.conditions[0].status: Unsupported value: "X": supported values: "True", "False", "Unknown"`)
 }

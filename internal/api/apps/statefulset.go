@@ -5,6 +5,7 @@ package apps
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -83,6 +84,15 @@ func statefulSet() *api.Kind {
 		}),
 		AllowUnconditionalUpdate: true,
 	}
+}
+
+// bareClaims are claims without the type that they are sent with.
+func bareClaims(claims []corev1.PersistentVolumeClaim) []corev1.PersistentVolumeClaim {
+	out := slices.Clone(claims)
+	for i := range out {
+		out[i].TypeMeta = metav1.TypeMeta{}
+	}
+	return out
 }
 
 func defaultStatefulSet(s *appsv1.StatefulSet) {
@@ -261,7 +271,7 @@ func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	errs = append(errs, apivalidation.ValidateImmutableField(s.Spec.ServiceName, old.Spec.ServiceName, path.Child("serviceName"))...)
 	errs = append(errs, apivalidation.ValidateImmutableField(s.Spec.PodManagementPolicy, old.Spec.PodManagementPolicy, path.Child("podManagementPolicy"))...)
 	if !apiequality.Semantic.DeepEqual(s.Spec.VolumeClaimTemplates, old.Spec.VolumeClaimTemplates) {
-		errs = append(errs, field.Invalid(path.Child("volumeClaimTemplates"), badvalue.Of(s.Spec.VolumeClaimTemplates), apivalidation.FieldImmutableErrorMsg))
+		errs = append(errs, field.Invalid(path.Child("volumeClaimTemplates"), badvalue.Of(bareClaims(s.Spec.VolumeClaimTemplates)), apivalidation.FieldImmutableErrorMsg))
 	}
 	return errs
 }

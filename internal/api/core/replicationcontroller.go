@@ -11,6 +11,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -38,7 +39,12 @@ func replicationController() *api.Kind {
 		Prefix:  "/registry/controllers",
 		New:     api.New[corev1.ReplicationController], NewList: api.NewList[corev1.ReplicationControllerList],
 		Rules: api.For[*corev1.ReplicationController]{
-			ValidateName: apivalidation.NameIsDNSSubdomain,
+			ValidateName: func(name string, prefix bool) []string {
+				if prefix {
+					return nil // the name made of it is judged
+				}
+				return content.IsDNS1123Subdomain(name)
+			},
 			PrepareForCreate: func(_ context.Context, rc *corev1.ReplicationController) {
 				rc.Status = corev1.ReplicationControllerStatus{}
 				rc.Generation = 1

@@ -20,7 +20,7 @@ func TestEndpointSlice(t *testing.T) {
 		t.Errorf("generation %d", obj.GetGeneration())
 	}
 	kindtest.Expect(t, errs,
-		`addressType: Invalid value: "IPv6": field is immutable`,
+		`addressType: Invalid value: null: field is immutable`,
 		`ports[0].name: Invalid value: "Bad_": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`,
 		`ports[0].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"`,
 		`ports[2].name: Duplicate value: "a"`,

@@ -16,7 +16,7 @@ func TestRuntimeClass(t *testing.T) {
 	kindtest.Expect(t, errs, `scheduling.tolerations[1]: Duplicate value: {"Key":"a","Operator":"Exists","Value":"","Effect":"","TolerationSeconds":null}`)
 	kindtest.Cells(t, k, old)
 	obj, errs := kindtest.Update(t, k, old, "metadata: {name: c}\nhandler: b\nscheduling: {nodeSelector: {beta.kubernetes.io/os: linux}}")
-	kindtest.Expect(t, errs, `handler: Invalid value: "b": field is immutable`)
+	kindtest.Expect(t, errs, `handler: Invalid value: null: field is immutable`)
 	if warnings := k.Rules.Warnings(obj, old); len(warnings) != 1 {
 		t.Errorf("warnings %q", warnings)
 	}

@@ -27,7 +27,7 @@ func TestBindings(t *testing.T) {
 		t.Errorf("cells %v", cells)
 	}
 	_, errs = kindtest.Update(t, roleBinding(), old, "metadata: {name: b}\nroleRef: {kind: ClusterRole, name: r}")
-	kindtest.Expect(t, errs, `roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"ClusterRole","Name":"r"}: cannot change roleRef`)
+	kindtest.Expect(t, errs, `roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"ClusterRole","Name":"r"}: field is immutable`)
 	_, errs = kindtest.Create(t, clusterRoleBinding(), "metadata: {name: b}\nroleRef: {kind: Role}\nsubjects: [{kind: ServiceAccount, name: s}, {kind: X, name: x}, {kind: Group, apiGroup: yy}]")
 	kindtest.Expect(t, errs,
 		`roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"`,

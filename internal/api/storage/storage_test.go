@@ -65,7 +65,7 @@ func TestUpdates(t *testing.T) {
 		want       []string
 	}{
 		{"class", storageClass(), "provisioner: a", "provisioner: b\nparameters: {k: v}", 0, []string{
-			`provisioner: Invalid value: "b": field is immutable`, `parameters: Invalid value: {"k":"v"}: field is immutable`}},
+			`provisioner: Invalid value: null: field is immutable`, `parameters: Invalid value: null: field is immutable`}},
 		{"driver", csiDriver(), "spec: {}", "spec: {attachRequired: false, podInfoOnMount: true}", 1, []string{
 			"spec.attachedRequired: Invalid value: false: field is immutable"}},
 		{"node", csiNode(), "spec: {drivers: [{name: a, nodeID: i}]}", "spec: {drivers: [{name: a, nodeID: k, allocatable: {count: 1}}]}", 0, []string{

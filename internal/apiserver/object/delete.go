@@ -75,18 +75,27 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 		if err != nil {
 			return nil, false, err
 		}
-		if next != nil {
+		switch {
+		case next != nil:
 			now = *next
-			continue
+		case step.then && attrs.DryRun:
+			return o.answer(in.Served, out), true, nil
+		case step.then:
+			if now, err = o.fresh(ctx, kind, key); err != nil {
+				return nil, false, err
+			}
+			chain = nil // it has agreed
+		default:
+			return out, false, nil
 		}
-		return out, false, nil
 	}
 }
 
-// deletionStep is what is to be done with an object: write obj, or remove it.
+// deletionStep is what is to be done with an object: write obj, or remove it,
+// or one and then the other.
 type deletionStep struct {
-	obj    api.Object
-	remove bool
+	obj          api.Object
+	remove, then bool
 }
 
 // deletion decides the next step. The object of now is not modified.
@@ -129,8 +138,9 @@ func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admissi
 		}
 		return deletionStep{obj: obj}, nil
 	}
-	if graceful && *opts.GracePeriodSeconds > 0 {
-		return deletionStep{obj: obj}, nil
+	if graceful {
+		// Watchers see the mark even where nothing is to be waited for.
+		return deletionStep{obj: obj, then: *opts.GracePeriodSeconds == 0}, nil
 	}
 	return deletionStep{obj: obj, remove: true}, nil
 }

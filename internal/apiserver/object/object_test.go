@@ -3,7 +3,9 @@
 package object_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,9 +13,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/apiserver/object"
@@ -187,5 +191,95 @@ func TestManager(t *testing.T) {
 	}
 	if got := object.Manager("", strings.Repeat("x", 500)); len(got) != 128 {
 		t.Errorf("%d characters", len(got))
+	}
+}
+
+// Causes of a refused update are told once, in spite of being found twice,
+// except of those kinds whose reference tells them again.
+func TestMetadataErrors(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t).Client()
+	maps := client.For[*corev1.ConfigMap](c)
+	if _, err := maps.Create(ctx, configMap("a")); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		metadata map[string]any
+		want     []string
+	}{
+		{map[string]any{"labels": map[string]any{"bad key!": "x"}}, []string{"metadata.labels"}},
+		{map[string]any{"finalizers": []any{"bad"}}, []string{"metadata.finalizers[0]"}},
+		{map[string]any{"ownerReferences": []any{map[string]any{"apiVersion": "v1", "kind": "Pod", "name": "x"}}}, []string{"metadata.ownerReferences[0].uid"}},
+	} {
+		_, err := maps.MergePatch(ctx, "default", "a", map[string]any{"metadata": test.metadata}, "")
+		var status *apierrors.StatusError
+		if !errors.As(err, &status) || status.ErrStatus.Details == nil {
+			t.Fatalf("%v: %v", test.metadata, err)
+		}
+		var got []string
+		for _, cause := range status.ErrStatus.Details.Causes {
+			got = append(got, cause.Field)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%v: causes in %q, want %q", test.metadata, got, test.want)
+		}
+	}
+}
+
+// Both groups of events serve the same objects, each in its own shape and
+// under its own name.
+func TestEventsOfBothGroups(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t).Client()
+	events := client.For[*eventsv1.Event](c)
+	made, err := events.Create(ctx, &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "e"}, EventTime: metav1.NowMicro(), Type: "Normal",
+		Reason: "R", Action: "A", ReportingController: "example.com/c", ReportingInstance: "i", Note: "n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(made.ManagedFields) != 1 || made.ManagedFields[0].APIVersion != "events.k8s.io/v1" || !strings.Contains(string(made.ManagedFields[0].FieldsV1.Raw), "f:note") {
+		t.Errorf("managed fields %+v", made.ManagedFields)
+	}
+	if core, err := client.For[*corev1.Event](c).Get(ctx, "default", "e"); err != nil || core.Message != "n" {
+		t.Errorf("in the core group: %+v, %v", core, err)
+	}
+	// Through events.k8s.io only the series may change.
+	if _, err := events.MergePatch(ctx, "default", "e", map[string]any{"note": "other"}, ""); !apierrors.IsInvalid(err) {
+		t.Errorf("a changed note: %v", err)
+	}
+	want := `events.events.k8s.io "nope" not found`
+	if _, err := events.Get(ctx, "default", "nope"); err == nil || err.Error() != want {
+		t.Errorf("an absent event: %v, want %s", err, want)
+	}
+}
+
+// A pod that is deleted at once is marked first: watchers see both.
+func TestDeletionAtOnceIsMarkedFirst(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t).Client()
+	pods := client.For[*corev1.Pod](c)
+	made, err := pods.Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "img"}}, ServiceAccountName: "default"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.Watch(ctx, pods.Resource("default"), metav1.ListOptions{ResourceVersion: made.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if err := pods.Delete(ctx, "default", "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []watch.EventType{watch.Modified, watch.Deleted} {
+		event := <-w.ResultChan()
+		pod, ok := event.Object.(*corev1.Pod)
+		if event.Type != want || !ok || pod.DeletionTimestamp == nil || pod.Generation != 2 {
+			t.Fatalf("got %s %+v, want %s of a marked pod", event.Type, event.Object, want)
+		}
 	}
 }

@@ -125,23 +125,23 @@ func (i *Issuer) bind(ctx context.Context, account *corev1.ServiceAccount, to *a
 		return nil
 	}
 	gvk := schema.FromAPIVersionAndKind(to.APIVersion, to.Kind)
-	resource, namespace := "", account.Namespace
+	resource, namespace, named := "", account.Namespace, gvk.Kind
 	switch {
 	case gvk.Group == "" && gvk.Kind == "Pod":
-		resource = "pods"
+		resource, named = "pods", "pods"
 	case gvk.Group == "" && gvk.Kind == "Secret":
 		resource = "secrets"
 	case gvk.Group == "" && gvk.Kind == "Node":
 		resource, namespace = "nodes", ""
 	default:
-		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for object of type %s", gvk.String()))
+		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
 	}
 	object, err := i.Objects(ctx, resource, namespace, to.Name)
 	if err != nil {
 		return err
 	}
 	if to.UID != "" && to.UID != object.GetUID() {
-		return apierrors.NewConflict(schema.GroupResource{Resource: resource}, to.Name,
+		return apierrors.NewConflict(schema.GroupResource{Resource: named}, to.Name,
 			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", to.UID))
 	}
 	r := &ref{object.GetName(), string(object.GetUID())}

@@ -163,11 +163,11 @@ func TestTokensThatAreRefused(t *testing.T) {
 func TestTokenRequestsThatAreRefused(t *testing.T) {
 	w := newWorld(t)
 	for want, spec := range map[string]authenticationv1.TokenRequestSpec{
-		"may not specify a duration less than 10 minutes":          {ExpirationSeconds: ptr.To(int64(60))},
-		"may not specify a duration larger than 2^32 seconds":      {ExpirationSeconds: ptr.To(int64(1)<<32 + 1)},
-		"does not match the UID in record":                         {BoundObjectRef: toPod("web-0", "old")},
-		`pods "gone" not found`:                                    {BoundObjectRef: toPod("gone", "")},
-		"cannot bind token for object of type /v1, Kind=ConfigMap": {BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "ConfigMap", APIVersion: "v1", Name: "x"}},
+		"may not specify a duration less than 10 minutes":         {ExpirationSeconds: ptr.To(int64(60))},
+		"may not specify a duration larger than 2^32 seconds":     {ExpirationSeconds: ptr.To(int64(1)<<32 + 1)},
+		"does not match the UID in record":                        {BoundObjectRef: toPod("web-0", "old")},
+		`pods "gone" not found`:                                   {BoundObjectRef: toPod("gone", "")},
+		"cannot bind token to object of type /v1, Kind=ConfigMap": {BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "ConfigMap", APIVersion: "v1", Name: "x"}},
 	} {
 		_, err := w.issuer.Issue(context.Background(), w.account, &authenticationv1.TokenRequest{Spec: spec})
 		if err == nil || !strings.Contains(err.Error(), want) {
