@@ -29,7 +29,8 @@ func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
 	cfg := dynamic.Config{
 		Cache: s.cache, Kinds: s.kinds, Client: s.self, Schemas: s.openapi,
 		Authorizer: s.cfg.Authorizer, Disabled: s.cfg.DisabledAdmission,
-		Reinvoke: chain, Logger: s.log,
+		Configurations: s.cfg.AdmissionConfiguration,
+		Reinvoke:       chain, Logger: s.log,
 	}
 	if cfg.Authorizer == nil {
 		cfg.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,10 +72,13 @@ type Config struct {
 	// Impersonate and Flow wrap what comes after them; nil leaves the station
 	// out.
 	Impersonate, Flow func(http.Handler) http.Handler
-	// Admission plug-ins in their order. Webhooks and policies need not be
-	// among them; DisabledAdmission names those to leave out.
-	Admission         []admission.Plugin
-	DisabledAdmission []string
+	// Admission are plug-ins before the built-in ones, in their order.
+	Admission []admission.Plugin
+	// EnabledAdmission and DisabledAdmission name built-in plug-ins to add to
+	// those that are on by default, and to leave out, webhooks and policies
+	// included. AdmissionConfiguration are their configurations by name.
+	EnabledAdmission, DisabledAdmission []string
+	AdmissionConfiguration              map[string][]byte
 
 	// Escalation judges writes of roles and bindings behind all plug-ins; nil
 	// allows them.
@@ -199,7 +203,11 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s.self = direct.New(s.Self(), nil)
-	cfg.Admission = s.withDynamic(cfg.Admission)
+	builtIn, err := s.builtIn()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Admission = s.withDynamic(append(slices.Clone(cfg.Admission), builtIn...))
 	if cfg.Escalation != nil {
 		cfg.Admission = append(cfg.Admission, cfg.Escalation)
 	}

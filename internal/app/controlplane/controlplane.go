@@ -119,6 +119,10 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if p.listener, err = net.Listen("tcp", address); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
+	configurations, err := admissionConfigurations(o.Admission.ConfigFile)
+	if err != nil {
+		return err
+	}
 	cfg := apiserver.Config{
 		Store: p.store, Kinds: kinds, Logger: p.log,
 		Listener: p.listener,
@@ -137,7 +141,10 @@ func (p *Plane) assemble(ctx context.Context) error {
 		NodePorts:         ports,
 		KubeletTLS:        kubelets,
 		FrontProxy:        &frontProxy,
+		EnabledAdmission:  o.Admission.Enable,
 		DisabledAdmission: o.Admission.Disable,
+
+		AdmissionConfiguration: configurations,
 
 		KubeletAddressTypes: o.AddressTypes(),
 		Routes:              p.trust.routes(p.advertise().String()),

@@ -3,6 +3,7 @@
 package dynamic
 
 import (
+	"bytes"
 	"context"
 	"io"
 
@@ -36,13 +37,19 @@ func (p *Plugins) build(h *half) (upstream.Interface, error) {
 	if h == &p.mutating {
 		names = append([]string{inTree}, names...)
 	}
-	return known.NewFromPlugins(names, noConfig{}, &wiring{p}, nil)
+	return known.NewFromPlugins(names, configurations(p.cfg.Configurations), &wiring{p}, nil)
 }
 
-// noConfig gives plug-ins their default configuration.
-type noConfig struct{}
+// configurations gives plug-ins their own.
+type configurations map[string][]byte
 
-func (noConfig) ConfigFor(string) (io.Reader, error) { return nil, nil }
+// ConfigFor implements upstream's ConfigProvider.
+func (c configurations) ConfigFor(name string) (io.Reader, error) {
+	if given := c[name]; len(given) > 0 {
+		return bytes.NewReader(given), nil
+	}
+	return nil, nil
+}
 
 // excluded are the resources that no webhook or policy sees: answers to them
 // are what webhooks may need to be authenticated and authorized themselves.

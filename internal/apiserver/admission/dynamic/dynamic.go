@@ -39,8 +39,8 @@ const (
 	ValidatingWebhook = "ValidatingAdmissionWebhook"
 )
 
-// Config configures the plug-ins. All but Disabled, Services, Reinvoke and
-// Logger are needed.
+// Config configures the plug-ins. All but Disabled, Configurations, Services,
+// Reinvoke and Logger are needed.
 type Config struct {
 	Cache *cache.Cache
 	Kinds *request.Kinds
@@ -52,6 +52,9 @@ type Config struct {
 	Authorizer authorizer.Authorizer
 	// Disabled names plug-ins that are left out.
 	Disabled []string
+	// Configurations are those of the plug-ins by name, such as the
+	// credentials of a WebhookAdmissionConfiguration.
+	Configurations map[string][]byte
 	// Services finds the Services of webhooks; nil means their names in DNS.
 	Services webhook.ServiceResolver
 	// Reinvoke are the mutating plug-ins before these; they run again when a

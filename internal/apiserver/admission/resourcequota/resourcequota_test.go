@@ -3,7 +3,6 @@
 package resourcequota_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -16,40 +15,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/apiserver"
-	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/resourcequota"
 	"kaji/internal/client"
-	"kaji/internal/client/direct"
 	"kaji/kajitest"
 )
-
-// late is the plug-in once the server that it reads from exists.
-type late struct {
-	plugin atomic.Pointer[resourcequota.Plugin]
-}
-
-func (l *late) Name() string                        { return resourcequota.Name }
-func (l *late) Handles(op admission.Operation) bool { return op != admission.Delete }
-func (l *late) Validate(ctx context.Context, a *admission.Attributes) error {
-	if p := l.plugin.Load(); p != nil && p.Handles(a.Operation) {
-		return p.Validate(ctx, a)
-	}
-	return nil
-}
 
 // start starts a server whose namespace default has the quotas.
 func start(t *testing.T, configuration string, quotas ...*corev1.ResourceQuota) *kajitest.Cluster {
 	t.Helper()
-	l := &late{}
-	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) { c.Admission = append(c.Admission, l) }))
-	s := cluster.Server()
-	p, err := resourcequota.New(resourcequota.Config{
-		Cache: s.Cache(), Kinds: s.Kinds(), Client: direct.New(s.Self(), nil), Configuration: []byte(configuration),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.plugin.Store(p)
+	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) {
+		c.AdmissionConfiguration = map[string][]byte{resourcequota.Name: []byte(configuration)}
+	}))
 	api := client.For[*corev1.ResourceQuota](cluster.Client())
 	for _, q := range quotas {
 		made, err := api.Create(t.Context(), q)
