@@ -129,7 +129,9 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	}
 	failed := s.unauthorized()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
 		who, ok, err := s.cfg.Authenticator.AuthenticateRequest(r)
+		s.metrics.Authenticated(who, ok && err == nil, err, time.Since(start))
 		if err != nil {
 			s.log.Debug("unable to authenticate the request", "err", err)
 		}
@@ -139,13 +141,24 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		}
 		// A token must not reach anything behind.
 		r.Header.Del("Authorization")
+		if r.ProtoMajor == 2 && anonymous(who.User) {
+			// A connection of HTTP/2 is dear: who is not known gets one a request.
+			w.Header().Set("Connection", "close")
+		}
 		next.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), who.User)))
 	})
+}
+
+func anonymous(u user.Info) bool {
+	return u.GetName() == user.Anonymous || slices.Contains(u.GetGroups(), user.AllUnauthenticated)
 }
 
 // unauthorized answers who is not known.
 func (s *Server) unauthorized() http.Handler {
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			w.Header().Set("Connection", "close")
+		}
 		verb.Fail(w, r, apierrors.NewUnauthorized("Unauthorized"))
 	})
 	if s.cfg.Audit != nil {
@@ -186,7 +199,9 @@ func (s *Server) permit(ctx context.Context, in *request.Info) error {
 		return nil
 	}
 	attrs := in.Attributes(request.User(ctx))
+	start := time.Now()
 	decision, reason, err := s.cfg.Authorizer.Authorize(ctx, attrs)
+	s.metrics.Authorized(decision, err, time.Since(start))
 	if decision == authorizer.DecisionAllow {
 		audited.AddAuditAnnotations(ctx, decisionKey, "allow", reasonKey, reason)
 		return nil

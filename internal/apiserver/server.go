@@ -132,6 +132,8 @@ type Config struct {
 	Flags     map[string]string
 	Profiling bool
 
+	// MaxStreams bounds the streams of one HTTP/2 connection; 100 when zero.
+	MaxStreams int
 	// RequestTimeout bounds requests that are not watches or streams; 60 s
 	// when zero. MinWatchTimeout bounds watches that name no timeout.
 	RequestTimeout, MinWatchTimeout time.Duration
@@ -177,6 +179,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = 100
 	}
 	if cfg.RequestTimeout == 0 {
 		cfg.RequestTimeout = time.Minute
@@ -349,7 +354,7 @@ func (s *Server) serve(ctx context.Context, cacheDone <-chan error) error {
 		MaxHeaderBytes:    1 << 20,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 100,
+			MaxConcurrentStreams: s.cfg.MaxStreams,
 			// Big lists over a long line need a wide window; an idle
 			// connection costs nothing for it.
 			MaxReceiveBufferPerConnection: 256 << 10,

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -40,7 +41,10 @@ type Config struct {
 // no credential at all or none that anybody judges.
 func New(c Config) authenticator.Request {
 	chain := &chain{anonymous: c.Anonymous, audiences: c.Audiences}
+	chain.smuggled = []*RequestHeader{{UsernameHeaders: []string{"X-Remote-User"}, UIDHeaders: []string{"X-Remote-Uid"},
+		GroupHeaders: []string{"X-Remote-Group"}, ExtraHeaderPrefixes: []string{"X-Remote-Extra-"}}}
 	if c.RequestHeader != nil {
+		chain.smuggled = append(chain.smuggled, c.RequestHeader)
 		chain.ways = append(chain.ways, c.RequestHeader)
 	}
 	if c.ClientCA != nil {
@@ -56,17 +60,28 @@ type chain struct {
 	ways      []authenticator.Request
 	anonymous func(path string) bool
 	audiences authenticator.Audiences
+	// smuggled are headers that would name a user to servers behind this one:
+	// no request brings them further.
+	smuggled []*RequestHeader
 }
 
 // AuthenticateRequest implements authenticator.Request.
 func (c *chain) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
-	if len(c.audiences) > 0 {
-		r = r.WithContext(authenticator.WithAudiences(r.Context(), c.audiences))
+	// A TokenReview asks for other audiences than the server's own.
+	audiences, asked := authenticator.AudiencesFrom(r.Context())
+	if !asked {
+		audiences = c.audiences
+		r = r.WithContext(authenticator.WithAudiences(r.Context(), audiences))
 	}
 	var failed []error
 	for _, way := range c.ways {
 		response, ok, err := way.AuthenticateRequest(r)
 		if ok {
+			if !acceptable(audiences, response.Audiences) {
+				failed = append(failed, fmt.Errorf("unable to match the audience: %v , accepted: %v", response.Audiences, audiences))
+				continue
+			}
+			c.strip(r)
 			return &authenticator.Response{User: authenticated(response.User), Audiences: response.Audiences}, true, nil
 		}
 		if err != nil {
@@ -79,10 +94,23 @@ func (c *chain) AuthenticateRequest(r *http.Request) (*authenticator.Response, b
 	if c.anonymous == nil || !c.anonymous(r.URL.Path) {
 		return nil, false, nil
 	}
+	c.strip(r)
 	return &authenticator.Response{
 		User:      &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}},
-		Audiences: c.audiences,
+		Audiences: audiences,
 	}, true, nil
+}
+
+func (c *chain) strip(r *http.Request) {
+	for _, h := range c.smuggled {
+		h.strip(r.Header)
+	}
+}
+
+// acceptable says whether a credential is for this server; one without
+// audiences is.
+func acceptable(own, granted authenticator.Audiences) bool {
+	return len(own) == 0 || len(granted) == 0 || len(own.Intersect(granted)) > 0
 }
 
 // authenticated adds the group of all who were recognised.

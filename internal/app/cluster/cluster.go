@@ -72,6 +72,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 		c.KubeletPort = 10250
 	}
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry()}
+	c.API.PublishAuthorities = true
 	var err error
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
 		return nil, err

@@ -47,8 +47,8 @@ func (t *trust) authenticate(ctx context.Context, o *Options, objects serviceacc
 		tokens = append(tokens, hook)
 	}
 	t.authenticator = authn.New(authn.Config{
-		ClientCA: func() *x509.CertPool { return t.keys.ClientCAs },
-		RequestHeader: &authn.RequestHeader{ClientCA: func() *x509.CertPool { return t.keys.ProxyCAs }, AllowedNames: a.RequestHeaderNames,
+		ClientCA: func() *x509.CertPool { return t.keys.ClientCAs.get() },
+		RequestHeader: &authn.RequestHeader{ClientCA: func() *x509.CertPool { return t.keys.ProxyCAs.get() }, AllowedNames: a.RequestHeaderNames,
 			UsernameHeaders: a.RequestHeaderUsers, UIDHeaders: a.RequestHeaderUIDs,
 			GroupHeaders: a.RequestHeaderGroups, ExtraHeaderPrefixes: a.RequestHeaderExtraPrefix},
 		Tokens: tokens, Audiences: t.audiences, Anonymous: t.anonymous(o, config),

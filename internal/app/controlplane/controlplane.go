@@ -7,7 +7,6 @@ package controlplane
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,6 +95,10 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	serving, err := serverTLS(o, p.Keys)
+	if err != nil {
+		return err
+	}
 	kubelets, err := p.Keys.kubeletTLS(o)
 	if err != nil {
 		return err
@@ -125,9 +128,8 @@ func (p *Plane) assemble(ctx context.Context) error {
 	}
 	cfg := apiserver.Config{
 		Store: p.store, Kinds: kinds, Logger: p.log,
-		Listener: p.listener,
-		TLS: &tls.Config{Certificates: []tls.Certificate{p.Keys.Serving}, MinVersion: tls.VersionTLS12,
-			ClientAuth: tls.RequestClientCert},
+		Listener:          p.listener,
+		TLS:               serving,
 		Authenticator:     p.trust.authenticator,
 		Authorizer:        p.trust,
 		Audit:             recorder,
@@ -149,6 +151,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		KubeletAddressTypes: o.AddressTypes(),
 		Routes:              p.trust.routes(p.advertise().String()),
 		RequestTimeout:      o.Limits.RequestTimeout,
+		MaxStreams:          o.Serving.HTTP2MaxStreams,
 	}
 	if err := p.encrypt(ctx, &cfg); err != nil {
 		return err
@@ -275,6 +278,9 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	}
 	self := direct.New(p.Server.Self(), nil)
 	if err := p.trust.legacy.track(ctx, self); err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err := p.publish(ctx, self); err != nil && ctx.Err() == nil {
 		return err
 	}
 	if !p.trust.usesRBAC() {

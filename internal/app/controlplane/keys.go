@@ -24,9 +24,9 @@ type Keys struct {
 	// FrontProxyCA signs the certificate the aggregator shows.
 	FrontProxyCA *pki.CA
 	// Serving is the API server's own certificate.
-	Serving tls.Certificate
+	Serving *fresh[*tls.Certificate]
 	// ClientCAs and ProxyCAs judge client certificates.
-	ClientCAs, ProxyCAs *x509.CertPool
+	ClientCAs, ProxyCAs *fresh[*x509.CertPool]
 	// Signing makes ServiceAccount tokens, Verifying judges them.
 	Signing   crypto.Signer
 	Verifying []crypto.PublicKey
@@ -71,26 +71,22 @@ func loadKeys(o *Options) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.FrontProxy, err = k.FrontProxyCA.Ensure(dir, "front-proxy-client", pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
+	if o.ProxyClientCertFile != "" {
+		if k.FrontProxy, err = readPair(o.ProxyClientCertFile, o.ProxyClientKeyFile); err != nil {
+			return nil, err
+		}
+	} else if k.FrontProxy, err = k.FrontProxyCA.Ensure(dir, "front-proxy-client", pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
 		return nil, err
 	}
 	k.Admin, err = k.CA.Ensure(dir, "admin", pki.Leaf{CommonName: "kubernetes-admin", Organizations: []string{"system:masters"}, Client: true})
 	return k, err
 }
 
-func pool(file string, own *pki.CA) (*x509.CertPool, error) {
+func pool(file string, own *pki.CA) (*fresh[*x509.CertPool], error) {
 	if file == "" {
-		return own.Pool(), nil
+		return &fresh[*x509.CertPool]{value: own.Pool()}, nil
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	p := x509.NewCertPool()
-	if !p.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return p, nil
+	return poolOf(file)
 }
 
 func readPair(cert, key string) (pki.Pair, error) {
@@ -105,7 +101,7 @@ func readPair(cert, key string) (pki.Pair, error) {
 func (k *Keys) serving(o *Options, dir string) error {
 	if o.Serving.TLSCertFile != "" {
 		var err error
-		k.Serving, err = tls.LoadX509KeyPair(o.Serving.TLSCertFile, o.Serving.TLSKeyFile)
+		k.Serving, err = pairOf(o.Serving.TLSCertFile, o.Serving.TLSKeyFile)
 		return err
 	}
 	leaf, err := servingLeaf(o)
@@ -116,7 +112,8 @@ func (k *Keys) serving(o *Options, dir string) error {
 	if err != nil {
 		return err
 	}
-	k.Serving, err = pair.TLS()
+	certificate, err := pair.TLS()
+	k.Serving = &fresh[*tls.Certificate]{value: &certificate}
 	return err
 }
 
@@ -207,8 +204,10 @@ func (k *Keys) kubeletTLS(o *Options) (*tls.Config, error) {
 		c.InsecureSkipVerify = true //nolint:gosec // see above
 		return c, nil
 	}
-	if c.RootCAs, err = pool(o.Kubelet.CAFile, k.CA); err != nil {
+	roots, err := poolOf(o.Kubelet.CAFile)
+	if err != nil {
 		return nil, err
 	}
+	c.RootCAs = roots.get()
 	return c, nil
 }

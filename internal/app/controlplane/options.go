@@ -15,6 +15,8 @@ import (
 type Options struct {
 	*flags.Options
 	DataDir string
+	// PublishAuthorities tells aggregated API servers of self-made authorities.
+	PublishAuthorities bool
 
 	anonymousSet bool // --anonymous-auth was given
 }

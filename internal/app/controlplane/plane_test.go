@@ -126,6 +126,9 @@ func (p *Plane) as(t *testing.T, token string, headers ...string) *asker {
 	return a
 }
 
+// tls is how the asker shows itself.
+func (a *asker) tls() *tls.Config { return a.client.Transport.(*http.Transport).TLSClientConfig }
+
 func (a *asker) do(method, path, body string) answer {
 	a.t.Helper()
 	r, err := http.NewRequestWithContext(a.t.Context(), method, a.base+path, bytes.NewReader([]byte(body)))
