@@ -75,7 +75,6 @@ func endpointSlice() *api.Kind {
 			},
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
-		AllowCreateOnUpdate:      true,
 	}
 }
 

@@ -80,7 +80,8 @@ func flowSchema() *api.Kind {
 					table.Since(s.CreationTimestamp), missing}
 			},
 		}.Rules(),
-		ResetFields: []string{"status"},
+		AllowUnconditionalUpdate: true,
+		ResetFields:              []string{"status"},
 		Status: &api.Subresource{
 			Name: "status",
 			PrepareForUpdate: api.PrepareUpdate(func(_ context.Context, s, old *flowcontrolv1.FlowSchema) {

@@ -67,7 +67,8 @@ func priorityLevelConfiguration() *api.Kind {
 			},
 			Cells: priorityLevelCells,
 		}.Rules(),
-		ResetFields: []string{"status"},
+		AllowUnconditionalUpdate: true,
+		ResetFields:              []string{"status"},
 		Status: &api.Subresource{
 			Name: "status",
 			PrepareForUpdate: api.PrepareUpdate(func(_ context.Context, l, old *flowcontrolv1.PriorityLevelConfiguration) {

@@ -7,7 +7,6 @@ import (
 
 	resourcev1 "k8s.io/api/resource/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -79,7 +78,7 @@ func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	case was.Allocation == nil:
 		errs = append(errs, validateAllocation(status.Allocation, namesOf(&c.Spec.Devices), where)...)
 	case !apiequality.Semantic.DeepEqual(status.Allocation, was.Allocation):
-		errs = append(errs, field.Invalid(where, status.Allocation, apivalidation.FieldImmutableErrorMsg))
+		errs = append(errs, field.Invalid(where, nil, "field cannot be modified once set"))
 	}
 	return errs
 }
