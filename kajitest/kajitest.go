@@ -88,7 +88,9 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 			t.Errorf("kajitest: %v", err)
 		}
 	})
-	c.client = c.As(admin())
+	c.client = direct.New(c.server.Direct(admin(), "kajitest"), &rest.Config{
+		Host: "https://kajitest", BearerToken: adminToken, QPS: -1, Transport: direct.Transport(c.server.Handler()),
+	})
 	c.client.Start(ctx)
 	t.Cleanup(func() {
 		cancel()

@@ -50,6 +50,7 @@ var pluginParents = []string{"internal/controller", "internal/scheduler/plugin",
 // no sibling themselves.
 var sharedRules = map[string]bool{
 	"internal/controller/queue": true, "internal/controller/event": true, "internal/controller/podstate": true,
+	"internal/controller/served": true,
 }
 
 func TestImports(t *testing.T) {

@@ -48,8 +48,9 @@ type InformerOptions struct {
 	Namespace     string
 	LabelSelector string
 	FieldSelector string
-	// Metadata holds only PartialObjectMetadata, for the garbage collector and
-	// others that look at no more.
+	// Metadata is for the garbage collector and others that look at metadata
+	// only: the informer may hold PartialObjectMetadata, or whole objects where
+	// those are there anyway.
 	Metadata bool
 	// Dynamic holds *unstructured.Unstructured although a Go type is known.
 	Dynamic bool

@@ -16,6 +16,8 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/controller/deployment"
 	"kaji/internal/controller/endpointslice"
+	"kaji/internal/controller/garbagecollector"
+	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/resourcequota"
@@ -80,6 +82,12 @@ var list = []entry{
 	}},
 	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil
+	}},
+	{"namespace-controller", "namespace-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return namespace.New(namespace.Config{Client: api, Logger: log}), nil
+	}},
+	{"garbage-collector-controller", "generic-garbage-collector", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return garbagecollector.New(garbagecollector.Config{Client: api, Logger: log}), nil
 	}},
 	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return endpointslice.New(api, log), nil

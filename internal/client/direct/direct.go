@@ -12,7 +12,6 @@ import (
 	"context"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -69,6 +68,7 @@ func (c *Client) RESTConfig() *rest.Config { return c.config }
 func (c *Client) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	opts.Metadata = false // the server's own objects cost nothing more
 	key := informerKey{gvr, opts}
 	if inf, ok := c.mu.informers[key]; ok {
 		return inf
@@ -142,18 +142,7 @@ func (c *Client) listWatch(gvr schema.GroupVersionResource, o client.InformerOpt
 
 // shapeOf returns what turns objects into those the informer holds, or nil.
 func shapeOf(o client.InformerOptions) func(runtime.Object) (runtime.Object, error) {
-	switch {
-	case o.Metadata:
-		return func(obj runtime.Object) (runtime.Object, error) {
-			m, err := meta.Accessor(obj)
-			if err != nil {
-				return nil, err
-			}
-			p := meta.AsPartialObjectMetadata(m)
-			p.SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
-			return p, nil
-		}
-	case o.Dynamic:
+	if o.Dynamic {
 		return func(obj runtime.Object) (runtime.Object, error) {
 			if u, ok := obj.(*unstructured.Unstructured); ok {
 				return u, nil
