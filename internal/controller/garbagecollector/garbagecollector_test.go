@@ -272,4 +272,3 @@ func TestManyDependents(t *testing.T) {
 		}
 	})
 }
-
