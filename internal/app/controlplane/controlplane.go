@@ -152,6 +152,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Routes:              p.trust.routes(p.advertise().String()),
 		RequestTimeout:      o.Limits.RequestTimeout,
 		MaxStreams:          o.Serving.HTTP2MaxStreams,
+		Profiling:           o.Profiling,
 	}
 	if err := p.encrypt(ctx, &cfg); err != nil {
 		return err

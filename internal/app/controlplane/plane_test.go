@@ -32,7 +32,13 @@ bob,bob,2
 // the test ends.
 func start(t *testing.T, args ...string) *Plane {
 	t.Helper()
-	p, err := build(t, args...)
+	return startWith(t, slog.New(slog.DiscardHandler), args...)
+}
+
+// startWith is start with a log.
+func startWith(t *testing.T, log *slog.Logger, args ...string) *Plane {
+	t.Helper()
+	p, err := build(t, log, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +62,7 @@ func start(t *testing.T, args ...string) *Plane {
 // refuseStart returns why a server does not start.
 func refuseStart(t *testing.T, args ...string) error {
 	t.Helper()
-	p, err := build(t, args...)
+	p, err := build(t, slog.New(slog.DiscardHandler), args...)
 	if err == nil {
 		return p.Close()
 	}
@@ -64,7 +70,7 @@ func refuseStart(t *testing.T, args ...string) error {
 }
 
 // build makes a server as its command line says.
-func build(t *testing.T, args ...string) (*Plane, error) {
+func build(t *testing.T, log *slog.Logger, args ...string) (*Plane, error) {
 	t.Helper()
 	dir := t.TempDir()
 	tokens := filepath.Join(dir, "tokens.csv")
@@ -81,7 +87,7 @@ func build(t *testing.T, args ...string) (*Plane, error) {
 		return nil, err
 	}
 	o.Serving.SecurePort = 0 // any free one
-	return New(t.Context(), o, slog.New(slog.DiscardHandler))
+	return New(t.Context(), o, log)
 }
 
 // answer is what a server said.
@@ -90,7 +96,7 @@ type answer struct {
 	body []byte
 }
 
-func (a answer) String() string { return fmt.Sprintf("%d %s", a.code, a.body) }
+func (a answer) String() string { return fmt.Sprintf("%d %.600s", a.code, a.body) }
 
 // status is the answer as a Status.
 func (a answer) status(t *testing.T) metav1.Status {

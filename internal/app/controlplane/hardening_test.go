@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+)
+
+// Keys, credentials and the store are their owner's only.
+func TestFilesOnDisk(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	dir := p.Options.DataDir
+	if err := p.WriteAdminKubeconfig(filepath.Join(dir, "admin.kubeconfig"), "kaji"); err != nil {
+		t.Fatal(err)
+	}
+	mode := func(path string) os.FileMode {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode().Perm()
+	}
+	for path, want := range map[string]os.FileMode{"store": 0o700, "pki": 0o700, "admin.kubeconfig": 0o600} {
+		if got := mode(filepath.Join(dir, path)); got != want {
+			t.Errorf("%s: %o, want %o", path, got, want)
+		}
+	}
+	keys, err := filepath.Glob(filepath.Join(dir, "pki", "*.key"))
+	if err != nil || len(keys) < 5 {
+		t.Fatalf("keys %v, %v", keys, err)
+	}
+	certificates, err := filepath.Glob(filepath.Join(dir, "pki", "*.crt"))
+	if err != nil || len(certificates) < 5 {
+		t.Fatalf("certificates %v, %v", certificates, err)
+	}
+	for _, key := range keys {
+		if got := mode(key); got != 0o600 {
+			t.Errorf("%s: %o", key, got)
+		}
+	}
+	for _, cert := range certificates {
+		if got := mode(cert); got&0o022 != 0 {
+			t.Errorf("%s: %o", cert, got)
+		}
+	}
+}
+
+// Without any flag, who is not known reads public information only, there is no
+// plain-text port, and who is known may nothing that he was not granted.
+func TestDefaultsAreSafe(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	nobody := p.as(t, "")
+	for path, code := range map[string]int{"/healthz": 200, "/livez": 200, "/readyz": 200, "/version": 200,
+		"/api": 403, "/apis": 403, "/api/v1/secrets": 403, "/metrics": 403, "/debug/pprof/": 403, "/openapi/v3": 403, "/logs/": 403, "/flagz": 403} {
+		if got := nobody.do("GET", path, ""); got.code != code {
+			t.Errorf("anonymous at %s: %v", path, got)
+		}
+	}
+	for path, code := range map[string]int{"/api": 200, "/openapi/v3": 200, "/api/v1/secrets": 403, "/metrics": 403, "/debug/pprof/": 403} {
+		if got := p.as(t, "bob").do("GET", path, ""); got.code != code {
+			t.Errorf("a user at %s: %v", path, got)
+		}
+	}
+	nobody.refused("GET", "/api/v1/secrets", "", 403, `secrets is forbidden: User "system:anonymous" cannot list resource "secrets" in API group "" at the cluster scope`)
+	p.as(t, "wrong").refused("GET", "/version", "", 401, "Unauthorized")
+	plainText, err := http.Get("http://" + strings.TrimPrefix(p.Address(), "https://") + "/version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plainText.Body.Close()
+	if plainText.StatusCode != http.StatusBadRequest {
+		t.Errorf("plain text: %s", plainText.Status)
+	}
+	if d := p.Options.Limits.RequestTimeout; d != time.Minute {
+		t.Errorf("requests may last %v", d)
+	}
+}
+
+// Where everything is allowed nobody comes without a name.
+func TestAlwaysAllowKnowsEverybody(t *testing.T) {
+	t.Parallel()
+	p := start(t, "--authorization-mode", "AlwaysAllow", "--profiling=false")
+	p.as(t, "").refused("GET", "/version", "", 401, "Unauthorized")
+	if got := p.as(t, "bob").do("GET", "/api/v1/secrets", ""); got.code != 200 {
+		t.Errorf("a user: %v", got)
+	}
+	if got := p.as(t, "root").do("GET", "/debug/pprof/", ""); got.code != 404 {
+		t.Errorf("profiles that are turned off: %v", got)
+	}
+	closed := start(t, "--anonymous-auth=false")
+	closed.as(t, "").refused("GET", "/version", "", 401, "Unauthorized")
+}
+
+// A right that is taken away, a token whose ServiceAccount is gone: both end at
+// the next request.
+func TestRevocationBitesAtOnce(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	root, ann := p.as(t, "root"), p.as(t, "ann")
+	grant(t, root, "ann", "reader", `[{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]`)
+	if got := ann.do("GET", "/api/v1/pods", ""); got.code != 200 {
+		t.Fatal(got)
+	}
+	if got := root.do("DELETE", rbacPath+"/clusterrolebindings/reader", ""); got.code != 200 {
+		t.Fatal(got)
+	}
+	if got := ann.do("GET", "/api/v1/pods", ""); got.code != 403 {
+		t.Errorf("after the binding: %v", got)
+	}
+	const accounts = "/api/v1/namespaces/default/serviceaccounts"
+	root.must(accounts, `{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}`)
+	var request authenticationv1.TokenRequest
+	issued := root.must(accounts+"/robot/token", `{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}`)
+	if err := json.Unmarshal(issued.body, &request); err != nil {
+		t.Fatal(err)
+	}
+	if life := *request.Spec.ExpirationSeconds; life != 3600 {
+		t.Errorf("a token lives %d s", life)
+	}
+	robot := p.as(t, request.Status.Token)
+	if who := robot.who(); who.Username != "system:serviceaccount:default:robot" {
+		t.Errorf("who: %+v", who)
+	}
+	if got := root.do("DELETE", accounts+"/robot", ""); got.code != 200 {
+		t.Fatal(got)
+	}
+	robot.refused("GET", "/version", "", 401, "Unauthorized")
+}
+
+// The names upstream's components have may do what their roles say.
+func TestComponentsIdentities(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	for user, may := range map[string]string{
+		"system:kube-scheduler": "/api/v1/pods", "system:kube-controller-manager": "/apis/apps/v1/deployments",
+		"system:kube-proxy": "/apis/discovery.k8s.io/v1/endpointslices",
+	} {
+		a := p.as(t, "root", "Impersonate-User: "+user)
+		if got := a.do("GET", may, ""); got.code != 200 {
+			t.Errorf("%s: %v", user, got)
+		}
+		if got := a.do("DELETE", "/api/v1/nodes/any", ""); got.code != 403 {
+			t.Errorf("%s: %v", user, got)
+		}
+	}
+	root := p.as(t, "root")
+	root.must(secrets, secretOf("theirs"))
+	node := p.as(t, "root", "Impersonate-User: system:node:n1", "Impersonate-Group: system:nodes")
+	node.refused("GET", secrets+"/theirs", "", 403, `secrets "theirs" is forbidden: User "system:node:n1" cannot get resource "secrets" in API group "" in the namespace "default": node: no relationship found between node 'n1' and this object`)
+	if got := node.do("GET", secrets, ""); got.code != 403 {
+		t.Errorf("a node lists secrets: %v", got)
+	}
+}
+
+// lockedBuffer is a log that several goroutines write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// Neither tokens nor Secrets are in the log, however much it tells.
+func TestSecretsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	log := &lockedBuffer{}
+	p := startWith(t, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	root := p.as(t, "root")
+	root.must(secrets, secretOf("a"))
+	p.as(t, "a-token-nobody-knows").do("GET", "/api", "")
+	forged := "eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2t1YmVybmV0ZXMuZGVmYXVsdC5zdmMuY2x1c3Rlci5sb2NhbCJ9."
+	p.as(t, forged).refused("GET", "/api", "", 401, "Unauthorized")
+	root.do("POST", "/apis/authentication.k8s.io/v1/tokenreviews", `{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "another-token"}}`)
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	if log.b.Len() == 0 {
+		t.Error("nothing is logged at all")
+	}
+	for _, secret := range []string{"a-token-nobody-knows", forged, "another-token", "open sesame", "b3BlbiBzZXNhbWU"} {
+		if strings.Contains(log.b.String(), secret) {
+			t.Errorf("%q is in the log", secret)
+		}
+	}
+}
