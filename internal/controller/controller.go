@@ -19,10 +19,12 @@ import (
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
+	"kaji/internal/controller/policystatus"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
+	"kaji/internal/controller/storageversionmigrator"
 )
 
 // Config says what the controllers work with.
@@ -88,6 +90,12 @@ var list = []entry{
 	}},
 	{"garbage-collector-controller", "generic-garbage-collector", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return garbagecollector.New(garbagecollector.Config{Client: api, Logger: log}), nil
+	}},
+	{"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return policystatus.New(api, log), nil
+	}},
+	{"storage-version-migrator-controller", "storage-version-migrator-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return storageversionmigrator.New(api, log), nil
 	}},
 	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return endpointslice.New(api, log), nil

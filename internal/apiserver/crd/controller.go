@@ -209,7 +209,11 @@ func (c *Controller) sync(ctx context.Context, crd *apiextensionsv1.CustomResour
 	settled := crd.DeepCopy()
 	settle(settled, all)
 	if !equality.Semantic.DeepEqual(crd.Status, settled.Status) {
-		// The write comes back as an event, and is served then.
+		// Whoever reads that the kind is established finds it served. The write
+		// comes back as an event, and whatever it did not change with it.
+		if kinds.IsTrue(settled, apiextensionsv1.Established) {
+			c.serve(settled)
+		}
 		return c.writeStatus(ctx, settled)
 	}
 	c.serve(crd)

@@ -340,7 +340,7 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 	if err != nil {
 		return nil, nil, err
 	}
-	if same && !o.stale(ctx, kind, key) {
+	if same && !o.stale(ctx, kind, key, plain) {
 		if newer, ok := o.refreshed(ctx, kind, key, now); ok {
 			return nil, &newer, nil
 		}
@@ -382,17 +382,26 @@ func (o *Objects) unchanged(kind *api.Kind, plain []byte, now state) (bool, erro
 }
 
 // stale says whether the stored value is to be written anew although nothing
-// changed, since it is encrypted by a key that is no longer the first.
-func (o *Objects) stale(ctx context.Context, kind *api.Kind, key string) bool {
-	if o.Sealer == nil {
+// changed, since it is encrypted by a key that is no longer the first, or
+// encoded in a version that is no longer the one to store.
+func (o *Objects) stale(ctx context.Context, kind *api.Kind, key string, plain []byte) bool {
+	versions := len(kind.Versions) > 1
+	if o.Sealer == nil && !versions {
 		return false
 	}
 	kv, ok, _, err := o.Store.Get(ctx, key)
 	if err != nil || !ok {
 		return false
 	}
-	_, stale, err := o.Sealer.Open(ctx, kind, key, kv.Value)
-	return err == nil && stale
+	stored := kv.Value
+	if o.Sealer != nil {
+		opened, stale, err := o.Sealer.Open(ctx, kind, key, kv.Value)
+		if err != nil || stale {
+			return err == nil
+		}
+		stored = opened
+	}
+	return versions && !bytes.Equal(stored, plain)
 }
 
 func createOptions(o *metav1.UpdateOptions) *metav1.CreateOptions {

@@ -4,7 +4,6 @@ package resourcequota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,11 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/cache"
 
 	"kaji/internal/api/quota"
 	"kaji/internal/client"
+	"kaji/internal/controller/served"
 )
 
 // Bounds: how long a count waits for the first list of a resource, and how
@@ -34,7 +33,7 @@ const (
 // that needs it until no quota does.
 type monitors struct {
 	api     client.Interface
-	served  func(context.Context) ([]schema.GroupVersionResource, error)
+	served  served.Lister
 	changed func(gr schema.GroupResource, namespace string)
 
 	mu       sync.Mutex
@@ -222,44 +221,19 @@ func coreResource(name string) bool {
 	return false
 }
 
+// discover returns the resources whose objects can be counted.
 func (m *monitors) discover(ctx context.Context) ([]schema.GroupVersionResource, error) {
-	if m.served != nil {
-		return m.served(ctx)
-	}
-	config := m.api.RESTConfig()
-	if config == nil {
-		return nil, errors.New("no way to ask what the API server serves")
-	}
-	d, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
+	all, err := m.served(ctx)
+	if len(all) == 0 && err != nil {
 		return nil, err
 	}
-	lists, err := d.ServerPreferredNamespacedResources()
-	if lists == nil && err != nil {
-		return nil, fmt.Errorf("discover resources: %w", err)
-	}
-	var all []schema.GroupVersionResource
-	for _, list := range lists {
-		gv, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			continue
-		}
-		for _, r := range list.APIResources {
-			if can(r.Verbs, "list") && can(r.Verbs, "watch") {
-				all = append(all, gv.WithResource(r.Name))
-			}
+	var countable []schema.GroupVersionResource
+	for _, r := range all {
+		if r.Namespaced && r.Can("list", "watch") {
+			countable = append(countable, r.GroupVersionResource)
 		}
 	}
-	return all, nil
-}
-
-func can(verbs metav1.Verbs, verb string) bool {
-	for _, v := range verbs {
-		if v == verb {
-			return true
-		}
-	}
-	return false
+	return countable, nil
 }
 
 // informer watches a resource that is only counted.

@@ -26,6 +26,7 @@ import (
 	"kaji/internal/api/quota"
 	"kaji/internal/client"
 	"kaji/internal/controller/queue"
+	"kaji/internal/controller/served"
 )
 
 // Defaults of upstream's kube-controller-manager.
@@ -37,10 +38,8 @@ const (
 // Config configures a Controller. Client is needed.
 type Config struct {
 	Client client.Interface
-	// Served returns the namespaced resources that can be listed and watched,
-	// each in one version. Nil asks the API server's discovery, over the
-	// client's RESTConfig.
-	Served func(ctx context.Context) ([]schema.GroupVersionResource, error)
+	// Served lists what is served; nil asks the API server's discovery.
+	Served served.Lister
 	// Period is how often all quotas are counted afresh; five minutes when zero.
 	Period time.Duration
 	Logger *slog.Logger
@@ -61,6 +60,9 @@ type Controller struct {
 func New(cfg Config) *Controller {
 	if cfg.Period == 0 {
 		cfg.Period = defaultPeriod
+	}
+	if cfg.Served == nil {
+		cfg.Served = served.By(cfg.Client)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -18,6 +18,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/resourcequota"
+	"kaji/internal/controller/served"
 	"kaji/kajitest"
 )
 
@@ -37,11 +38,11 @@ type bench struct {
 func in(t *testing.T, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := kajitest.Start(t)
-		c := resourcequota.New(resourcequota.Config{Client: cluster.Client(), Served: func(context.Context) ([]schema.GroupVersionResource, error) {
+		c := resourcequota.New(resourcequota.Config{Client: cluster.Client(), Served: func(context.Context) ([]served.Resource, error) {
 			if cluster.Server().Kinds().Resource(widgets) == nil {
 				return nil, nil
 			}
-			return []schema.GroupVersionResource{widgets}, nil
+			return []served.Resource{{GroupVersionResource: widgets, Kind: "Widget", Namespaced: true, Verbs: []string{"list", "watch"}}}, nil
 		}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storageversionmigrator_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/storageversionmigrator"
+	"kaji/internal/store"
+	"kaji/kajitest"
+)
+
+// reachable is a client with a way to the server's discovery.
+type reachable struct {
+	client.Interface
+	config *rest.Config
+}
+
+func (r reachable) RESTConfig() *rest.Config { return r.config }
+
+func start(t *testing.T) *kajitest.Cluster {
+	t.Helper()
+	cluster := kajitest.Start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = storageversionmigrator.New(reachable{cluster.Client(), cluster.RESTConfig()}, nil).Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return cluster
+}
+
+var crds = client.Resource{GroupVersionResource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")}
+
+// until watches a resource until an event suits.
+func until(t *testing.T, c *kajitest.Cluster, r client.Resource, suits func(watch.Event) bool) {
+	t.Helper()
+	w, err := c.Client().Watch(t.Context(), r, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		if suits(e) {
+			return
+		}
+	}
+	t.Fatal("the watch ended")
+}
+
+// migrate starts a migration and returns it when it has ended.
+func migrate(t *testing.T, c *kajitest.Cluster, of metav1.GroupResource) *storagemigrationv1.StorageVersionMigration {
+	t.Helper()
+	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
+	if _, err := migrations.Create(t.Context(), &storagemigrationv1.StorageVersionMigration{
+		ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: storagemigrationv1.StorageVersionMigrationSpec{Resource: of},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var last *storagemigrationv1.StorageVersionMigration
+	until(t, c, migrations.Resource(""), func(e watch.Event) bool {
+		last = e.Object.(*storagemigrationv1.StorageVersionMigration)
+		return meta.IsStatusConditionTrue(last.Status.Conditions, "Succeeded") || meta.IsStatusConditionTrue(last.Status.Conditions, "Failed")
+	})
+	return last
+}
+
+// stored are the versions that the objects of a group are stored in.
+func stored(t *testing.T, c *kajitest.Cluster, group string) []string {
+	t.Helper()
+	prefix := "/registry/" + group + "/"
+	all, err := c.Store().Range(t.Context(), store.Range{Start: prefix, End: store.PrefixEnd(prefix)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions []string
+	for _, kv := range all.KVs {
+		for _, v := range []string{"v1", "v2"} {
+			if strings.Contains(string(kv.Value), fmt.Sprintf(`"apiVersion":"%s/%s"`, group, v)) && !slices.Contains(versions, v) {
+				versions = append(versions, v)
+			}
+		}
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+// After a migration all objects are stored in the new version, and the
+// definition knows of no other.
+func TestCustomResources(t *testing.T) {
+	c := start(t)
+	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "widgets.example.com"}}
+	crd.Spec = apiextensionsv1.CustomResourceDefinitionSpec{Group: "example.com", Scope: apiextensionsv1.NamespaceScoped,
+		Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "widgets", Kind: "Widget"}}
+	for _, v := range []string{"v1", "v2"} {
+		crd.Spec.Versions = append(crd.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: v, Served: true, Storage: v == "v1",
+			Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}})
+	}
+	if _, err := c.Client().Create(t.Context(), crds, "", crd, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	current := func(e watch.Event) *apiextensionsv1.CustomResourceDefinition {
+		return e.Object.(*apiextensionsv1.CustomResourceDefinition)
+	}
+	until(t, c, crds, func(e watch.Event) bool {
+		return slices.ContainsFunc(current(e).Status.Conditions, func(c apiextensionsv1.CustomResourceDefinitionCondition) bool {
+			return c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue
+		})
+	})
+	widgets := client.Resource{GroupVersionResource: schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}, Namespace: "default"}
+	for i := range 3 {
+		w := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget", "metadata": map[string]any{"name": fmt.Sprint("w", i)}}}
+		if _, err := c.Client().Create(t.Context(), widgets, "", w, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	obj, err := c.Client().Get(t.Context(), crds, crd.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := obj.(*apiextensionsv1.CustomResourceDefinition).DeepCopy()
+	next.Spec.Versions[0].Storage, next.Spec.Versions[1].Storage = false, true
+	if _, err := c.Client().Update(t.Context(), crds, crd.Name, next, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, crds, func(e watch.Event) bool { return slices.Equal(current(e).Status.StoredVersions, []string{"v1", "v2"}) })
+	if got := stored(t, c, "example.com"); !slices.Equal(got, []string{"v1"}) {
+		t.Fatalf("stored before: %v", got)
+	}
+	m := migrate(t, c, metav1.GroupResource{Group: "example.com", Resource: "widgets"})
+	if !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") || !meta.IsStatusConditionFalse(m.Status.Conditions, "Running") || m.Status.ResourceVersion == "" {
+		t.Errorf("got %+v", m.Status)
+	}
+	if got := stored(t, c, "example.com"); !slices.Equal(got, []string{"v2"}) {
+		t.Errorf("stored after: %v", got)
+	}
+	until(t, c, crds, func(e watch.Event) bool { return slices.Equal(current(e).Status.StoredVersions, []string{"v2"}) })
+}
+
+func TestUnknownResource(t *testing.T) {
+	m := migrate(t, start(t), metav1.GroupResource{Group: "example.com", Resource: "nothing"})
+	failed := meta.FindStatusCondition(m.Status.Conditions, "Failed")
+	if failed == nil || failed.Reason != "StorageVersionMigrationFailed" || failed.Message != "resource does not exist in discovery" {
+		t.Errorf("got %+v", m.Status)
+	}
+}
