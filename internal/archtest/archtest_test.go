@@ -51,6 +51,7 @@ var pluginParents = []string{"internal/controller", "internal/scheduler/plugin",
 var sharedRules = map[string]bool{
 	"internal/controller/queue": true, "internal/controller/event": true, "internal/controller/podstate": true,
 	"internal/controller/served": true,
+	"internal/controller/expect": true, "internal/controller/adopt": true, "internal/controller/history": true,
 }
 
 func TestImports(t *testing.T) {

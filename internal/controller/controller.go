@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/garbagecollector"
@@ -24,6 +25,7 @@ import (
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
+	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
 )
 
@@ -78,6 +80,15 @@ var list = []entry{
 	}},
 	{"replicaset-controller", "replicaset-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return replicaset.New(api, log), nil
+	}},
+	{"replicationcontroller-controller", "replication-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return replicaset.NewReplicationController(api, log), nil
+	}},
+	{"daemonset-controller", "daemon-set-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return daemonset.New(api, log), nil
+	}},
+	{"statefulset-controller", "statefulset-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return statefulset.New(api, log), nil
 	}},
 	{"deployment-controller", "deployment-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return deployment.New(api, log), nil

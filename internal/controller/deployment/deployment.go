@@ -6,8 +6,11 @@
 package deployment
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -19,15 +22,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
-	"kaji/internal/controller/podstate"
 	"kaji/internal/controller/queue"
 )
 
-const (
-	ownerIndex = "controller.owner"
-	workers    = 5
-)
+const workers = 5
 
 var kind = appsv1.SchemeGroupVersion.WithKind("Deployment")
 
@@ -45,13 +45,15 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{deployments: client.For[*appsv1.Deployment](api), sets: client.For[*appsv1.ReplicaSet](api), pods: client.For[*corev1.Pod](api),
 		events: event.New(api, "deployment-controller", log)}
 	c.queue = queue.New(log, c.reconcile)
-	c.sets.AddIndex(ownerIndex, func(rs *appsv1.ReplicaSet) []string { return podstate.OwnerUID(rs) })
-	c.pods.AddIndex(ownerIndex, func(p *corev1.Pod) []string { return podstate.OwnerUID(p) })
+	adopt.Index(c.sets)
+	adopt.Index(c.pods)
 	add := func(d *appsv1.Deployment) { c.queue.Add(queue.Key{Namespace: d.Namespace, Name: d.Name}) }
 	c.deployments.AddHandler(client.Handler[*appsv1.Deployment]{Add: add, Update: func(_, d *appsv1.Deployment) { add(d) }})
 	set := func(rs *appsv1.ReplicaSet) {
 		if ref := metav1.GetControllerOf(rs); ref != nil {
-			c.queue.Add(queue.Key{Namespace: rs.Namespace, Name: ref.Name})
+			if ref.Kind == kind.Kind {
+				c.queue.Add(queue.Key{Namespace: rs.Namespace, Name: ref.Name})
+			}
 			return
 		}
 		for _, d := range c.deployments.CachedList(rs.Namespace, nil) {
@@ -85,6 +87,8 @@ type rollout struct {
 	*Controller
 	ctx context.Context
 	d   *appsv1.Deployment
+	// before is the Deployment as it was found.
+	before *appsv1.Deployment
 	// current is the set of the present template, nil if there is none yet;
 	// old are the others, the oldest first.
 	current *appsv1.ReplicaSet
@@ -101,29 +105,61 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err != nil {
 		return err
 	}
-	r := &rollout{Controller: c, ctx: ctx, d: cached.DeepCopy()}
+	r := &rollout{Controller: c, ctx: ctx, d: cached.DeepCopy(), before: cached}
 	if everything := r.d.Spec.Selector; equality.Semantic.DeepEqual(everything, &metav1.LabelSelector{}) {
 		c.events.Record(ctx, r.d, kind, corev1.EventTypeWarning, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.")
-		return nil
+		r.d.Status.ObservedGeneration = r.d.Generation
+		return r.write(r.d.Status)
 	}
 	if err := r.gather(); err != nil {
 		return err
 	}
-	switch {
-	case r.d.DeletionTimestamp != nil:
-	case r.d.Spec.Paused:
-		err = r.proportion()
-	case r.isScaling():
-		err = r.proportion()
-	case r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
-		err = r.recreate()
-	default:
-		err = r.roll()
+	if r.d.DeletionTimestamp != nil {
+		return r.write(r.status())
 	}
-	if err != nil {
+	r.notePause()
+	if r.d.Spec.Paused || r.isScaling() {
+		return r.rescale()
+	}
+	step := r.roll
+	if r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		step = r.recreate
+	}
+	if err := step(); err != nil {
+		return errors.Join(err, r.noteFailure())
+	}
+	if complete(r.d, &r.d.Status) {
+		if err := r.trimHistory(); err != nil {
+			return err
+		}
+	}
+	status := r.status()
+	if after := r.progress(&status); after > 0 {
+		r.queue.AddAfter(key, after)
+	}
+	return r.write(status)
+}
+
+// rescale follows a changed number without going on with a rollout.
+func (r *rollout) rescale() error {
+	if err := r.proportion(); err != nil {
 		return err
 	}
-	return r.updateStatus(key)
+	if r.d.Spec.Paused {
+		if err := r.trimHistory(); err != nil {
+			return err
+		}
+	}
+	return r.write(r.status())
+}
+
+// noteFailure writes the condition of a step that failed; one that failed
+// without changing it writes nothing.
+func (r *rollout) noteFailure() error {
+	if r.failed == nil {
+		return nil
+	}
+	return r.write(r.d.Status)
 }
 
 // gather finds the Deployment's sets, adopting and releasing as selectors say.
@@ -132,19 +168,14 @@ func (r *rollout) gather() error {
 	if err != nil {
 		return err
 	}
+	claimed, err := adopt.Claim[*appsv1.ReplicaSet]{Owner: r.before, Kind: kind, Selector: selector, Objects: r.sets,
+		Fresh: func() (metav1.Object, error) { return r.deployments.Get(r.ctx, r.d.Namespace, r.d.Name) }}.Claimed(r.ctx)
+	if err != nil {
+		return err
+	}
 	var sets []*appsv1.ReplicaSet
-	for _, rs := range r.sets.CachedList(r.d.Namespace, selector) {
-		switch ref := metav1.GetControllerOf(rs); {
-		case ref != nil && ref.UID == r.d.UID:
-			sets = append(sets, rs.DeepCopy())
-		case ref == nil && rs.DeletionTimestamp == nil && r.d.DeletionTimestamp == nil:
-			adopted := rs.DeepCopy()
-			adopted.OwnerReferences = append(adopted.OwnerReferences, *metav1.NewControllerRef(r.d, kind))
-			if adopted, err = r.sets.Update(r.ctx, adopted); err != nil {
-				return err
-			}
-			sets = append(sets, adopted.DeepCopy())
-		}
+	for _, rs := range claimed {
+		sets = append(sets, rs.DeepCopy())
 	}
 	slices.SortFunc(sets, func(a, b *appsv1.ReplicaSet) int {
 		if by := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); by != 0 {
@@ -186,22 +217,13 @@ func (r *rollout) all() []*appsv1.ReplicaSet {
 	return append(slices.Clone(r.old), r.current)
 }
 
-// updateStatus writes the status, keeps the history short and comes back when
-// the progress deadline is due.
-func (r *rollout) updateStatus(key queue.Key) error {
-	if r.finished() && r.d.DeletionTimestamp == nil {
-		if err := r.trimHistory(); err != nil {
-			return err
-		}
-	}
-	status := r.status()
-	if after := r.deadline(&status); after > 0 {
-		r.queue.AddAfter(key, after)
-	}
-	if equality.Semantic.DeepEqual(r.d.Status, status) {
+// write writes the status, and with it the annotation of the revision, if they
+// differ from what was found.
+func (r *rollout) write(status appsv1.DeploymentStatus) error {
+	r.d.Status = status
+	if equality.Semantic.DeepEqual(r.d.Status, r.before.Status) && equality.Semantic.DeepEqual(r.d.Annotations, r.before.Annotations) {
 		return nil
 	}
-	r.d.Status = status
 	_, err := r.deployments.UpdateStatus(r.ctx, r.d)
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -209,19 +231,26 @@ func (r *rollout) updateStatus(key queue.Key) error {
 	return err
 }
 
-// trimHistory deletes old sets beyond the limit, the oldest first.
+// trimHistory deletes old sets beyond the limit, the lowest revision first;
+// sets that have pods are left for later.
 func (r *rollout) trimHistory() error {
-	limit := 10
-	if r.d.Spec.RevisionHistoryLimit != nil {
-		limit = int(*r.d.Spec.RevisionHistoryLimit)
+	limit := r.d.Spec.RevisionHistoryLimit
+	if limit == nil || *limit == math.MaxInt32 {
+		return nil
 	}
-	var idle []*appsv1.ReplicaSet
+	var alive []*appsv1.ReplicaSet
 	for _, rs := range r.old {
-		if rs.Status.Replicas == 0 && *rs.Spec.Replicas == 0 && rs.DeletionTimestamp == nil && rs.Generation <= rs.Status.ObservedGeneration {
-			idle = append(idle, rs)
+		if rs.DeletionTimestamp == nil {
+			alive = append(alive, rs)
 		}
 	}
-	for _, rs := range idle[:max(0, len(idle)-limit)] {
+	slices.SortStableFunc(alive, func(a, b *appsv1.ReplicaSet) int {
+		return cmp.Compare(revision(a.Annotations), revision(b.Annotations))
+	})
+	for _, rs := range alive[:max(0, len(alive)-int(*limit))] {
+		if rs.Status.Replicas != 0 || *rs.Spec.Replicas != 0 || rs.Generation > rs.Status.ObservedGeneration {
+			continue
+		}
 		if err := r.sets.Delete(r.ctx, rs.Namespace, rs.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}

@@ -4,7 +4,6 @@ package deployment
 
 import (
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -13,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/dump"
-	"k8s.io/apimachinery/pkg/util/rand"
+
+	"kaji/internal/controller/podstate"
 )
 
 // The annotations that a ReplicaSet tells its Deployment by, and kubectl reads.
@@ -37,17 +36,6 @@ func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
 	return equality.Semantic.DeepEqual(a, b)
 }
 
-// templateHash is upstream's hash, so that sets of an existing cluster are
-// found again by their names.
-func templateHash(template *corev1.PodTemplateSpec, collisions *int32) string {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%v", dump.ForHash(*template))
-	if collisions != nil {
-		h.Write([]byte{byte(*collisions), byte(*collisions >> 8), byte(*collisions >> 16), byte(*collisions >> 24), 0, 0, 0, 0})
-	}
-	return rand.SafeEncodeString(fmt.Sprint(h.Sum32()))
-}
-
 func annotation(rs *appsv1.ReplicaSet, name string) (int32, bool) {
 	n, err := strconv.ParseInt(rs.Annotations[name], 10, 32)
 	return int32(n), err == nil
@@ -61,8 +49,11 @@ func revision(annotations map[string]string) int64 {
 	return n
 }
 
+// longestHistory bounds the annotation of past revisions, in characters.
+const longestHistory = 2000
+
 // ensureCurrent finds or makes the set of the present template and numbers it.
-// It is made with no replicas; scaling comes next.
+// A new one is made with as many replicas as the strategy allows at once.
 func (r *rollout) ensureCurrent() error {
 	next := int64(0)
 	for _, rs := range r.old {
@@ -70,10 +61,9 @@ func (r *rollout) ensureCurrent() error {
 	}
 	next++
 	if r.current == nil {
-		if err := r.createSet(next); err != nil {
-			return err
-		}
-	} else if changed := r.annotate(r.current, next); changed || r.current.Spec.MinReadySeconds != r.d.Spec.MinReadySeconds {
+		return r.createSet(next)
+	}
+	if changed := r.annotate(r.current, next); changed || r.current.Spec.MinReadySeconds != r.d.Spec.MinReadySeconds {
 		r.current.Spec.MinReadySeconds = r.d.Spec.MinReadySeconds
 		updated, err := r.sets.Update(r.ctx, r.current)
 		if err != nil {
@@ -81,25 +71,23 @@ func (r *rollout) ensureCurrent() error {
 		}
 		r.current = updated.DeepCopy()
 	}
-	return r.numberDeployment()
+	if r.hasDeadline() && condition(&r.d.Status, appsv1.DeploymentProgressing) == nil {
+		set(&r.d.Status, appsv1.DeploymentProgressing, corev1.ConditionTrue, "FoundNewReplicaSet", fmt.Sprintf("Found new replica set %q", r.current.Name))
+	}
+	r.numberDeployment()
+	return nil
 }
 
 // numberDeployment puts the current revision on the Deployment, for kubectl.
-func (r *rollout) numberDeployment() error {
-	want := r.current.Annotations[revisionAnnotation]
-	if r.d.Annotations[revisionAnnotation] == want {
-		return nil
+// It is written with the status, so that it does not count as a change of the
+// Deployment.
+func (r *rollout) numberDeployment() {
+	if want := r.current.Annotations[revisionAnnotation]; r.d.Annotations[revisionAnnotation] != want {
+		if r.d.Annotations == nil {
+			r.d.Annotations = map[string]string{}
+		}
+		r.d.Annotations[revisionAnnotation] = want
 	}
-	if r.d.Annotations == nil {
-		r.d.Annotations = map[string]string{}
-	}
-	r.d.Annotations[revisionAnnotation] = want
-	updated, err := r.deployments.Update(r.ctx, r.d)
-	if err != nil {
-		return err
-	}
-	r.d = updated.DeepCopy()
-	return nil
 }
 
 // annotate sets a set's annotations from the Deployment; it says whether one
@@ -121,8 +109,11 @@ func (r *rollout) annotate(rs *appsv1.ReplicaSet, next int64) bool {
 	}
 	if before := revision(rs.Annotations); before < next {
 		if before > 0 {
-			history := rs.Annotations[historyAnnotation]
-			set(historyAnnotation, strings.TrimPrefix(history+","+strconv.FormatInt(before, 10), ","))
+			history := strings.TrimPrefix(rs.Annotations[historyAnnotation]+","+strconv.FormatInt(before, 10), ",")
+			for len(history) > longestHistory {
+				_, history, _ = strings.Cut(history, ",")
+			}
+			set(historyAnnotation, history)
 		}
 		set(revisionAnnotation, strconv.FormatInt(next, 10))
 	}
@@ -144,7 +135,7 @@ func (r *rollout) sized(rs *appsv1.ReplicaSet) bool {
 
 func (r *rollout) createSet(number int64) error {
 	template := r.d.Spec.Template.DeepCopy()
-	hash := templateHash(template, r.d.Status.CollisionCount)
+	hash := podstate.TemplateHash(template, r.d.Status.CollisionCount)
 	if template.Labels == nil {
 		template.Labels = map[string]string{}
 	}
@@ -154,40 +145,52 @@ func (r *rollout) createSet(number int64) error {
 		selector.MatchLabels = map[string]string{}
 	}
 	selector.MatchLabels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
-	none := int32(0)
+	replicas := r.room(0)
 	rs := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.d.Namespace, Name: r.d.Name + "-" + hash, Labels: template.Labels,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(r.d, kind)}},
-		Spec: appsv1.ReplicaSetSpec{Replicas: &none, MinReadySeconds: r.d.Spec.MinReadySeconds, Selector: selector, Template: *template},
+		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, MinReadySeconds: r.d.Spec.MinReadySeconds, Selector: selector, Template: *template},
 	}
 	r.annotate(rs, number)
 	r.sized(rs)
 	made, err := r.sets.Create(r.ctx, rs)
-	if apierrors.IsAlreadyExists(err) {
-		return r.collided(rs.Name)
-	}
-	if err != nil {
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		if r.current, err = r.collided(rs.Name); err != nil {
+			return err
+		}
+		r.numberDeployment()
+		return nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return err
+	case err != nil:
 		r.failed = err
-		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-			return nil
+		if r.hasDeadline() {
+			set(&r.d.Status, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ReplicaSetCreateError", fmt.Sprintf("Failed to create new replica set %q: %v", rs.Name, err))
 		}
 		r.events.Record(r.ctx, r.d, kind, corev1.EventTypeWarning, "ReplicaSetCreateError", "Failed to create new replica set %q: %v", rs.Name, err)
 		return err
 	}
 	r.current = made.DeepCopy()
+	r.numberDeployment()
+	if replicas > 0 {
+		r.events.Record(r.ctx, r.d, kind, corev1.EventTypeNormal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.Name, replicas)
+	}
+	if r.hasDeadline() {
+		set(&r.d.Status, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetCreated", fmt.Sprintf("Created new replica set %q", rs.Name))
+	}
 	return nil
 }
 
 // collided handles a set of the same name: it may be ours and only not in the
 // informer yet; if it is another's, the next hash will differ.
-func (r *rollout) collided(name string) error {
+func (r *rollout) collided(name string) (*appsv1.ReplicaSet, error) {
 	have, err := r.sets.Get(r.ctx, r.d.Namespace, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if ref := metav1.GetControllerOf(have); ref != nil && ref.UID == r.d.UID && sameTemplate(&have.Spec.Template, &r.d.Spec.Template) {
-		r.current = have.DeepCopy()
-		return nil
+		return have.DeepCopy(), nil
 	}
 	count := int32(1)
 	if r.d.Status.CollisionCount != nil {
@@ -195,7 +198,7 @@ func (r *rollout) collided(name string) error {
 	}
 	r.d.Status.CollisionCount = &count
 	if _, err := r.deployments.UpdateStatus(r.ctx, r.d); err != nil {
-		return err
+		return nil, err
 	}
-	return fmt.Errorf("the name %s is taken by another ReplicaSet", name)
+	return nil, fmt.Errorf("the name %s is taken by another ReplicaSet", name)
 }

@@ -9,6 +9,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"kaji/internal/controller/adopt"
 )
 
 // bounds returns how many pods may be beyond and below the wanted number. Both
@@ -75,16 +77,11 @@ func (r *rollout) roll() error {
 	if err := r.ensureCurrent(); err != nil || r.current == nil {
 		return err
 	}
-	surge, unavailable := r.bounds()
+	_, unavailable := r.bounds()
 	desired, total := *r.d.Spec.Replicas, sum(r.all(), wanted)
-	switch n := wanted(r.current); {
-	case n > desired:
-		return r.resizeCurrent(desired)
-	case n < desired && total < desired+surge:
-		return r.resizeCurrent(n + min(desired+surge-total, desired-n))
-	default:
-		if err := r.resizeCurrent(n); err != nil { // the annotations
-			return err
+	if n := wanted(r.current); n != desired {
+		if to := r.room(n); to != n {
+			return r.resizeCurrent(to)
 		}
 	}
 	if sum(r.old, wanted) == 0 {
@@ -98,6 +95,16 @@ func (r *rollout) roll() error {
 		}
 	}
 	return r.dropHealthy(least)
+}
+
+// room returns how many replicas the current set may have at once, if it has n.
+func (r *rollout) room(n int32) int32 {
+	desired := *r.d.Spec.Replicas
+	if n >= desired || r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return desired
+	}
+	free := desired + r.surge() - sum(r.all(), wanted)
+	return n + max(0, min(free, desired-n))
 }
 
 // dropUnhealthy scales old sets down by pods that are not available: nobody
@@ -151,7 +158,7 @@ func (r *rollout) recreate() error {
 		}
 	}
 	for _, rs := range r.old {
-		for _, pod := range r.pods.ByIndex(ownerIndex, string(rs.UID)) {
+		for _, pod := range adopt.Owned(r.pods, rs.UID) {
 			if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 				return nil // its end wakes us
 			}
@@ -183,6 +190,19 @@ func (r *rollout) proportion() error {
 	case len(active) == 1:
 		_, err := r.resize(active[0], *r.d.Spec.Replicas)
 		return err
+	case r.saturated():
+		for i, rs := range r.old {
+			if wanted(rs) > 0 {
+				updated, err := r.resize(rs, 0)
+				if err != nil {
+					return err
+				}
+				r.old[i] = updated
+			}
+		}
+		return nil
+	case r.d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
+		return nil
 	}
 	allowed := int32(0)
 	if *r.d.Spec.Replicas > 0 {
@@ -235,8 +255,12 @@ func (r *rollout) share(rs *appsv1.ReplicaSet, allowed int32) int32 {
 	return int32(float64(wanted(rs))*float64(allowed)/float64(before) + 0.5)
 }
 
-// finished says whether only the current set has pods, all of them available.
-func (r *rollout) finished() bool {
-	return r.current != nil && r.current.Status.Replicas == *r.d.Spec.Replicas && available(r.current) == *r.d.Spec.Replicas &&
-		sum(r.old, func(rs *appsv1.ReplicaSet) int32 { return rs.Status.Replicas }) == 0
+// saturated says whether the current set alone does what is wanted.
+func (r *rollout) saturated() bool {
+	if r.current == nil {
+		return false
+	}
+	noted, ok := annotation(r.current, desiredAnnotation)
+	n := *r.d.Spec.Replicas
+	return ok && noted == n && wanted(r.current) == n && available(r.current) == n
 }

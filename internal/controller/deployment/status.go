@@ -4,6 +4,8 @@ package deployment
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,6 +21,7 @@ func (r *rollout) status() appsv1.DeploymentStatus {
 	s.ReadyReplicas = sum(all, func(rs *appsv1.ReplicaSet) int32 { return rs.Status.ReadyReplicas })
 	s.AvailableReplicas = sum(all, available)
 	s.UnavailableReplicas = max(0, sum(all, wanted)-s.AvailableReplicas)
+	s.TerminatingReplicas = terminatingReplicas(all)
 	s.UpdatedReplicas = 0
 	if r.current != nil {
 		s.UpdatedReplicas = r.current.Status.Replicas
@@ -32,23 +35,31 @@ func (r *rollout) status() appsv1.DeploymentStatus {
 	return s
 }
 
-// set writes a condition; one that says the same keeps its times.
+// terminatingReplicas adds up the pods that are ending; nil while a set has not
+// counted them.
+func terminatingReplicas(sets []*appsv1.ReplicaSet) *int32 {
+	n := int32(0)
+	for _, rs := range sets {
+		if rs.Status.TerminatingReplicas == nil {
+			return nil
+		}
+		n += *rs.Status.TerminatingReplicas
+	}
+	return &n
+}
+
+// set writes a condition; one that says the same stays as it is.
 func set(s *appsv1.DeploymentStatus, kind appsv1.DeploymentConditionType, is corev1.ConditionStatus, reason, message string) {
 	c := appsv1.DeploymentCondition{Type: kind, Status: is, Reason: reason, Message: message, LastUpdateTime: now(), LastTransitionTime: now()}
-	for i := range s.Conditions {
-		have := &s.Conditions[i]
-		if have.Type != kind {
-			continue
-		}
-		if have.Status == is && have.Reason == reason && kind == appsv1.DeploymentAvailable {
+	if have := condition(s, kind); have != nil {
+		if have.Status == is && have.Reason == reason {
 			return
 		}
 		if have.Status == is {
 			c.LastTransitionTime = have.LastTransitionTime
 		}
-		*have = c
-		return
 	}
+	unset(s, kind)
 	s.Conditions = append(s.Conditions, c)
 }
 
@@ -71,11 +82,45 @@ func unset(s *appsv1.DeploymentStatus, kind appsv1.DeploymentConditionType) {
 	s.Conditions = out
 }
 
-// deadline keeps the condition Progressing and returns when to look again
-// whether the rollout still moves; zero means never.
-func (r *rollout) deadline(s *appsv1.DeploymentStatus) time.Duration {
+func (r *rollout) hasDeadline() bool {
+	return r.d.Spec.ProgressDeadlineSeconds != nil && *r.d.Spec.ProgressDeadlineSeconds != math.MaxInt32
+}
+
+// notePause tells of a pause and of its end. Lack of progress that was told of
+// is not covered up.
+func (r *rollout) notePause() {
+	if !r.hasDeadline() {
+		return
+	}
+	have := condition(&r.d.Status, appsv1.DeploymentProgressing)
+	if have != nil && have.Reason == "ProgressDeadlineExceeded" {
+		return
+	}
+	told := have != nil && have.Reason == "DeploymentPaused"
+	if r.d.Spec.Paused && !told {
+		set(&r.d.Status, appsv1.DeploymentProgressing, corev1.ConditionUnknown, "DeploymentPaused", "Deployment is paused")
+	} else if !r.d.Spec.Paused && told {
+		set(&r.d.Status, appsv1.DeploymentProgressing, corev1.ConditionUnknown, "DeploymentResumed", "Deployment is resumed")
+	}
+}
+
+// complete says whether only the current set has pods, all of them available.
+func complete(d *appsv1.Deployment, s *appsv1.DeploymentStatus) bool {
+	n := *d.Spec.Replicas
+	return s.UpdatedReplicas == n && s.Replicas == n && s.AvailableReplicas == n && s.ObservedGeneration >= d.Generation
+}
+
+// progressing says whether a status is nearer to the end than the one before.
+func progressing(before, s *appsv1.DeploymentStatus) bool {
+	return s.UpdatedReplicas > before.UpdatedReplicas || s.Replicas-s.UpdatedReplicas < before.Replicas-before.UpdatedReplicas ||
+		s.ReadyReplicas > before.ReadyReplicas || s.AvailableReplicas > before.AvailableReplicas
+}
+
+// progress keeps the conditions Progressing and ReplicaFailure and returns when
+// to look again whether the rollout still moves; zero means never.
+func (r *rollout) progress(s *appsv1.DeploymentStatus) time.Duration {
 	r.replicaFailure(s)
-	if r.d.Spec.ProgressDeadlineSeconds == nil || *r.d.Spec.ProgressDeadlineSeconds == 1<<31-1 {
+	if !r.hasDeadline() {
 		unset(s, appsv1.DeploymentProgressing)
 		return 0
 	}
@@ -85,59 +130,37 @@ func (r *rollout) deadline(s *appsv1.DeploymentStatus) time.Duration {
 	}
 	limit := time.Duration(*r.d.Spec.ProgressDeadlineSeconds) * time.Second
 	have := condition(s, appsv1.DeploymentProgressing)
-	before := &r.d.Status
 	switch {
-	case r.failed != nil:
-		set(s, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ReplicaSetCreateError", fmt.Sprintf("Failed to create new replica set: %v", r.failed))
+	case s.Replicas == s.UpdatedReplicas && have != nil && have.Reason == "NewReplicaSetAvailable":
+		return 0 // it was complete and is scaled now, or lost a pod
+	case complete(r.d, s):
+		set(s, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetAvailable", subject+" has successfully progressed.")
 		return 0
-	case r.d.Spec.Paused:
-		if have == nil || have.Reason != "DeploymentPaused" {
-			set(s, appsv1.DeploymentProgressing, corev1.ConditionUnknown, "DeploymentPaused", "Deployment is paused")
+	case progressing(&r.d.Status, s):
+		c := appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated",
+			Message: subject + " is progressing.", LastUpdateTime: now(), LastTransitionTime: now()}
+		if have != nil && have.Status == corev1.ConditionTrue {
+			c.LastTransitionTime = have.LastTransitionTime
 		}
-		return 0
-	case r.finished():
-		if have == nil || have.Reason != "NewReplicaSetAvailable" || have.Status != corev1.ConditionTrue {
-			set(s, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetAvailable", subject+" has successfully progressed.")
-		}
-		return 0
-	case have == nil, have.Reason == "DeploymentPaused":
-		reason, message := "NewReplicaSetCreated", fmt.Sprintf("Created new replica set %q", setName(r.current))
-		if have != nil {
-			reason, message = "DeploymentResumed", "Deployment is resumed"
-		}
-		set(s, appsv1.DeploymentProgressing, corev1.ConditionTrue, reason, message)
+		unset(s, appsv1.DeploymentProgressing) // its time is renewed each time
+		s.Conditions = append(s.Conditions, c)
 		return limit + time.Second
-	case s.UpdatedReplicas > before.UpdatedReplicas, s.Replicas-s.UpdatedReplicas < before.Replicas-before.UpdatedReplicas,
-		s.ReadyReplicas > before.ReadyReplicas, s.AvailableReplicas > before.AvailableReplicas,
-		have.Reason == "NewReplicaSetAvailable" && r.d.Generation != before.ObservedGeneration:
-		set(s, appsv1.DeploymentProgressing, corev1.ConditionTrue, "ReplicaSetUpdated", subject+" is progressing.")
-		return limit + time.Second
-	case have.Reason == "NewReplicaSetAvailable", have.Reason == "ProgressDeadlineExceeded":
-		return 0 // it was complete once, or is late already
+	case have == nil, have.Reason == "NewReplicaSetAvailable", have.Reason == "ProgressDeadlineExceeded":
+		return 0
 	}
-	if due := time.Until(have.LastUpdateTime.Add(limit)); due > 0 {
+	if due := time.Until(have.LastUpdateTime.Add(limit)); due >= 0 {
 		return due + time.Second
 	}
 	set(s, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", subject+" has timed out progressing.")
 	return 0
 }
 
-func setName(rs *appsv1.ReplicaSet) string {
-	if rs == nil {
-		return ""
-	}
-	return rs.Name
-}
-
 // replicaFailure takes over why a set could not make its pods.
 func (r *rollout) replicaFailure(s *appsv1.DeploymentStatus) {
-	for _, rs := range r.all() {
+	for _, rs := range slices.Backward(r.all()) { // the current one first
 		for _, c := range rs.Status.Conditions {
-			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
-				have := condition(s, appsv1.DeploymentReplicaFailure)
-				if have == nil || have.Message != c.Message {
-					set(s, appsv1.DeploymentReplicaFailure, c.Status, c.Reason, c.Message)
-				}
+			if c.Type == appsv1.ReplicaSetReplicaFailure {
+				set(s, appsv1.DeploymentReplicaFailure, c.Status, c.Reason, c.Message)
 				return
 			}
 		}

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package replicaset keeps as many pods of a ReplicaSet as it asks for. The
-// controller manager runs it; package deployment makes the ReplicaSets.
+// Package replicaset keeps as many pods of a ReplicaSet, or of the older
+// ReplicationController, as it asks for. The controller manager runs it once
+// for each; package deployment makes the ReplicaSets.
 package replicaset
 
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,41 +16,53 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/expect"
 	"kaji/internal/controller/podstate"
 	"kaji/internal/controller/queue"
 )
 
 const (
-	ownerIndex = "controller.owner"
 	// burst bounds the pods made or deleted in one reconciliation.
 	burst   = 500
 	workers = 5
 )
 
-var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
-
 // Controller manages pods.
 type Controller struct {
-	sets    client.Typed[*appsv1.ReplicaSet]
+	kind    schema.GroupVersionKind
+	sets    source
 	pods    client.Typed[*corev1.Pod]
 	queue   *queue.Queue[queue.Key]
 	events  *event.Recorder
-	pending pending
+	pending expect.Pending
 }
 
-// New returns the controller.
+// New returns the controller of ReplicaSets.
 func New(api client.Interface, log *slog.Logger) *Controller {
-	c := &Controller{sets: client.For[*appsv1.ReplicaSet](api), pods: client.For[*corev1.Pod](api),
-		events: event.New(api, "replicaset-controller", log), pending: pending{sets: map[types.UID]*expected{}}}
+	return newController(api, log, replicaSets(api), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), "replicaset-controller")
+}
+
+// NewReplicationController returns the controller of ReplicationControllers.
+func NewReplicationController(api client.Interface, log *slog.Logger) *Controller {
+	return newController(api, log, replicationControllers(api), corev1.SchemeGroupVersion.WithKind("ReplicationController"), "replication-controller")
+}
+
+func newController(api client.Interface, log *slog.Logger, sets source, kind schema.GroupVersionKind, name string) *Controller {
+	c := &Controller{kind: kind, sets: sets, pods: client.For[*corev1.Pod](api), events: event.New(api, name, log)}
 	c.queue = queue.New(log, c.reconcile)
-	c.pods.AddIndex(ownerIndex, func(p *corev1.Pod) []string { return podstate.OwnerUID(p) })
-	add := func(rs *appsv1.ReplicaSet) { c.queue.Add(queue.Key{Namespace: rs.Namespace, Name: rs.Name}) }
-	c.sets.AddHandler(client.Handler[*appsv1.ReplicaSet]{Add: add, Update: func(_, rs *appsv1.ReplicaSet) { add(rs) },
-		Delete: func(rs *appsv1.ReplicaSet) { c.pending.forget(rs.UID); add(rs) }})
+	adopt.Index(c.pods)
+	c.sets.handle(func(o metav1.Object, gone bool) {
+		if gone {
+			c.pending.Forget(o.GetUID())
+		}
+		c.queue.Add(queue.Key{Namespace: o.GetNamespace(), Name: o.GetName()})
+	})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{
 		Add: c.podChanged,
 		Update: func(old, pod *corev1.Pod) {
@@ -63,7 +75,7 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 		},
 		Delete: func(pod *corev1.Pod) {
 			if ref := metav1.GetControllerOf(pod); ref != nil {
-				c.pending.gone(ref.UID, pod.UID)
+				c.pending.Gone(ref.UID, pod.UID)
 			}
 			c.podChanged(pod)
 		},
@@ -74,16 +86,16 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 // podChanged wakes the pod's set, or all that might adopt it.
 func (c *Controller) podChanged(pod *corev1.Pod) {
 	if ref := metav1.GetControllerOf(pod); ref != nil {
-		if ref.Kind == kind.Kind {
-			c.pending.seen(ref.UID, pod.UID)
+		if ref.Kind == c.kind.Kind {
+			c.pending.Seen(ref.UID, pod.UID)
 			if pod.DeletionTimestamp != nil {
-				c.pending.gone(ref.UID, pod.UID)
+				c.pending.Gone(ref.UID, pod.UID)
 			}
 			c.queue.Add(queue.Key{Namespace: pod.Namespace, Name: ref.Name})
 		}
 		return
 	}
-	for _, rs := range c.sets.CachedList(pod.Namespace, nil) {
+	for _, rs := range c.sets.list(pod.Namespace) {
 		if s, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !s.Empty() && s.Matches(labels.Set(pod.Labels)) {
 			c.queue.Add(queue.Key{Namespace: rs.Namespace, Name: rs.Name})
 		}
@@ -92,14 +104,14 @@ func (c *Controller) podChanged(pod *corev1.Pod) {
 
 // Run manages pods until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	if client.WaitForSync(ctx, c.sets.Informer(), c.pods.Informer()) {
+	if client.WaitForSync(ctx, c.sets.informer, c.pods.Informer()) {
 		c.queue.Run(ctx, workers)
 	}
 	return nil
 }
 
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
-	rs, err := c.sets.Cached(key.Namespace, key.Name)
+	rs, err := c.sets.cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -110,12 +122,15 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err != nil {
 		return nil // validation keeps such sets out
 	}
-	pods, err := c.claim(ctx, rs, selector)
+	pods, err := adopt.Claim[*corev1.Pod]{
+		Owner: rs, Kind: c.kind, Selector: selector, Objects: c.pods, Counts: podstate.Active,
+		Fresh: func() (metav1.Object, error) { return c.sets.live(ctx, key.Namespace, key.Name) },
+	}.Claimed(ctx)
 	if err != nil {
 		return err
 	}
 	var failure error
-	if rs.DeletionTimestamp == nil && c.pending.settled(rs.UID) {
+	if rs.DeletionTimestamp == nil && c.pending.Settled(rs.UID) {
 		failure = c.scale(ctx, rs, pods)
 	}
 	after, err := c.updateStatus(ctx, rs, pods, failure)
@@ -128,41 +143,14 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	return err
 }
 
-// claim returns the active pods of a set: its own, without those that no longer
-// match, and orphans that do.
-func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector labels.Selector) ([]*corev1.Pod, error) {
-	var out []*corev1.Pod
-	for _, pod := range c.pods.ByIndex(ownerIndex, string(rs.UID)) {
-		if !podstate.Active(pod) {
-			continue
-		}
-		if selector.Matches(labels.Set(pod.Labels)) {
-			out = append(out, pod)
-			continue
-		}
-		patch := map[string]any{"metadata": map[string]any{"uid": pod.UID,
-			"ownerReferences": []any{map[string]any{"$patch": "delete", "uid": rs.UID}}}}
-		if err := c.patch(ctx, pod, patch); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsInvalid(err) {
-			return nil, err
+// terminating counts the pods of a set that are being deleted and still run.
+func (c *Controller) terminating(rs *appsv1.ReplicaSet) (n int32) {
+	for _, pod := range adopt.Owned(c.pods, rs.UID) {
+		if pod.DeletionTimestamp != nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			n++
 		}
 	}
-	if rs.DeletionTimestamp != nil {
-		return out, nil
-	}
-	for _, pod := range c.pods.CachedList(rs.Namespace, selector) {
-		if metav1.GetControllerOf(pod) != nil || !podstate.Active(pod) {
-			continue
-		}
-		patch := map[string]any{"metadata": map[string]any{"uid": pod.UID, "ownerReferences": []any{metav1.NewControllerRef(rs, kind)}}}
-		if err := c.patch(ctx, pod, patch); err != nil {
-			if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
-				continue
-			}
-			return nil, err
-		}
-		out = append(out, pod)
-	}
-	return out, nil
+	return n
 }
 
 // updateStatus writes the status if it differs; after is when the next pod
@@ -170,6 +158,7 @@ func (c *Controller) claim(ctx context.Context, rs *appsv1.ReplicaSet, selector 
 func (c *Controller) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, pods []*corev1.Pod, failure error) (after time.Duration, err error) {
 	status := rs.Status.DeepCopy()
 	status.Replicas, status.FullyLabeledReplicas, status.ReadyReplicas, status.AvailableReplicas = int32(len(pods)), 0, 0, 0
+	status.TerminatingReplicas = ptr.To(c.terminating(rs))
 	template := labels.Set(rs.Spec.Template.Labels).AsSelectorPreValidated()
 	now := time.Now()
 	for _, pod := range pods {
@@ -188,12 +177,10 @@ func (c *Controller) updateStatus(ctx context.Context, rs *appsv1.ReplicaSet, po
 	}
 	status.ObservedGeneration = rs.Generation
 	status.Conditions = failureCondition(status.Conditions, failure, int32(len(pods)) < *rs.Spec.Replicas)
-	if equality.Semantic.DeepEqual(&rs.Status, status) {
+	if equality.Semantic.DeepEqual(c.sets.comparable(&rs.Status), c.sets.comparable(status)) {
 		return after, nil
 	}
-	changed := rs.DeepCopy()
-	changed.Status = *status
-	_, err = c.sets.UpdateStatus(ctx, changed)
+	err = c.sets.updateStatus(ctx, rs, status)
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
@@ -218,75 +205,4 @@ func failureCondition(conditions []appsv1.ReplicaSetCondition, failure error, cr
 	}
 	return append(out, appsv1.ReplicaSetCondition{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
 		Reason: reason, Message: failure.Error(), LastTransitionTime: metav1.Now()})
-}
-
-// pending remembers the pods that were made or deleted and that the informer
-// does not show yet: deciding on an old view would make too many.
-type pending struct {
-	mu   sync.Mutex
-	sets map[types.UID]*expected
-}
-
-type expected struct {
-	created, deleted map[types.UID]bool
-	since            time.Time
-}
-
-// patience is after what time a missing event is given up.
-const patience = 5 * time.Minute
-
-func (p *pending) of(set types.UID) *expected {
-	e := p.sets[set]
-	if e == nil {
-		e = &expected{map[types.UID]bool{}, map[types.UID]bool{}, time.Time{}}
-		p.sets[set] = e
-	}
-	e.since = time.Now()
-	return e
-}
-
-func (p *pending) create(set, pod types.UID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.of(set).created[pod] = true
-}
-
-func (p *pending) delete(set, pod types.UID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.of(set).deleted[pod] = true
-}
-
-func (p *pending) seen(set, pod types.UID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if e := p.sets[set]; e != nil {
-		delete(e.created, pod)
-	}
-}
-
-func (p *pending) gone(set, pod types.UID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if e := p.sets[set]; e != nil {
-		delete(e.created, pod)
-		delete(e.deleted, pod)
-	}
-}
-
-func (p *pending) forget(set types.UID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.sets, set)
-}
-
-func (p *pending) settled(set types.UID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := p.sets[set]
-	if e == nil || len(e.created)+len(e.deleted) == 0 || time.Since(e.since) > patience {
-		delete(p.sets, set)
-		return true
-	}
-	return false
 }
