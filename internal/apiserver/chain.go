@@ -27,8 +27,8 @@ import (
 // outermost: requests pass them from the bottom up.
 func (s *Server) chain(next http.Handler) http.Handler {
 	h := s.authorize(next)
-	if s.cfg.Flow != nil {
-		h = s.cfg.Flow(h)
+	if s.flow != nil {
+		h = s.flow.Wrap(h)
 	}
 	if s.cfg.Impersonate != nil {
 		h = s.cfg.Impersonate(h)

@@ -3,10 +3,12 @@
 package apiserver
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -16,6 +18,7 @@ import (
 	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
+	"kaji/internal/apiserver/flow"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/resolve"
 )
@@ -84,6 +87,36 @@ func (s *Server) newCustom() *crd.Controller {
 		cfg.Convert = crd.Webhooks(&resolve.Services{Cache: s.cache, Kind: services.Kind})
 	}
 	return crd.New(cfg)
+}
+
+// newFlow returns what bounds requests, nil when nothing does. Where its
+// configuration is not served, only the number in flight is bounded.
+func (s *Server) newFlow() *flow.Flow {
+	if s.cfg.Flow == nil {
+		return nil
+	}
+	limits := *s.cfg.Flow
+	limits.Fair = limits.Fair && s.kinds.Resource(flowcontrolv1.SchemeGroupVersion.WithResource("flowschemas")) != nil
+	f := flow.New(flow.Config{
+		Limits: limits, Client: s.self, Count: s.count, LongRunning: LongRunning,
+		Timeout: s.cfg.RequestTimeout, Logger: s.log,
+	})
+	s.metrics.Register(f.Metrics())
+	return f
+}
+
+func (s *Server) runFlow(ctx context.Context) {
+	if err := s.flow.Run(ctx); err != nil {
+		s.log.Error("priority and fairness does not follow its configuration", "err", err)
+	}
+}
+
+// count returns how many objects a request may be about.
+func (s *Server) count(in *request.Info) int {
+	if in.Served == nil || in.Kind.Prefix == "" {
+		return 0
+	}
+	return s.cache.Count(in.Kind)
 }
 
 // customSchema is the schema of a custom kind, for OpenAPI and server-side

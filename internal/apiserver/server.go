@@ -40,6 +40,7 @@ import (
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
+	"kaji/internal/apiserver/flow"
 	"kaji/internal/apiserver/metrics"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/openapi"
@@ -69,9 +70,10 @@ type Config struct {
 	// Audit records requests, those of components in this process as well; nil
 	// records none.
 	Audit *audit.Audit
-	// Impersonate and Flow wrap what comes after them; nil leaves the station
-	// out.
-	Impersonate, Flow func(http.Handler) http.Handler
+	// Impersonate wraps what comes after it; nil leaves the station out.
+	Impersonate func(http.Handler) http.Handler
+	// Flow bounds the requests that are served at a time; nil serves all.
+	Flow *flow.Limits
 	// Admission are plug-ins before the built-in ones, in their order.
 	Admission []admission.Plugin
 	// EnabledAdmission and DisabledAdmission name built-in plug-ins to add to
@@ -161,6 +163,7 @@ type Server struct {
 	custom    *crd.Controller // nil without definitions of custom resources
 	dynamic   *dynamic.Plugins
 	aggregate *aggregate.Aggregator // nil without APIServices
+	flow      *flow.Flow            // nil when nothing bounds requests
 	self      *direct.Client        // the server under its own identity
 
 	stopping chan struct{}
@@ -245,6 +248,7 @@ func New(cfg Config) (*Server, error) {
 	})
 	s.custom = s.newCustom()
 	s.aggregate = s.newAggregate()
+	s.flow = s.newFlow()
 	s.handler = s.chain(s.routes())
 	return s, nil
 }
@@ -294,6 +298,9 @@ func (s *Server) Run(ctx context.Context) error {
 		s.Bootstrap(ctx)
 		close(s.booted)
 		parts.Go(func() { s.keepRepaired(ctx) })
+		if s.flow != nil {
+			parts.Go(func() { s.runFlow(ctx) })
+		}
 		s.keepKubernetesEndpoints(ctx)
 	})
 	s.self.Start(ctx)

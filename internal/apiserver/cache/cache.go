@@ -159,6 +159,21 @@ func (c *Cache) Get(ctx context.Context, kind *api.Kind, namespace, name string)
 	return nil, false, nil
 }
 
+// Count returns how many objects of a kind there are; none before the first
+// read of it. It never waits.
+func (c *Cache) Count(kind *api.Kind) int {
+	c.mu.RLock()
+	f := c.feeds[kind.Prefix]
+	c.mu.RUnlock()
+	if f == nil {
+		return 0
+	}
+	if tail := f.tail.Load(); tail != nil {
+		return tail.root.len()
+	}
+	return 0
+}
+
 // Snapshot returns the newest known state of a kind.
 func (c *Cache) Snapshot(ctx context.Context, kind *api.Kind) (*Snapshot, error) {
 	// The revision is read first: whatever it covers is in the tail already.

@@ -9,6 +9,7 @@
 package flags
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -221,6 +222,7 @@ func (o *Options) Validate() []error {
 	}
 	errs = append(errs, o.Audit.validate()...)
 	errs = append(errs, o.Authentication.validate()...)
+	errs = append(errs, o.Limits.validate()...)
 	if o.Limits.RequestTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--request-timeout can not be negative value"))
 	}
@@ -239,6 +241,21 @@ func (a *Authentication) validate() []error {
 	}
 	if a.ConfigFile != "" && oidc.IssuerURL != "" {
 		errs = append(errs, fmt.Errorf("authentication-config file and oidc-* flags are mutually exclusive"))
+	}
+	return errs
+}
+
+func (l *Limits) validate() []error {
+	var errs []error
+	if l.MaxRequestsInflight < 0 {
+		errs = append(errs, errors.New("--max-requests-inflight can not be negative value"))
+	}
+	if l.MaxMutatingRequestsInflight < 0 {
+		errs = append(errs, errors.New("--max-mutating-requests-inflight can not be negative value"))
+	}
+	if l.PriorityAndFairness && l.MaxRequestsInflight+l.MaxMutatingRequestsInflight <= 0 {
+		errs = append(errs, fmt.Errorf("invalid configuration: MaxRequestsInFlight=%d and MaxMutatingRequestsInFlight=%d; they must add up to something positive",
+			l.MaxRequestsInflight, l.MaxMutatingRequestsInflight))
 	}
 	return errs
 }

@@ -118,3 +118,18 @@ func (in *Info) ObjectNamespace() string {
 	}
 	return in.Namespace
 }
+
+type startedKey struct{}
+
+// WithStarted lets what serves a lasting request tell that it has begun: the
+// first events of a watch are out.
+func WithStarted(ctx context.Context, started func()) context.Context {
+	return context.WithValue(ctx, startedKey{}, started)
+}
+
+// Started tells that a lasting request has begun.
+func Started(ctx context.Context) {
+	if started, ok := ctx.Value(startedKey{}).(func()); ok {
+		started()
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
+	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/show"
 )
 
@@ -97,6 +98,7 @@ func (s *server) serve(ctx context.Context) {
 		if sent && s.out.flush() != nil || err != nil {
 			return
 		}
+		request.Started(ctx)
 		select {
 		case <-s.stream.Ready():
 			continue

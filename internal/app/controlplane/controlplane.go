@@ -30,6 +30,7 @@ import (
 	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
 	"kaji/internal/apiserver/encryption"
+	"kaji/internal/apiserver/flow"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/client/direct"
 	"kaji/internal/lifecycle"
@@ -133,6 +134,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Authenticator:     p.trust.authenticator,
 		Authorizer:        p.trust,
 		Audit:             recorder,
+		Flow:              &flow.Limits{ReadOnly: o.Limits.MaxRequestsInflight, Mutating: o.Limits.MaxMutatingRequestsInflight, Fair: o.Limits.PriorityAndFairness},
 		Impersonate:       p.trust.impersonate(),
 		Escalation:        p.trust.guard,
 		Collectors:        p.trust.collectors,
