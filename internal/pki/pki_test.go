@@ -58,11 +58,11 @@ func TestKeysAreReadableByTheOwnerOnly(t *testing.T) {
 	if _, err := EnsureCA(dir, "ca", "kubernetes"); err != nil {
 		t.Fatal(err)
 	}
-	key, err := EnsureKey(filepath.Join(dir, "sa.key"))
+	key, err := EnsureRSAKey(filepath.Join(dir, "sa.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := EnsureKey(filepath.Join(dir, "sa.key"))
+	again, err := EnsureRSAKey(filepath.Join(dir, "sa.key"))
 	if err != nil {
 		t.Fatal(err)
 	}

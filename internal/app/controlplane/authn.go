@@ -88,10 +88,7 @@ func (t *trust) ownTokens(o *Options, objects serviceaccount.Objects) ([]authent
 		}
 		tokens = append(tokens, authenticator.WrapAudienceAgnosticToken(t.audiences, static))
 	}
-	accounts, err := serviceaccount.NewValidator(o.ServiceAccount.Issuers, t.keys.Verifying, t.audiences, objects)
-	if err != nil {
-		return nil, err
-	}
+	accounts := serviceaccount.NewValidator(o.ServiceAccount.Issuers, t.keys.Verifying, t.audiences, objects)
 	accounts.Used = t.legacy.used
 	tokens = append(tokens, accounts)
 	if o.Authentication.BootstrapToken {

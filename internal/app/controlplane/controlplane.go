@@ -151,7 +151,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		AdmissionConfiguration: configurations,
 
 		KubeletAddressTypes: o.AddressTypes(),
-		Routes:              p.trust.routes(p.advertise().String()),
+		Routes:              p.trust.routes(o, p.advertise().String()),
 		RequestTimeout:      o.Limits.RequestTimeout,
 		MaxStreams:          o.Serving.HTTP2MaxStreams,
 		Profiling:           o.Profiling,

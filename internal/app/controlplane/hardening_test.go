@@ -140,6 +140,26 @@ func TestRevocationBitesAtOnce(t *testing.T) {
 	robot.refused("GET", "/version", "", 401, "Unauthorized")
 }
 
+// Others find the issuer's keys where they found the issuer, but not at a name
+// that is not the server's.
+func TestIssuerDiscovery(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	root := p.as(t, "root")
+	got := root.do("GET", "/.well-known/openid-configuration", "")
+	if !strings.Contains(string(got.body), `"jwks_uri":"`+p.Address()+`/openid/v1/jwks"`) || !strings.Contains(string(got.body), `"RS256"`) {
+		t.Errorf("discovery: %v", got)
+	}
+	if keys := root.do("GET", "/openid/v1/jwks", ""); !strings.Contains(string(keys.body), `"kty":"RSA"`) || strings.Contains(string(keys.body), `"d":`) {
+		t.Errorf("keys: %v", keys)
+	}
+	lured := p.as(t, "root")
+	lured.host = "evil.example:443"
+	if got := lured.do("GET", "/.well-known/openid-configuration", ""); got.code != 200 || strings.Contains(string(got.body), "evil") {
+		t.Errorf("asked by another name: %v", got)
+	}
+}
+
 // The names upstream's components have may do what their roles say.
 func TestComponentsIdentities(t *testing.T) {
 	t.Parallel()

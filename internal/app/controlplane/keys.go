@@ -6,13 +6,14 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
+	"kaji/internal/apiserver/authn/serviceaccount"
 	"kaji/internal/pki"
 )
 
@@ -27,9 +28,10 @@ type Keys struct {
 	Serving *fresh[*tls.Certificate]
 	// ClientCAs and ProxyCAs judge client certificates.
 	ClientCAs, ProxyCAs *fresh[*x509.CertPool]
-	// Signing makes ServiceAccount tokens, Verifying judges them.
-	Signing   crypto.Signer
-	Verifying []crypto.PublicKey
+	// Signing makes ServiceAccount tokens, Verifying judges them. A key that is
+	// not there yet is made meanwhile; both wait for it.
+	Signing   func() (crypto.Signer, error)
+	Verifying func() ([]crypto.PublicKey, error)
 	// KubeletClient is shown to node agents, FrontProxy to aggregated servers.
 	KubeletClient, FrontProxy pki.Pair
 	// Admin belongs to the cluster's administrator.
@@ -156,22 +158,26 @@ func hostAddresses() []net.IP {
 }
 
 func (k *Keys) tokens(o *Options, dir string) error {
-	path := o.ServiceAccount.SigningKeyFile
-	if path == "" {
-		path = filepath.Join(dir, "sa.key")
-	}
-	var err error
-	if o.ServiceAccount.SigningKeyFile != "" {
-		var data []byte
-		if data, err = os.ReadFile(path); err == nil {
-			k.Signing, err = pki.ParseKey(data)
+	if file := o.ServiceAccount.SigningKeyFile; file != "" {
+		key, err := readKey(file)
+		if err != nil {
+			return fmt.Errorf("service account signing key: %w", err)
 		}
+		k.Signing = func() (crypto.Signer, error) { return key, nil }
 	} else {
-		k.Signing, err = pki.EnsureKey(path)
+		k.Signing = sync.OnceValues(func() (crypto.Signer, error) { return pki.EnsureRSAKey(filepath.Join(dir, "sa.key")) })
 	}
-	if err != nil {
-		return fmt.Errorf("service account signing key: %w", err)
+	if len(o.ServiceAccount.KeyFiles) == 0 {
+		k.Verifying = func() ([]crypto.PublicKey, error) {
+			key, err := k.Signing()
+			if err != nil {
+				return nil, err
+			}
+			return []crypto.PublicKey{key.Public()}, nil
+		}
+		return nil
 	}
+	var verifying []crypto.PublicKey
 	for _, file := range o.ServiceAccount.KeyFiles {
 		data, err := os.ReadFile(file)
 		if err != nil {
@@ -181,15 +187,19 @@ func (k *Keys) tokens(o *Options, dir string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		k.Verifying = append(k.Verifying, keys...)
+		verifying = append(verifying, keys...)
 	}
-	if len(o.ServiceAccount.KeyFiles) == 0 {
-		k.Verifying = []crypto.PublicKey{k.Signing.Public()}
+	k.Verifying = func() ([]crypto.PublicKey, error) { return verifying, nil }
+	_, err := serviceaccount.KeySet(verifying)
+	return err
+}
+
+func readKey(file string) (crypto.Signer, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
 	}
-	if len(k.Verifying) == 0 {
-		return errors.New("no key verifies service account tokens")
-	}
-	return nil
+	return pki.ParseKey(data)
 }
 
 // kubeletTLS is how the server shows itself to node agents. Their certificates

@@ -15,11 +15,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"kaji/internal/pki"
 )
 
 // users are known by token in every test's server.
@@ -27,6 +30,25 @@ const users = `root,root,0,"system:masters"
 ann,ann,1,"devs"
 bob,bob,2
 `
+
+// tokenKey signs the ServiceAccount tokens of all tests' servers: making one
+// takes long.
+var tokenKey = sync.OnceValue(func() []byte {
+	dir, err := os.MkdirTemp("", "kaji-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "sa.key")
+	if _, err := pki.EnsureRSAKey(path); err != nil {
+		panic(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return data
+})
 
 // start runs a whole API server, with everything its command line wires, until
 // the test ends.
@@ -77,6 +99,12 @@ func build(t *testing.T, log *slog.Logger, args ...string) (*Plane, error) {
 	if err := os.WriteFile(tokens, []byte(users), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(dir, "pki"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pki", "sa.key"), tokenKey(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	fs := pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError)
 	o := AddFlags(fs)
 	args = append([]string{"--data-dir", dir, "--token-auth-file", tokens, "--bind-address", "127.0.0.1"}, args...)
@@ -115,6 +143,7 @@ type asker struct {
 	token  string
 	client *http.Client
 	header http.Header
+	host   string // asked for instead of the address
 }
 
 // as returns who asks with a token, and with headers of "Name: value".
@@ -142,6 +171,9 @@ func (a *asker) do(method, path, body string) answer {
 		a.t.Fatal(err)
 	}
 	r.Header = a.header.Clone()
+	if a.host != "" {
+		r.Host = a.host
+	}
 	if a.token != "" {
 		r.Header.Set("Authorization", "Bearer "+a.token)
 	}

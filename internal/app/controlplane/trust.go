@@ -4,9 +4,11 @@ package controlplane
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/base32"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -68,13 +70,9 @@ func newTrust(ctx context.Context, o *Options, keys *Keys, objects serviceaccoun
 	if err := t.authenticate(ctx, o, objects); err != nil {
 		return nil, err
 	}
-	var err error
-	t.issuer, err = serviceaccount.NewIssuer(serviceaccount.Issuer{URL: o.ServiceAccount.Issuers[0], Audiences: t.audiences,
+	t.issuer = serviceaccount.NewIssuer(serviceaccount.Issuer{URL: o.ServiceAccount.Issuers[0], Audiences: t.audiences,
 		MaxExpiration: o.ServiceAccount.MaxExpiration, Extend: o.ServiceAccount.ExtendExpiration, Objects: objects}, keys.Signing)
-	if err != nil {
-		t.close()
-	}
-	return t, err
+	return t, nil
 }
 
 // follow has a file's changes taken over while the server runs.
@@ -87,6 +85,13 @@ func (t *trust) run(group *lifecycle.Group, self client.Interface) {
 	for _, f := range t.files {
 		group.Go("reload of "+f.Path, func(ctx context.Context) error { return f.Run(ctx, f.applied) })
 	}
+	group.Go("service account key", func(ctx context.Context) error {
+		_, err := t.keys.Signing()
+		if err == nil {
+			<-ctx.Done()
+		}
+		return err
+	})
 	group.Go("legacy tokens", func(ctx context.Context) error { return t.legacy.run(ctx, self) })
 }
 
@@ -119,11 +124,18 @@ func (t *trust) reviews() map[schema.GroupResource]verb.Virtual {
 	return review.Config{Authenticator: t.authenticator, Audiences: t.audiences, Authorizer: t, Rules: t}.Virtual()
 }
 
-// routes serves the issuer's discovery documents.
-func (t *trust) routes(host string) map[string]http.Handler {
-	document := func(contentType string, make func() ([]byte, error)) http.Handler {
+// routes serves the issuer's discovery documents. Where nothing else is said the
+// keys are where the client found the server, if the server's certificate is for
+// that name, and else at host.
+func (t *trust) routes(o *Options, host string) map[string]http.Handler {
+	document := func(contentType string, make func(r *http.Request, keys []crypto.PublicKey) ([]byte, error)) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			data, err := make()
+			keys, err := t.keys.Verifying()
+			if err != nil {
+				http.Error(w, "the keys cannot be published", http.StatusInternalServerError)
+				return
+			}
+			data, err := make(r, keys)
 			if err != nil {
 				http.Error(w, "the keys cannot be published", http.StatusInternalServerError)
 				return
@@ -135,9 +147,26 @@ func (t *trust) routes(host string) map[string]http.Handler {
 		})
 	}
 	return map[string]http.Handler{
-		"/.well-known/openid-configuration": document("application/json", func() ([]byte, error) {
-			return serviceaccount.Discovery(t.issuer.URL, "https://"+host+"/openid/v1/jwks", t.keys.Verifying)
+		"/.well-known/openid-configuration": document("application/json", func(r *http.Request, keys []crypto.PublicKey) ([]byte, error) {
+			return serviceaccount.Discovery(t.issuer.URL, t.keysAt(o, host, r.Host), keys)
 		}),
-		"/openid/v1/jwks": document("application/jwk-set+json", func() ([]byte, error) { return serviceaccount.KeySet(t.keys.Verifying) }),
+		"/openid/v1/jwks": document("application/jwk-set+json", func(_ *http.Request, keys []crypto.PublicKey) ([]byte, error) {
+			return serviceaccount.KeySet(keys)
+		}),
 	}
+}
+
+func (t *trust) keysAt(o *Options, host, asked string) string {
+	if uri := o.ServiceAccount.JWKSURI; uri != "" {
+		return uri
+	}
+	_, port, _ := net.SplitHostPort(host)
+	if external := o.Serving.ExternalHostname; external != "" {
+		host = net.JoinHostPort(external, port)
+	} else if name, _, err := net.SplitHostPort(asked); err == nil {
+		if leaf := t.keys.Serving.get().Leaf; leaf != nil && leaf.VerifyHostname(name) == nil {
+			host = asked
+		}
+	}
+	return "https://" + host + "/openid/v1/jwks"
 }

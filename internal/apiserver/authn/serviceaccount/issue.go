@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -43,21 +44,24 @@ type Issuer struct {
 	Extend  bool
 	Objects Objects
 
-	signer jose.Signer
+	signer func() (jose.Signer, error)
 }
 
-// NewIssuer returns an issuer that signs with key.
-func NewIssuer(c Issuer, key crypto.Signer) (*Issuer, error) {
-	public, err := describe(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	c.signer, err = jose.NewSigner(
-		jose.SigningKey{Algorithm: public.algorithm, Key: jose.JSONWebKey{Key: key, KeyID: public.id}}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("service account signer: %w", err)
-	}
-	return &c, nil
+// NewIssuer returns an issuer that signs with a key. The key is asked for when
+// the first token is, since it may still be made.
+func NewIssuer(c Issuer, key func() (crypto.Signer, error)) *Issuer {
+	c.signer = sync.OnceValues(func() (jose.Signer, error) {
+		private, err := key()
+		if err != nil {
+			return nil, fmt.Errorf("service account signing key: %w", err)
+		}
+		public, err := describe(private.Public())
+		if err != nil {
+			return nil, err
+		}
+		return jose.NewSigner(jose.SigningKey{Algorithm: public.algorithm, Key: jose.JSONWebKey{Key: private, KeyID: public.id}}, nil)
+	})
+	return &c
 }
 
 // Issue answers a TokenRequest for a ServiceAccount. Errors carry an API status.
@@ -93,7 +97,11 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 		k.WarnAfter = jwt.NewNumericDate(expires)
 		claims.Expiry = jwt.NewNumericDate(now.Add(extended))
 	}
-	token, err := jwt.Signed(i.signer).Claims(claims).Claims(privateClaims{k}).Serialize()
+	signer, err := i.signer()
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	token, err := jwt.Signed(signer).Claims(claims).Claims(privateClaims{k}).Serialize()
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}

@@ -49,12 +49,9 @@ func newWorld(t testing.TB) *world {
 		}
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: resource}, name)
 	}
-	if w.issuer, err = NewIssuer(Issuer{URL: issuerURL, Audiences: []string{issuerURL}, Extend: true, Objects: objects}, key); err != nil {
-		t.Fatal(err)
-	}
-	if w.validator, err = NewValidator([]string{issuerURL}, []crypto.PublicKey{key.Public()}, []string{issuerURL}, objects); err != nil {
-		t.Fatal(err)
-	}
+	w.issuer = NewIssuer(Issuer{URL: issuerURL, Audiences: []string{issuerURL}, Extend: true, Objects: objects},
+		func() (crypto.Signer, error) { return key, nil })
+	w.validator = NewValidator([]string{issuerURL}, func() ([]crypto.PublicKey, error) { return []crypto.PublicKey{key.Public()}, nil }, []string{issuerURL}, objects)
 	w.account = &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "sa-uid"}}
 	w.objects["serviceaccounts/shop/web"] = w.account
 	w.objects["pods/shop/web-0"] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-0", UID: "pod-uid"},
@@ -197,7 +194,11 @@ func TestTokensKeptInSecrets(t *testing.T) {
 	w := newWorld(t)
 	sign := func(claims any) string {
 		t.Helper()
-		token, err := jwt.Signed(w.issuer.signer).Claims(jwt.Claims{Issuer: legacyIssuer, Subject: "system:serviceaccount:shop:web"}).Claims(claims).Serialize()
+		signer, err := w.issuer.signer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := jwt.Signed(signer).Claims(jwt.Claims{Issuer: legacyIssuer, Subject: "system:serviceaccount:shop:web"}).Claims(claims).Serialize()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -54,28 +56,37 @@ type privateClaims struct {
 type Validator struct {
 	issuers   map[string]bool
 	audiences authenticator.Audiences
-	keys      []publicKey
+	keys      func() ([]publicKey, error)
 	objects   Objects
 	// Used, when set, is told the label to put on a Secret whose token was
 	// used, about once a day. It must not block.
 	Used func(namespace, secret, label, day string)
 }
 
-// NewValidator accepts tokens of the issuers, signed by one of keys. audiences
+// NewValidator accepts tokens of the issuers, signed by one of keys, which are
+// asked for at the first token since they may still be made. audiences
 // are those of the API server, used when a request names none.
-func NewValidator(issuers []string, keys []crypto.PublicKey, audiences []string, objects Objects) (*Validator, error) {
+func NewValidator(issuers []string, keys func() ([]crypto.PublicKey, error), audiences []string, objects Objects) *Validator {
 	v := &Validator{issuers: map[string]bool{legacyIssuer: true}, audiences: audiences, objects: objects}
 	for _, issuer := range issuers {
 		v.issuers[issuer] = true
 	}
-	for _, key := range keys {
-		p, err := describe(key)
+	v.keys = sync.OnceValues(func() ([]publicKey, error) {
+		public, err := keys()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("service account keys: %w", err)
 		}
-		v.keys = append(v.keys, p)
-	}
-	return v, nil
+		var out []publicKey
+		for _, key := range public {
+			p, err := describe(key)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, p)
+		}
+		return out, nil
+	})
+	return v
 }
 
 // AuthenticateToken implements authenticator.Token. Tokens of other issuers are
@@ -139,9 +150,14 @@ func issuerOf(token string) string {
 // verify tries the key the token names, or all if it names none known.
 func (v *Validator) verify(token *jwt.JSONWebToken, into ...any) error {
 	id, algorithm := token.Headers[0].KeyID, jose.SignatureAlgorithm(token.Headers[0].Algorithm)
+	keys, err := v.keys()
+	if err != nil {
+		return err
+	}
+	known := slices.ContainsFunc(keys, func(k publicKey) bool { return k.id == id })
 	var failed []error
-	for _, key := range v.keys {
-		if id != "" && key.id != id && v.known(id) || key.algorithm != algorithm {
+	for _, key := range keys {
+		if id != "" && key.id != id && known || key.algorithm != algorithm {
 			continue
 		}
 		err := token.Claims(key.key, into...)
@@ -154,15 +170,6 @@ func (v *Validator) verify(token *jwt.JSONWebToken, into ...any) error {
 		return errors.New("invalid signature, no keys found")
 	}
 	return utilerrors.NewAggregate(failed)
-}
-
-func (v *Validator) known(id string) bool {
-	for _, key := range v.keys {
-		if key.id == id {
-			return true
-		}
-	}
-	return false
 }
 
 // judge checks the times and that everything the token is bound to is there.
