@@ -20,6 +20,7 @@ import (
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
+	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/controller/policystatus"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/resourcequota"
@@ -50,6 +51,9 @@ type Config struct {
 	// ServiceAccountKey is the private key, in PEM, that signs the tokens of
 	// legacy Secrets; empty leaves that to others.
 	ServiceAccountKey []byte
+	// Nodes says how patient the controllers are with nodes; its Client and
+	// Logger are set here.
+	Nodes nodelifecycle.Config
 	// Controllers selects what runs, by upstream's names: "*" is all that run
 	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
 	Controllers []string
@@ -71,6 +75,11 @@ type entry struct {
 var list = []entry{
 	{"node-ipam-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return nodeipam.New(nodeipam.Config{Client: api, CIDRs: c.ClusterCIDRs, MaskIPv4: c.NodeMaskIPv4, MaskIPv6: c.NodeMaskIPv6, Logger: log})
+	}},
+	{"node-lifecycle-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		nodes := c.Nodes
+		nodes.Client, nodes.Logger = api, log
+		return nodelifecycle.New(nodes), nil
 	}},
 	{"serviceaccount-controller", "service-account-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return serviceaccount.New(api, log), nil

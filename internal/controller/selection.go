@@ -18,7 +18,7 @@ var elsewhere = strings.Fields(`bootstrap-signer-controller certificatesigningre
 	clusterrole-aggregation-controller cronjob-controller daemonset-controller device-taint-eviction-controller disruption-controller
 	endpoints-controller endpointslice-mirroring-controller ephemeral-volume-controller garbage-collector-controller
 	horizontal-pod-autoscaler-controller job-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
-	legacy-serviceaccount-token-cleaner-controller namespace-controller node-lifecycle-controller node-route-controller
+	legacy-serviceaccount-token-cleaner-controller namespace-controller node-route-controller
 	persistentvolume-attach-detach-controller persistentvolume-binder-controller persistentvolume-expander-controller
 	persistentvolume-protection-controller persistentvolumeclaim-protection-controller pod-garbage-collector-controller
 	podcertificaterequest-cleaner-controller replicationcontroller-controller resourceclaim-controller selinux-warning-controller

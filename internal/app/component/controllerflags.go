@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/scheduler/flags"
 )
 
@@ -28,6 +29,7 @@ type ControllerOptions struct {
 	SigningKeyFile        string
 	SigningDuration       time.Duration
 	EnableGC              bool
+	Nodes                 nodelifecycle.Config
 	Verbosity             int
 	LoggingFormat         string
 
@@ -53,6 +55,13 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.SigningKeyFile, "cluster-signing-key-file", "", "File with the key of --cluster-signing-cert-file.")
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
+	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
+	fs.DurationVar(&o.Nodes.MonitorGrace, "node-monitor-grace-period", 50*time.Second, "How long a running node may be silent before it is unhealthy.")
+	fs.DurationVar(&o.Nodes.StartupGrace, "node-startup-grace-period", time.Minute, "How long a starting node may be silent before it is unhealthy.")
+	fs.Float64Var(&o.Nodes.EvictionRate, "node-eviction-rate", 0.1, "Nodes a second whose pods are evicted in a healthy zone.")
+	fs.Float64Var(&o.Nodes.SecondaryRate, "secondary-node-eviction-rate", 0.01, "Nodes a second whose pods are evicted in an unhealthy, large zone.")
+	fs.IntVar(&o.Nodes.LargeZone, "large-cluster-size-threshold", 50, "More nodes than that make a zone large.")
+	fs.Float64Var(&o.Nodes.UnhealthyZone, "unhealthy-zone-threshold", 0.55, "The part of not ready nodes, three at least, that makes a zone unhealthy.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	o.Serving.AddFlags(fs, 10257)
@@ -89,15 +98,14 @@ var unused = []struct {
 	{"horizontal-pod-autoscaler-cpu-initialization-period", 5 * time.Minute}, {"horizontal-pod-autoscaler-downscale-stabilization", 5 * time.Minute},
 	{"horizontal-pod-autoscaler-initial-readiness-delay", 30 * time.Second}, {"horizontal-pod-autoscaler-sync-period", 15 * time.Second},
 	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
-	{"large-cluster-size-threshold", 50}, {"legacy-service-account-token-clean-up-period", 8760 * time.Hour}, {"log-flush-frequency", 5 * time.Second},
+	{"legacy-service-account-token-clean-up-period", 8760 * time.Hour}, {"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
 	{"max-endpoints-per-slice", 100}, {"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
 	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},
-	{"node-eviction-rate", 0.1}, {"node-monitor-grace-period", 50 * time.Second}, {"node-monitor-period", 5 * time.Second}, {"node-startup-grace-period", time.Minute},
 	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
 	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},
 	{"pvclaimbinder-sync-period", 15 * time.Second}, {"resource-quota-sync-period", 5 * time.Minute}, {"route-reconciliation-period", 10 * time.Second},
-	{"secondary-node-eviction-rate", 0.01}, {"service-cluster-ip-range", ""}, {"terminated-pod-gc-threshold", 12500}, {"unhealthy-zone-threshold", 0.55},
+	{"service-cluster-ip-range", ""}, {"terminated-pod-gc-threshold", 12500},
 }
 
 func define(fs *pflag.FlagSet, name string, value any) {

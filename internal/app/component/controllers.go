@@ -89,7 +89,12 @@ func (o *ControllerOptions) lead(ctx context.Context, api client.Interface, log 
 
 // config turns the flags into what the controllers are told, reading files.
 func (o *ControllerOptions) config() (controller.Config, error) {
-	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration}
+	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, Nodes: o.Nodes}
+	for _, rate := range []*float64{&c.Nodes.EvictionRate, &c.Nodes.SecondaryRate} {
+		if *rate == 0 { // said so: no evictions
+			*rate = -1
+		}
+	}
 	if !o.EnableGC {
 		c.Controllers = append([]string{"-garbage-collector-controller"}, c.Controllers...)
 	}
