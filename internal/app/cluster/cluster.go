@@ -54,6 +54,8 @@ type Cluster struct {
 	plane   *controlplane.Plane
 	node    *machine
 	metrics *prometheus.Registry
+	// addonsTried is closed once the add-ons were applied, or could not be.
+	addonsTried chan struct{}
 }
 
 // New opens the store and the runtime; nothing runs before Run.
@@ -71,7 +73,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 	if c.KubeletPort == 0 {
 		c.KubeletPort = 10250
 	}
-	cl := &Cluster{c: c, metrics: prometheus.NewRegistry()}
+	cl := &Cluster{c: c, metrics: prometheus.NewRegistry(), addonsTried: make(chan struct{})}
 	c.API.PublishAuthorities = true
 	var err error
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
@@ -105,7 +107,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.controllers, cl.scheduler, cl.proxy, cl.kubelet}
+	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.proxy, cl.dns, cl.kubelet}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))

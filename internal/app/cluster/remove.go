@@ -38,7 +38,7 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), network.Remove(), os.RemoveAll(state))
+	return errors.Join(proxy.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {

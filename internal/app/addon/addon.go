@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package addon keeps the objects that come with a cluster: manifests, a folder
+// an add-on, applied when the cluster starts. What carries the label
+// addonmanager.kubernetes.io/mode=EnsureExists belongs to the cluster's owner
+// once it is there; everything else is set right again at each start, in the
+// fields that its manifest names.
+package addon
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"text/template"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"kaji/internal/client"
+)
+
+//go:embed manifests
+var manifests embed.FS
+
+const (
+	manager     = "kaji-addons"
+	modeLabel   = "addonmanager.kubernetes.io/mode"
+	onlyAtFirst = "EnsureExists"
+)
+
+// Values fill the manifests.
+type Values struct {
+	// DNS are the name server's addresses, one a family.
+	DNS []netip.Addr
+	// Corefile is the name server's first configuration.
+	Corefile string
+}
+
+// Names returns all add-ons.
+func Names() []string {
+	dirs, err := fs.ReadDir(manifests, "manifests")
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	var out []string
+	for _, d := range dirs {
+		out = append(out, d.Name())
+	}
+	return out
+}
+
+// Apply applies the objects of all add-ons but those named in off.
+func Apply(ctx context.Context, api client.Interface, v Values, off []string) error {
+	for _, name := range Names() {
+		if slices.Contains(off, name) {
+			continue
+		}
+		objects, err := read(name, v)
+		if err != nil {
+			return fmt.Errorf("add-on %s: %w", name, err)
+		}
+		for _, o := range objects {
+			if err := apply(ctx, api, o); err != nil {
+				return fmt.Errorf("add-on %s: %s %s: %w", name, o.GetKind(), o.GetName(), err)
+			}
+		}
+	}
+	return nil
+}
+
+func apply(ctx context.Context, api client.Interface, o *unstructured.Unstructured) error {
+	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+	at := client.Resource{GroupVersionResource: gvr, Namespace: o.GetNamespace()}
+	if o.GetLabels()[modeLabel] == onlyAtFirst {
+		_, err := api.Get(ctx, at, o.GetName(), metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	data, err := o.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	force := true
+	_, err = api.Patch(ctx, at, o.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: manager, Force: &force})
+	return err
+}
+
+var functions = template.FuncMap{
+	"indent": func(n int, s string) string {
+		pad := strings.Repeat(" ", n)
+		return pad + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n"+pad)
+	},
+	"family": func(a netip.Addr) string {
+		if a.Is4() {
+			return "IPv4"
+		}
+		return "IPv6"
+	},
+}
+
+// read returns the objects of an add-on, in the order of its files.
+func read(name string, v Values) ([]*unstructured.Unstructured, error) {
+	files, err := fs.Glob(manifests, path.Join("manifests", name, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var out []*unstructured.Unstructured
+	for _, file := range files {
+		t, err := template.New(path.Base(file)).Funcs(functions).ParseFS(manifests, file)
+		if err != nil {
+			return nil, err
+		}
+		var text bytes.Buffer
+		if err := t.Execute(&text, v); err != nil {
+			return nil, err
+		}
+		decoder := yaml.NewYAMLOrJSONDecoder(&text, 4096)
+		for {
+			o := &unstructured.Unstructured{}
+			err := decoder.Decode(o)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			if len(o.Object) > 0 {
+				out = append(out, o)
+			}
+		}
+	}
+	return out, nil
+}
