@@ -22,10 +22,14 @@ import (
 	"testing"
 
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/client-go/rest"
 
 	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver"
+	"kaji/internal/apiserver/authz"
+	"kaji/internal/apiserver/impersonate"
+	"kaji/internal/apiserver/review"
 	"kaji/internal/client"
 	"kaji/internal/client/direct"
 	"kaji/internal/store"
@@ -76,6 +80,16 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	}
 	for _, change := range o.config {
 		change(&cfg)
+	}
+	may := cfg.Authorizer
+	if may == nil {
+		may = authorizerfactory.NewAlwaysAllowAuthorizer()
+	}
+	if cfg.Impersonate == nil {
+		cfg.Impersonate = impersonate.Station(impersonate.Config{Authorizer: may})
+	}
+	if cfg.Virtual == nil {
+		cfg.Virtual = review.Config{Authenticator: cfg.Authenticator, Authorizer: may, Rules: authz.Rules()}.Virtual()
 	}
 	var err error
 	if c.server, err = apiserver.New(cfg); err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -120,4 +121,17 @@ func TestInProcess(t *testing.T) {
 			t.Errorf("after reset: %v", left)
 		}
 	})
+}
+
+// A client acts as another user, as operators under test do.
+func TestImpersonation(t *testing.T) {
+	config := kajitest.Start(t).RESTConfig()
+	config.Impersonate.UserName = "zoe"
+	who, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := who.Status.UserInfo.Username; got != "zoe" {
+		t.Errorf("acts as %q", got)
+	}
 }

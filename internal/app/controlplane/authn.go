@@ -89,7 +89,8 @@ func (t *trust) ownTokens(o *Options, objects serviceaccount.Objects) ([]authent
 		tokens = append(tokens, authenticator.WrapAudienceAgnosticToken(t.audiences, static))
 	}
 	accounts := serviceaccount.NewValidator(o.ServiceAccount.Issuers, t.keys.Verifying, t.audiences, objects)
-	accounts.Used = t.legacy.used
+	accounts.Used, accounts.Metrics = t.legacy.used, serviceaccount.NewMetrics()
+	t.collectors = append(t.collectors, accounts.Metrics.Collectors()...)
 	tokens = append(tokens, accounts)
 	if o.Authentication.BootstrapToken {
 		nodes := &bootstraptoken.Authenticator{Objects: bootstraptoken.Objects(objects), Logger: t.log}

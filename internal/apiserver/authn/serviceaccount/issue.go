@@ -90,7 +90,7 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 	now := time.Now()
 	expires := now.Add(time.Duration(seconds) * time.Second)
 	claims := jwt.Claims{
-		ID: uuid.NewString(), Issuer: i.URL, Subject: Username(account.Namespace, account.Name), Audience: jwt.Audience(spec.Audiences),
+		ID: uuid.NewString(), Issuer: i.URL, Subject: Username(account.Namespace, account.Name),
 		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expires),
 	}
 	if i.Extend && seconds == extendable && k.Pod != nil && i.forServer(spec.Audiences) {
@@ -101,7 +101,7 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	token, err := jwt.Signed(signer).Claims(claims).Claims(privateClaims{k}).Serialize()
+	token, err := jwt.Signed(signer).Claims(claims).Claims(audiences{spec.Audiences}).Claims(privateClaims{k}).Serialize()
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("failed to generate token: %w", err))
 	}
@@ -109,6 +109,11 @@ func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *
 	out.UID, out.CreationTimestamp = account.UID, account.CreationTimestamp
 	out.Status = authenticationv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(expires)}
 	return out, nil
+}
+
+// audiences are a list even when there is one, as upstream writes them.
+type audiences struct {
+	Audience []string `json:"aud"`
 }
 
 func validate(seconds int64) field.ErrorList {

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -75,22 +76,21 @@ func (v *Validator) judgeLegacy(ctx context.Context, token string, public *jwt.C
 	if uid := string(account.GetUID()); uid != c.UID {
 		return nil, fmt.Errorf("service account UID (%s) does not match claim (%s)", uid, c.UID)
 	}
+	auto := slices.ContainsFunc(account.(*corev1.ServiceAccount).Secrets, func(r corev1.ObjectReference) bool { return r.Name == secret.Name })
+	v.Metrics.legacy(auto, secret.Labels[invalidSince] != "")
 	if secret.Labels[invalidSince] != "" {
 		return nil, fmt.Errorf("the token in secret %s/%s for service account %s/%s has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '%s' label from the secret to temporarily allow use of this token",
 			c.Namespace, c.SecretName, c.Namespace, c.ServiceAccount, invalidSince)
 	}
-	v.used(ctx, account.(*corev1.ServiceAccount), secret)
+	v.used(ctx, secret, auto)
 	return &serviceaccount.ServiceAccountInfo{Namespace: c.Namespace, Name: c.ServiceAccount, UID: c.UID}, nil
 }
 
 // used notes the day of a Secret's last use, and warns of tokens that nobody
 // asked for.
-func (v *Validator) used(ctx context.Context, account *corev1.ServiceAccount, secret *corev1.Secret) {
-	for _, listed := range account.Secrets {
-		if listed.Name == secret.Name {
-			warning.AddWarning(ctx, "", "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.")
-			break
-		}
+func (v *Validator) used(ctx context.Context, secret *corev1.Secret, auto bool) {
+	if auto {
+		warning.AddWarning(ctx, "", "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.")
 	}
 	// A day's slack spares writes where servers' clocks differ about midnight.
 	now := time.Now().UTC()

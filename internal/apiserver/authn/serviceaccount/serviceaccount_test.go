@@ -142,6 +142,9 @@ func TestTokensThatAreRefused(t *testing.T) {
 		}
 		refuse(other, `token audiences ["vault"] is invalid for the target audiences`)
 		parts := strings.Split(plain, ".")
+		if payload, err := base64.RawURLEncoding.DecodeString(parts[1]); err != nil || !strings.Contains(string(payload), `"aud":["`+issuerURL+`"]`) {
+			t.Errorf("claims %s, %v", payload, err)
+		}
 		refuse(parts[0]+"."+parts[1]+"."+base64.RawURLEncoding.EncodeToString(make([]byte, 64)), "error in cryptographic primitive")
 		foreign := newWorld(t)
 		refuse(foreign.issue(authenticationv1.TokenRequestSpec{}).Status.Token, "error in cryptographic primitive")

@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -61,6 +62,8 @@ type Validator struct {
 	// Used, when set, is told the label to put on a Secret whose token was
 	// used, about once a day. It must not block.
 	Used func(namespace, secret, label, day string)
+	// Metrics counts sorts of tokens; nil counts none.
+	Metrics *Metrics
 }
 
 // NewValidator accepts tokens of the issuers, signed by one of keys, which are
@@ -197,10 +200,24 @@ func (v *Validator) judge(ctx context.Context, public *jwt.Claims, k *private) (
 	if public.ID != "" {
 		info.CredentialID = "JTI=" + public.ID
 	}
+	if k.WarnAfter != nil && *k.WarnAfter != 0 {
+		v.extended(ctx, public.Subject, k.WarnAfter.Time(), now)
+	}
 	if err := v.bound(ctx, k, info, now); err != nil {
 		return nil, err
 	}
 	return info, nil
+}
+
+// extended counts a token that lives longer than was asked for, and tells the
+// audit when it is used after the time that was.
+func (v *Validator) extended(ctx context.Context, subject string, asked, now time.Time) {
+	late := now.After(asked)
+	v.Metrics.extended(late)
+	if late {
+		audit.AddAuditAnnotation(ctx, "authentication.k8s.io/stale-token",
+			fmt.Sprintf("subject: %s, seconds after warning threshold: %d", subject, now.Unix()-asked.Unix()))
+	}
 }
 
 // bound checks the pod, Secret or Node of a token.
