@@ -34,7 +34,7 @@ func (v *version) coerce(obj api.Object, strict bool) (unknown []string, err err
 	if err != nil {
 		return nil, err
 	}
-	if !v.crd.Spec.PreserveUnknownFields {
+	if !v.from().crd.Spec.PreserveUnknownFields {
 		unknown = append(unknown, pruning.PruneWithOptions(u.Object, c.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: strict})...)
 		defaulting.PruneNonNullableNullsWithoutDefaults(u.Object, c.structural)
 	}

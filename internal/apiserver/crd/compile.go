@@ -20,13 +20,29 @@ import (
 // version is one version of a definition. What its schema compiles to is made
 // at first use and dropped when it was not used for a while.
 type version struct {
-	crd  *apiextensionsv1.CustomResourceDefinition
-	spec *apiextensionsv1.CustomResourceDefinitionVersion
+	source atomic.Pointer[origin]
 
 	mu   sync.Mutex // held while compiling
 	made atomic.Pointer[compiled]
 	used atomic.Int64 // unix seconds
 }
+
+// origin is where a version is defined: in the definition as the cache has it.
+// Older states of it, which say the same, are not held: a schema takes far more
+// memory than all else of a kind.
+type origin struct {
+	crd  *apiextensionsv1.CustomResourceDefinition
+	spec *apiextensionsv1.CustomResourceDefinitionVersion
+}
+
+// newVersion returns a definition's version, by its index.
+func newVersion(crd *apiextensionsv1.CustomResourceDefinition, i int) *version {
+	v := &version{}
+	v.source.Store(&origin{crd, &crd.Spec.Versions[i]})
+	return v
+}
+
+func (v *version) from() *origin { return v.source.Load() }
 
 // compiled is a version's schema, ready to be applied.
 type compiled struct {
@@ -49,7 +65,7 @@ func (v *version) schema() (*compiled, error) {
 	}
 	c, err := v.compile()
 	if err != nil {
-		return nil, fmt.Errorf("schema of %s, version %s: %w", v.crd.Name, v.spec.Name, err)
+		return nil, fmt.Errorf("schema of %s, version %s: %w", v.from().crd.Name, v.from().spec.Name, err)
 	}
 	v.made.Store(c)
 	return c, nil
@@ -83,12 +99,12 @@ func (v *version) compile() (*compiled, error) {
 	}
 	structural, err := structuralschema.NewStructural(props)
 	if err != nil {
-		if v.crd.Spec.PreserveUnknownFields {
+		if v.from().crd.Spec.PreserveUnknownFields {
 			return c, nil // a schema of the time before structural ones
 		}
 		return nil, err
 	}
-	if !v.crd.Spec.PreserveUnknownFields {
+	if !v.from().crd.Spec.PreserveUnknownFields {
 		structural = structural.DeepCopy()
 		if err := defaulting.PruneDefaults(structural); err != nil {
 			return nil, err
@@ -102,12 +118,12 @@ func (v *version) compile() (*compiled, error) {
 // props returns the version's schema in the form upstream's packages work on,
 // nil for none.
 func (v *version) props() (*apiextensions.JSONSchemaProps, error) {
-	if v.spec.Schema == nil || v.spec.Schema.OpenAPIV3Schema == nil {
+	if v.from().spec.Schema == nil || v.from().spec.Schema.OpenAPIV3Schema == nil {
 		return nil, nil
 	}
 	out := &apiextensions.CustomResourceValidation{}
 	// The conversion shares what it can with the stored definition.
-	in := v.spec.Schema.DeepCopy()
+	in := v.from().spec.Schema.DeepCopy()
 	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(in, out, nil); err != nil {
 		return nil, err
 	}
@@ -115,13 +131,13 @@ func (v *version) props() (*apiextensions.JSONSchemaProps, error) {
 }
 
 func (v *version) hasStatus() bool {
-	return v.spec.Subresources != nil && v.spec.Subresources.Status != nil
+	return v.from().spec.Subresources != nil && v.from().spec.Subresources.Status != nil
 }
 
 // scale returns the paths of the subresource scale, nil for none.
 func (v *version) scale() *apiextensionsv1.CustomResourceSubresourceScale {
-	if v.spec.Subresources == nil {
+	if v.from().spec.Subresources == nil {
 		return nil
 	}
-	return v.spec.Subresources.Scale
+	return v.from().spec.Subresources.Scale
 }

@@ -242,6 +242,7 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 	old := c.served[crd.Name]
 	c.mu.Unlock()
 	if old != nil && sameKind(old.crd, crd) {
+		old.refresh(crd)
 		return
 	}
 	convert := noConversion
@@ -304,6 +305,7 @@ type Converter interface {
 
 // webhookConversion makes the converter of a webhook at its first use.
 func (c *Controller) webhookConversion(crd *apiextensionsv1.CustomResourceDefinition) converter {
+	crd = withoutSchemas(crd)
 	make := sync.OnceValues(func() (Converter, error) {
 		if c.cfg.Convert == nil {
 			return nil, errNoConversion

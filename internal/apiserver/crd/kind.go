@@ -4,6 +4,7 @@ package crd
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,10 +25,31 @@ import (
 
 // definition is a served CustomResourceDefinition.
 type definition struct {
+	// crd is the definition without its schemas.
 	crd      *apiextensionsv1.CustomResourceDefinition
 	kind     *api.Kind
 	versions map[string]*version
 	convert  converter
+}
+
+// refresh lets the versions refer to a newer state of the definition that says
+// the same.
+func (d *definition) refresh(crd *apiextensionsv1.CustomResourceDefinition) {
+	for i := range crd.Spec.Versions {
+		if v := d.versions[crd.Spec.Versions[i].Name]; v != nil {
+			v.source.Store(&origin{crd, &crd.Spec.Versions[i]})
+		}
+	}
+}
+
+// withoutSchemas returns a copy of all but the schemas.
+func withoutSchemas(crd *apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
+	slim := *crd
+	slim.Spec.Versions = slices.Clone(crd.Spec.Versions)
+	for i := range slim.Spec.Versions {
+		slim.Spec.Versions[i].Schema = nil
+	}
+	return &slim
 }
 
 // The verbs of custom resources, in the order upstream lists them.
@@ -41,7 +63,7 @@ func verbs(terminating bool) []string {
 // define builds the kind of an established definition. It costs little: no
 // schema is looked at.
 func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *definition {
-	d := &definition{crd: crd, versions: map[string]*version{}, convert: convert}
+	d := &definition{crd: withoutSchemas(crd), versions: map[string]*version{}, convert: convert}
 	names := &crd.Status.AcceptedNames
 	k := &api.Kind{
 		Group: crd.Spec.Group, Name: names.Kind, Resource: names.Plural, Singular: names.Singular,
@@ -54,7 +76,7 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *d
 	}
 	for i := range crd.Spec.Versions {
 		spec := &crd.Spec.Versions[i]
-		d.versions[spec.Name] = &version{crd: crd, spec: spec}
+		d.versions[spec.Name] = newVersion(crd, i)
 		if spec.Storage {
 			k.Storage = schema.GroupVersion{Group: k.Group, Version: spec.Name}
 		}
@@ -97,12 +119,13 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *d
 func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersion, k *api.Kind) api.Version {
 	gv := schema.GroupVersion{Group: k.Group, Version: spec.Name}
 	own := d.versions[spec.Name]
-	print := sync.OnceValue(func() *printer { return newPrinter(columnsOf(spec)) })
+	columns := columnsOf(spec)
+	print := sync.OnceValue(func() *printer { return newPrinter(columns) })
 	v := api.Version{
 		GroupVersion: gv,
 		New:          newObject(gv.WithKind(k.Name)), NewList: newList(gv.WithKind(k.Name)),
 		Default: own.setDefaults, Coerce: own.coerce,
-		Columns: newPrinter(columnsOf(spec)).definitions(),
+		Columns: newPrinter(columns).definitions(),
 		Cells:   func(obj api.Object) []any { return print().cells(obj) },
 
 		FieldLabels: selectableNames(spec),

@@ -105,7 +105,7 @@ func settleSchema(crd *apiextensionsv1.CustomResourceDefinition) {
 	if crd.Spec.PreserveUnknownFields {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "preserveUnknownFields"), true, "must be false"))
 		for i := range crd.Spec.Versions {
-			v := &version{crd: crd, spec: &crd.Spec.Versions[i]}
+			v := newVersion(crd, i)
 			errs = append(errs, v.violations(field.NewPath("spec", "versions").Index(i).Child("schema", "openAPIV3Schema"))...)
 		}
 	}

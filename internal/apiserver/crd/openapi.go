@@ -36,20 +36,20 @@ func (c *Controller) Schema(s *request.Served, v3 bool) (json.RawMessage, error)
 	if err != nil {
 		return nil, err
 	}
-	out := publish(structural(props), v.crd.Spec.PreserveUnknownFields, v3)
+	out := publish(structural(props), v.from().crd.Spec.PreserveUnknownFields, v3)
 	out.AddExtension("x-kubernetes-group-version-kind", []map[string]string{{
 		"group": s.GVK.Group, "version": s.GVK.Version, "kind": s.GVK.Kind,
 	}})
-	if len(v.spec.SelectableFields) > 0 {
+	if len(v.from().spec.SelectableFields) > 0 {
 		var selectable []map[string]string
-		for _, f := range v.spec.SelectableFields {
+		for _, f := range v.from().spec.SelectableFields {
 			selectable = append(selectable, map[string]string{"fieldPath": strings.TrimPrefix(f.JSONPath, ".")})
 		}
 		out.AddExtension("x-kubernetes-selectable-fields", selectable)
 	}
 	data, err := json.Marshal(out)
 	if err != nil {
-		return nil, fmt.Errorf("schema of %s: %w", v.crd.Name, err)
+		return nil, fmt.Errorf("schema of %s: %w", v.from().crd.Name, err)
 	}
 	return data, nil
 }
