@@ -160,6 +160,7 @@ type Server struct {
 	allocator *alloc.Allocator
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
+	sharing   *crd.Sharing
 	custom    *crd.Controller // nil without definitions of custom resources
 	dynamic   *dynamic.Plugins
 	aggregate *aggregate.Aggregator // nil without APIServices
@@ -194,6 +195,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
 	s.started = time.Now()
+	s.sharing = crd.NewSharing()
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
 	s.metrics.Register(cfg.Collectors...)
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
@@ -201,7 +203,11 @@ func New(cfg Config) (*Server, error) {
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
 		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
-			return object.Decode(cfg.Sealer, kind, kv)
+			obj, err := object.Decode(cfg.Sealer, kind, kv)
+			if err == nil {
+				s.sharing.Decoded(obj)
+			}
+			return obj, err
 		},
 		Logger: cfg.Logger,
 	})

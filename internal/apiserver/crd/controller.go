@@ -38,6 +38,8 @@ type Config struct {
 	Kind *api.Kind
 	// Client is the API server itself, under an identity that may do anything.
 	Client client.Verbs
+	// Sharing is what the cache's definitions went through; nil for none.
+	Sharing *Sharing
 	// Serve adds a kind, or replaces the one of the same resource; Unserve
 	// takes it away and ends its watches.
 	Serve   func(*api.Kind)
@@ -188,6 +190,9 @@ func (c *Controller) syncEvent(ctx context.Context, at *cache.Snapshot, event *c
 	all := definitionsAt(at)
 	ok := true
 	if event.Deleted {
+		if c.cfg.Sharing != nil {
+			c.cfg.Sharing.Forget()
+		}
 		c.withdraw(changed.Name)
 	}
 	for _, crd := range all {
