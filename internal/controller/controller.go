@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
 	"kaji/internal/controller/endpointslice"
@@ -95,6 +96,9 @@ var list = []entry{
 	}},
 	{"daemonset-controller", "daemon-set-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return daemonset.New(api, log), nil
+	}},
+	{"horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return autoscaler.New(api, log), nil
 	}},
 	{"statefulset-controller", "statefulset-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return statefulset.New(api, log), nil

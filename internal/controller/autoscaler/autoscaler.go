@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package autoscaler sets the replicas of what HorizontalPodAutoscalers name by
+// the metrics they name: of resources, pods, objects and the outside. The
+// controller manager runs it; the metrics come from the aggregated APIs
+// metrics.k8s.io, custom.metrics.k8s.io and external.metrics.k8s.io.
+package autoscaler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/event"
+	"kaji/internal/controller/queue"
+	"kaji/internal/controller/served"
+)
+
+const (
+	// period is how often an autoscaler looks at its metrics.
+	period  = 15 * time.Second
+	workers = 5
+)
+
+var kind = autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler")
+
+// Controller sets replicas.
+type Controller struct {
+	api     client.Interface
+	scalers client.Typed[*autoscalingv2.HorizontalPodAutoscaler]
+	pods    client.Typed[*corev1.Pod]
+	metrics *source
+	served  served.Lister
+	queue   *queue.Queue[queue.Key]
+	events  *event.Recorder
+	log     *slog.Logger
+
+	mu        sync.Mutex // guards memories, selectors
+	memories  map[queue.Key]*memory
+	selectors map[queue.Key]labels.Selector
+}
+
+// New returns the controller.
+func New(api client.Interface, log *slog.Logger) *Controller {
+	c := &Controller{api: api, scalers: client.For[*autoscalingv2.HorizontalPodAutoscaler](api), pods: client.For[*corev1.Pod](api), metrics: &source{api: api},
+		served: served.By(api), events: event.New(api, "horizontal-pod-autoscaler", log), log: log,
+		memories: map[queue.Key]*memory{}, selectors: map[queue.Key]labels.Selector{}}
+	c.queue = queue.New(log, c.reconcile)
+	c.pods.Informer() // asked for before Run, so that it runs
+	add := func(h *autoscalingv2.HorizontalPodAutoscaler) {
+		c.queue.Add(queue.Key{Namespace: h.Namespace, Name: h.Name})
+	}
+	c.scalers.AddHandler(client.Handler[*autoscalingv2.HorizontalPodAutoscaler]{Add: add,
+		Update: func(old, h *autoscalingv2.HorizontalPodAutoscaler) {
+			if !equality.Semantic.DeepEqual(old.Spec, h.Spec) {
+				add(h)
+			}
+		}})
+	return c
+}
+
+// Run sets replicas until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	if client.WaitForSync(ctx, c.scalers.Informer(), c.pods.Informer()) {
+		c.queue.Run(ctx, workers)
+	}
+	return nil
+}
+
+// reconcile looks at one autoscaler and comes back after a period. What failed
+// stands in its conditions and events, and is tried again then, not sooner.
+func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	cached, err := c.scalers.Cached(key.Namespace, key.Name)
+	if apierrors.IsNotFound(err) {
+		c.mu.Lock()
+		delete(c.memories, key)
+		delete(c.selectors, key)
+		c.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l := &look{Controller: c, ctx: ctx, key: key, hpa: cached.DeepCopy(), before: cached, now: time.Now(), memory: c.memoryOf(key)}
+	if err := errors.Join(l.run(), l.writeStatus()); err != nil && c.log != nil {
+		c.log.Debug("autoscaling failed", "key", key, "err", err)
+	}
+	c.queue.AddAfter(key, period)
+	return nil
+}
+
+func (c *Controller) memoryOf(key queue.Key) *memory {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.memories[key]
+	if m == nil {
+		m = &memory{}
+		c.memories[key] = m
+	}
+	return m
+}
+
+// look is one look at one autoscaler.
+type look struct {
+	*Controller
+	ctx    context.Context
+	key    queue.Key
+	hpa    *autoscalingv2.HorizontalPodAutoscaler // a copy, its status is what will be written
+	before *autoscalingv2.HorizontalPodAutoscaler
+	now    time.Time
+	memory *memory
+
+	resource client.Resource
+	scale    *autoscalingv1.Scale
+	selector labels.Selector
+}
+
+func (l *look) minReplicas() int32 {
+	if l.hpa.Spec.MinReplicas != nil {
+		return *l.hpa.Spec.MinReplicas
+	}
+	return 1
+}
+
+func (l *look) run() error {
+	if err := l.readScale(); err != nil {
+		l.warn("FailedGetScale", "%v", err)
+		l.condition(autoscalingv2.AbleToScale, corev1.ConditionFalse, "FailedGetScale", "the HPA controller was unable to get the target's current scale: %v", err)
+		return err
+	}
+	l.condition(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededGetScale", "the HPA controller was able to get the target's current scale")
+	current, desired, reason := l.scale.Spec.Replicas, int32(0), ""
+	l.memory.begin(current, l.now)
+	l.hpa.Status.CurrentReplicas = current
+	switch {
+	case current == 0 && l.minReplicas() != 0:
+		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "ScalingDisabled", "scaling is disabled since the replica count of the target is zero")
+		l.hpa.Status.DesiredReplicas, l.hpa.Status.CurrentMetrics = current, nil
+		return nil
+	case current > l.hpa.Spec.MaxReplicas:
+		desired, reason = l.hpa.Spec.MaxReplicas, "Current number of replicas above Spec.MaxReplicas"
+		l.hpa.Status.CurrentMetrics = nil
+	case current < l.minReplicas():
+		desired, reason = l.minReplicas(), "Current number of replicas below Spec.MinReplicas"
+		l.hpa.Status.CurrentMetrics = nil
+	default:
+		var name string
+		var err error
+		if desired, name, err = l.compute(); err != nil {
+			l.warn("FailedComputeMetricsReplicas", "%v", err)
+			return err
+		}
+		if desired > current {
+			reason = name + " above target"
+		} else if desired < current {
+			reason = "All metrics below target"
+		}
+		desired = l.normalize(current, desired)
+	}
+	return l.rescale(current, desired, reason)
+}
+
+// rescale writes the new number, if it is one.
+func (l *look) rescale(current, desired int32, reason string) error {
+	if desired == current {
+		l.hpa.Status.DesiredReplicas = current
+		return nil
+	}
+	l.scale.Spec.Replicas = desired
+	if _, err := l.api.Update(l.ctx, l.resource, l.hpa.Spec.ScaleTargetRef.Name, l.scale, metav1.UpdateOptions{}); err != nil {
+		l.warn("FailedRescale", "New size: %d; reason: %s; error: %v", desired, reason, err)
+		l.condition(autoscalingv2.AbleToScale, corev1.ConditionFalse, "FailedUpdateScale", "the HPA controller was unable to update the target scale: %v", err)
+		return err
+	}
+	l.condition(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", "the HPA controller was able to update the target scale to %d", desired)
+	l.events.Record(l.ctx, l.hpa, kind, corev1.EventTypeNormal, "SuccessfulRescale", "New size: %d; reason: %s", desired, reason)
+	l.memory.scaled(current, desired, l.now)
+	l.hpa.Status.DesiredReplicas = desired
+	l.hpa.Status.LastScaleTime = &metav1.Time{Time: l.now}
+	return nil
+}
+
+// readScale finds the target's scale.
+func (l *look) readScale() error {
+	ref := &l.hpa.Spec.ScaleTargetRef
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return err
+	}
+	gvr, err := l.resourceOf(gv.WithKind(ref.Kind))
+	if err != nil {
+		return err
+	}
+	l.resource = client.Resource{GroupVersionResource: gvr, Namespace: l.hpa.Namespace, Subresource: "scale"}
+	answer, err := l.api.Get(l.ctx, l.resource, ref.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	switch o := answer.(type) {
+	case *autoscalingv1.Scale:
+		l.scale = o.DeepCopy()
+	case *unstructured.Unstructured:
+		l.scale = &autoscalingv1.Scale{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, l.scale); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("the server answered with a %T, want a Scale", answer)
+	}
+	return nil
+}
+
+func (l *look) resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResource, error) {
+	if scheme.Scheme.Recognizes(gvk) {
+		gvr, _ := meta.UnsafeGuessKindToResource(gvk)
+		return gvr, nil
+	}
+	all, err := l.served(l.ctx)
+	for _, r := range all {
+		if r.GroupKind() == gvk.GroupKind() {
+			return r.GroupVersionResource, nil
+		}
+	}
+	if err != nil {
+		return schema.GroupVersionResource{}, err
+	}
+	return schema.GroupVersionResource{}, &meta.NoKindMatchError{GroupKind: gvk.GroupKind(), SearchedVersions: []string{gvk.Version}}
+}
+
+func (l *look) warn(reason, format string, args ...any) {
+	l.events.Record(l.ctx, l.hpa, kind, corev1.EventTypeWarning, reason, format, args...)
+}
+
+// condition sets a condition; its time changes with its status only.
+func (l *look) condition(t autoscalingv2.HorizontalPodAutoscalerConditionType, is corev1.ConditionStatus, reason, format string, args ...any) {
+	conditions := &l.hpa.Status.Conditions
+	at := -1
+	for i := range *conditions {
+		if (*conditions)[i].Type == t {
+			at = i
+		}
+	}
+	if at < 0 {
+		*conditions = append(*conditions, autoscalingv2.HorizontalPodAutoscalerCondition{Type: t})
+		at = len(*conditions) - 1
+	}
+	have := &(*conditions)[at]
+	if have.Status != is {
+		have.LastTransitionTime = metav1.Time{Time: l.now}
+	}
+	have.Status, have.Reason, have.Message = is, reason, fmt.Sprintf(format, args...)
+}
+
+func (l *look) writeStatus() error {
+	if equality.Semantic.DeepEqual(l.hpa.Status, l.before.Status) {
+		return nil
+	}
+	_, err := l.scalers.UpdateStatus(l.ctx, l.hpa)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// select reads the scale's selector and sees to it that no other autoscaler has
+// the same pods.
+func (l *look) selectPods() error {
+	if l.scale.Status.Selector == "" {
+		l.warn("SelectorRequired", "selector is required")
+		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "InvalidSelector", "the HPA target's scale is missing a selector")
+		return errors.New("selector is required")
+	}
+	selector, err := labels.Parse(l.scale.Status.Selector)
+	if err != nil {
+		err = fmt.Errorf("couldn't convert selector into a corresponding internal selector object: %w", err)
+		l.warn("InvalidSelector", "%v", err)
+		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "InvalidSelector", "%v", err)
+		return err
+	}
+	l.selector = selector
+	if rivals := l.rivals(); len(rivals) > 1 {
+		err := fmt.Errorf("pods by selector %v are controlled by multiple HPAs: %v", l.scale.Status.Selector, rivals)
+		l.warn("AmbiguousSelector", "%v", err)
+		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "AmbiguousSelector", "%v", err)
+		return err
+	}
+	return nil
+}
+
+// rivals are the autoscalers of the namespace that have the same pods, this one
+// included.
+func (l *look) rivals() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.selectors[l.key] = l.selector
+	pods := l.pods.CachedList(l.key.Namespace, l.selector)
+	var out []string
+	for key, selector := range l.selectors {
+		if key.Namespace != l.key.Namespace {
+			continue
+		}
+		for _, p := range pods {
+			if selector.Matches(labels.Set(p.Labels)) {
+				out = append(out, strings.TrimPrefix(key.String(), "/"))
+				break
+			}
+		}
+	}
+	return out
+}
