@@ -73,7 +73,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	c := &Cluster{t: t, store: memory.New()}
 	cfg := apiserver.Config{
 		Store:         c.store,
-		Kinds:         catalog.All(),
+		Kinds:         catalog.Current(),
 		AlwaysAllow:   true,
 		Authenticator: tokens{},
 		Logger:        o.log,

@@ -22,6 +22,7 @@ import (
 	"kaji/internal/api/core"
 	"kaji/internal/api/discovery"
 	"kaji/internal/api/flowcontrol"
+	"kaji/internal/api/legacy"
 	"kaji/internal/api/networking"
 	"kaji/internal/api/node"
 	"kaji/internal/api/policy"
@@ -35,7 +36,7 @@ import (
 // All returns every built-in kind, new at every call, so that a caller may own
 // the result.
 func All() []*api.Kind {
-	return slices.Concat(
+	return legacy.Add(slices.Concat(
 		admissionregistration.Kinds(),
 		apiextensions.Kinds(),
 		apiregistration.Kinds(),
@@ -57,5 +58,17 @@ func All() []*api.Kind {
 		scheduling.Kinds(),
 		storage.Kinds(),
 		storagemigration.Kinds(),
-	)
+	))
+}
+
+// Current is All without what is served only when it is asked for.
+func Current() []*api.Kind {
+	var current []*api.Kind
+	for _, kind := range All() {
+		kind.Versions = slices.DeleteFunc(kind.Versions, func(v api.Version) bool { return v.OptIn })
+		if len(kind.Versions) > 0 {
+			current = append(current, kind)
+		}
+	}
+	return current
 }

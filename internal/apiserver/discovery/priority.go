@@ -13,8 +13,6 @@ func groupPriority(group string) int32 {
 	switch group {
 	case "":
 		return 18000
-	case "extensions":
-		return 17900
 	case "apps":
 		return 17800
 	case "events.k8s.io":
@@ -31,6 +29,8 @@ func groupPriority(group string) int32 {
 		return 17300
 	case "networking.k8s.io":
 		return 17200
+	case "extensions": // what took the place of its kinds comes first
+		return 17150
 	case "policy":
 		return 17100
 	case "rbac.authorization.k8s.io":

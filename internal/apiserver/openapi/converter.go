@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
@@ -55,7 +56,36 @@ func (o *OpenAPI) buildConverter() (converted, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.nameTwins(schemas)
 	return managedfields.NewTypeConverter(schemas, false)
+}
+
+const gvkExtension = "x-kubernetes-group-version-kind"
+
+// nameTwins lets the schema of a kind's hub also be that of versions which
+// differ in nothing but their name and are not published.
+func (o *OpenAPI) nameTwins(schemas map[string]*spec.Schema) {
+	twins := map[schema.GroupVersionKind][]any{}
+	for _, kind := range o.cfg.Kinds.All() {
+		hub := kind.Storage.WithKind(kind.Name)
+		for i := range kind.Versions {
+			if v := &kind.Versions[i]; v.ToHub == nil && v.GroupVersion != kind.Storage && !kind.Custom {
+				twins[hub] = append(twins[hub], map[string]any{"group": v.GroupVersion.Group, "version": v.GroupVersion.Version, "kind": kind.Name})
+			}
+		}
+	}
+	for _, s := range schemas {
+		names, _ := s.Extensions[gvkExtension].([]any)
+		for _, name := range names {
+			m, _ := name.(map[string]any)
+			group, _ := m["group"].(string)
+			version, _ := m["version"].(string)
+			kind, _ := m["kind"].(string)
+			if more := twins[schema.GroupVersionKind{Group: group, Version: version, Kind: kind}]; more != nil {
+				s.Extensions[gvkExtension] = append(names[:len(names):len(names)], more...)
+			}
+		}
+	}
 }
 
 func parse(raw map[string]json.RawMessage) (map[string]*spec.Schema, error) {
