@@ -7,9 +7,11 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/apiserver/request"
 )
@@ -34,6 +36,9 @@ func (v *Verbs) tokens() Subresource {
 				return nil, err
 			}
 			ask := obj.(*authenticationv1.TokenRequest)
+			if err := matchAccount(in, ask); err != nil {
+				return nil, err
+			}
 			if ask.Spec.ExpirationSeconds == nil {
 				hour := int64(60 * 60)
 				ask.Spec.ExpirationSeconds = &hour
@@ -47,4 +52,19 @@ func (v *Verbs) tokens() Subresource {
 			return v.Tokens.Issue(ctx, entry.Object.(*corev1.ServiceAccount), ask)
 		},
 	}
+}
+
+// matchAccount refuses a request that names another account than its path.
+func matchAccount(in *request.Info, ask *authenticationv1.TokenRequest) error {
+	var errs field.ErrorList
+	path := field.NewPath("metadata")
+	switch {
+	case ask.Name != "" && ask.Name != in.Name:
+		errs = append(errs, field.Invalid(path.Child("name"), ask.Name, "must match the service account name if specified"))
+	case ask.Namespace != "" && ask.Namespace != in.Namespace:
+		errs = append(errs, field.Invalid(path.Child("namespace"), ask.Namespace, "must match the service account namespace if specified"))
+	default:
+		return nil
+	}
+	return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), in.Name, errs)
 }
