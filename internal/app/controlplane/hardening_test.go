@@ -160,6 +160,29 @@ func TestIssuerDiscovery(t *testing.T) {
 	}
 }
 
+// What is not there is refused, not passed over.
+func TestUnsupportedIsRefused(t *testing.T) {
+	t.Parallel()
+	kmsOne := strings.ReplaceAll(encryptionFile("secrets PROVIDER"), "PROVIDER", "kms: {name: old, endpoint: 'unix:///x', cachesize: 10}")
+	for want, args := range map[string][]string{
+		"ABAC is not supported":                       {"--authorization-mode", "ABAC"},
+		"KMSv1 is deprecated":                         {"--encryption-provider-config", write(t, "enc.yaml", kmsOne)},
+		"signing-endpoint is not supported":           {"--service-account-signing-endpoint", "/run/signer"},
+		"mutually exclusive":                          {"--authentication-config", "x", "--oidc-issuer-url", "https://x", "--oidc-client-id", "y"},
+		"must be specified together":                  {"--oidc-issuer-url", "https://x"},
+		"can not be specified when":                   {"--authorization-config", "x", "--authorization-mode", "RBAC"},
+		"config file not passed":                      {"--authorization-mode", "Webhook"},
+		"no such file":                                {"--client-ca-file", "/nonexistent"},
+		"--anonymous-auth flag cannot be set when":    {"--anonymous-auth=true", "--authentication-config", write(t, "a.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymous: {enabled: true}\n")},
+		`strict decoding error: unknown field "jwts"`: {"--authentication-config", write(t, "b.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwts: []\n")},
+		"authorizers: Required value":                 {"--authorization-config", write(t, "c.yaml", "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\n")},
+	} {
+		if err := refuseStart(t, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+}
+
 // The names upstream's components have may do what their roles say.
 func TestComponentsIdentities(t *testing.T) {
 	t.Parallel()

@@ -58,6 +58,9 @@ func (o *Options) complete(fs *pflag.FlagSet) {
 func (o *Options) Complete(fs *pflag.FlagSet) error {
 	o.complete(fs)
 	errs := o.Validate()
+	if o.ServiceAccount.SigningEndpoint != "" {
+		errs = append(errs, errors.New("--service-account-signing-endpoint is not supported: give --service-account-signing-key-file"))
+	}
 	if o.Authorization.ConfigFile != "" {
 		for _, flag := range []string{"authorization-mode", "authorization-webhook-config-file", "authorization-webhook-version",
 			"authorization-webhook-cache-authorized-ttl", "authorization-webhook-cache-unauthorized-ttl"} {

@@ -66,6 +66,10 @@ func NewIssuer(c Issuer, key func() (crypto.Signer, error)) *Issuer {
 
 // Issue answers a TokenRequest for a ServiceAccount. Errors carry an API status.
 func (i *Issuer) Issue(ctx context.Context, account *corev1.ServiceAccount, in *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	if in.UID != "" && in.UID != account.UID {
+		return nil, apierrors.NewConflict(schema.GroupResource{Group: authenticationv1.GroupName, Resource: "TokenRequest"}, account.Name,
+			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", in.UID, account.UID))
+	}
 	out := in.DeepCopy()
 	spec := &out.Spec
 	if len(spec.Audiences) == 0 {

@@ -174,6 +174,10 @@ func TestTokenRequestsThatAreRefused(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
+	other := &authenticationv1.TokenRequest{ObjectMeta: metav1.ObjectMeta{UID: "former"}}
+	if _, err := w.issuer.Issue(context.Background(), w.account, other); !apierrors.IsConflict(err) {
+		t.Errorf("for a ServiceAccount that is gone: %v", err)
+	}
 }
 
 func TestDiscoveryDocuments(t *testing.T) {
