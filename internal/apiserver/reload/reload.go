@@ -18,6 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// again is when contents that could not be taken over are tried once more: what
+// they name may have been away.
+const again = time.Minute
+
 // Interval is how often a file is looked at when nobody says otherwise.
 const Interval = 2 * time.Second
 
@@ -42,6 +46,7 @@ func (f *Follower) Run(ctx context.Context, applied []byte) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	seen := applied
+	var failed time.Time // when seen could not be taken over or the file not be read
 	for {
 		select {
 		case <-ctx.Done():
@@ -49,7 +54,8 @@ func (f *Follower) Run(ctx context.Context, applied []byte) error {
 		case <-tick.C:
 		}
 		data, err := os.ReadFile(f.Path)
-		if err == nil && (bytes.Equal(data, seen) || len(data) == 0) {
+		waiting := failed.IsZero() || time.Since(failed) < again
+		if waiting && (err == nil && (bytes.Equal(data, seen) || len(data) == 0) || err != nil && !failed.IsZero()) {
 			// An empty file is one that is being written.
 			continue
 		}
@@ -61,7 +67,9 @@ func (f *Follower) Run(ctx context.Context, applied []byte) error {
 			return nil
 		}
 		f.Metrics.reloaded(data, err)
+		failed = time.Time{}
 		if err != nil {
+			failed = time.Now()
 			f.Logger.Error("a changed configuration is not taken over", "file", f.Path, "err", err)
 			continue
 		}
