@@ -15,9 +15,12 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/autoscaler"
+	"kaji/internal/controller/clusterroleaggregation"
 	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
+	"kaji/internal/controller/endpoints"
 	"kaji/internal/controller/endpointslice"
+	"kaji/internal/controller/endpointslicemirroring"
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
@@ -123,6 +126,15 @@ var list = []entry{
 	}},
 	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return endpointslice.New(api, log), nil
+	}},
+	{"endpointslice-mirroring-controller", "endpointslicemirroring-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpointslicemirroring.New(api, log), nil
+	}},
+	{"endpoints-controller", "endpoint-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpoints.New(api, log), nil
+	}},
+	{"clusterrole-aggregation-controller", "clusterrole-aggregation-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return clusterroleaggregation.New(api, log), nil
 	}},
 }
 

@@ -15,8 +15,8 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // cloud's manager, or nobody yet.
 var elsewhere = strings.Fields(`bootstrap-signer-controller certificatesigningrequest-approving-controller
 	certificatesigningrequest-cleaner-controller certificatesigningrequest-signing-controller cloud-node-lifecycle-controller
-	clusterrole-aggregation-controller cronjob-controller daemonset-controller device-taint-eviction-controller disruption-controller
-	endpoints-controller endpointslice-mirroring-controller ephemeral-volume-controller garbage-collector-controller
+	cronjob-controller daemonset-controller device-taint-eviction-controller disruption-controller
+	ephemeral-volume-controller garbage-collector-controller
 	horizontal-pod-autoscaler-controller job-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
 	legacy-serviceaccount-token-cleaner-controller namespace-controller node-route-controller
 	persistentvolume-attach-detach-controller persistentvolume-binder-controller persistentvolume-expander-controller

@@ -19,6 +19,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/queue"
+	"kaji/internal/controller/trigger"
 )
 
 const (
@@ -36,7 +37,7 @@ type Controller struct {
 	nodes    client.Typed[*corev1.Node]
 	slices   client.Typed[*discoveryv1.EndpointSlice]
 	queue    *queue.Queue[queue.Key]
-	times    triggers
+	times    *trigger.Times
 
 	mu sync.Mutex
 	// created are the slices of a Service that the informer does not show yet:
@@ -48,7 +49,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
 		slices:  client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy}),
-		created: map[queue.Key]map[string]bool{}, times: triggers{seen: map[queue.Key]map[string]int64{}}}
+		created: map[queue.Key]map[string]bool{}, times: trigger.New()}
 	c.queue = queue.New(log, c.reconcile)
 	c.slices.AddIndex(serviceIndex, func(s *discoveryv1.EndpointSlice) []string { return []string{owner(s).String()} })
 	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
@@ -123,7 +124,7 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	svc, err := c.services.Cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		// The garbage collector takes the slices.
-		c.times.forget(key)
+		c.times.Forget(key)
 		c.mu.Lock()
 		delete(c.created, key)
 		c.mu.Unlock()
@@ -144,5 +145,5 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	pods := c.pods.CachedList(svc.Namespace, labels.SelectorFromSet(svc.Spec.Selector))
 	wanted := c.wanted(svc, pods)
 	p := plan(wanted, c.slices.ByIndex(serviceIndex, key.String()))
-	return c.write(ctx, key, svc, p, c.times.next(key, svc, pods))
+	return c.write(ctx, key, svc, p, c.times.Next(key, svc, pods))
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package endpointslice
+// Package trigger tells when the changes behind a write of endpoints happened;
+// the latency of the network's programming is measured from there. The
+// controllers that write endpoints share it.
+package trigger
 
 import (
 	"sync"
@@ -12,21 +15,26 @@ import (
 	"kaji/internal/controller/queue"
 )
 
-// triggers finds when the changes behind a write happened; the latency of the
-// network's programming is measured from there.
-type triggers struct {
+// Times remembers which changes were seen. Create it with New; it is safe for
+// concurrent use.
+type Times struct {
 	mu   sync.Mutex
 	seen map[queue.Key]map[string]int64 // by pod, "" for the Service itself
 }
 
-func (t *triggers) forget(key queue.Key) {
+// New returns an empty memory.
+func New() *Times { return &Times{seen: map[queue.Key]map[string]int64{}} }
+
+// Forget drops a Service.
+func (t *Times) Forget(key queue.Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.seen, key)
 }
 
-// next returns the oldest time not seen before, "" without one.
-func (t *triggers) next(key queue.Key, svc *corev1.Service, pods []*corev1.Pod) string {
+// Next returns the oldest time not seen before, as the annotation holds it; ""
+// without one.
+func (t *Times) Next(key queue.Key, svc *corev1.Service, pods []*corev1.Pod) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := t.seen[key]

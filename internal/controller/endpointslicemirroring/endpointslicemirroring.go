@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package endpointslicemirroring copies hand-made Endpoints of Services without
+// a selector into EndpointSlices, the only thing proxies read. The controller
+// manager runs it. Slices of others are never touched.
+package endpointslicemirroring
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/event"
+	"kaji/internal/controller/queue"
+)
+
+const (
+	managedBy = "endpointslicemirroring-controller.k8s.io"
+	workers   = 5
+)
+
+var kind = corev1.SchemeGroupVersion.WithKind("Endpoints")
+
+// Controller mirrors.
+type Controller struct {
+	services  client.Typed[*corev1.Service]
+	endpoints client.Typed[*corev1.Endpoints]
+	slices    client.Typed[*discoveryv1.EndpointSlice]
+	queue     *queue.Queue[queue.Key]
+	events    *event.Recorder
+}
+
+// New returns the controller.
+func New(api client.Interface, log *slog.Logger) *Controller {
+	c := &Controller{services: client.For[*corev1.Service](api), endpoints: client.For[*corev1.Endpoints](api), events: event.New(api, "endpoint-slice-mirroring-controller", log),
+		slices: client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy})}
+	c.queue = queue.New(log, c.reconcile)
+	service := func(svc *corev1.Service) {
+		if svc.Spec.Selector == nil {
+			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
+		}
+	}
+	c.services.AddHandler(client.Handler[*corev1.Service]{Add: service, Delete: service, Update: func(old, svc *corev1.Service) {
+		if (old.Spec.Selector == nil) != (svc.Spec.Selector == nil) {
+			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
+		}
+	}})
+	changed := func(e *corev1.Endpoints) {
+		if mirrored(e) {
+			c.queue.Add(queue.Key{Namespace: e.Namespace, Name: e.Name})
+		}
+	}
+	c.endpoints.AddHandler(client.Handler[*corev1.Endpoints]{Add: changed, Delete: changed, Update: func(old, e *corev1.Endpoints) {
+		if mirrored(old) || mirrored(e) {
+			c.queue.Add(queue.Key{Namespace: e.Namespace, Name: e.Name})
+		}
+	}})
+	slice := func(s *discoveryv1.EndpointSlice) {
+		if name := s.Labels[discoveryv1.LabelServiceName]; name != "" {
+			c.queue.Add(queue.Key{Namespace: s.Namespace, Name: name})
+		}
+	}
+	c.slices.AddHandler(client.Handler[*discoveryv1.EndpointSlice]{Add: slice, Delete: slice, Update: func(old, s *discoveryv1.EndpointSlice) {
+		slice(old)
+		slice(s)
+	}})
+	return c
+}
+
+// mirrored says whether Endpoints may be mirrored: not the API server's own,
+// and not old locks of leader elections.
+func mirrored(e *corev1.Endpoints) bool {
+	_, lock := e.Annotations[resourcelock.LeaderElectionRecordAnnotationKey]
+	return !lock && e.Labels[discoveryv1.LabelSkipMirror] != "true"
+}
+
+// Run mirrors until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	if client.WaitForSync(ctx, c.services.Informer(), c.endpoints.Informer(), c.slices.Informer()) {
+		c.queue.Run(ctx, workers)
+	}
+	return nil
+}
+
+func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	var want []*discoveryv1.EndpointSlice
+	e, err := c.endpoints.Cached(key.Namespace, key.Name)
+	if err == nil && mirrored(e) && e.DeletionTimestamp == nil {
+		svc, err := c.services.Cached(key.Namespace, key.Name)
+		if err == nil && svc.Spec.Selector == nil {
+			want = c.mirror(ctx, e)
+		}
+	}
+	if want == nil && !c.shown(key) {
+		return nil // the usual case; a slice that is shown later comes back here
+	}
+	// The informer may not show yet what the last round wrote; hand-made
+	// Endpoints are few, so the server is asked.
+	have, err := c.slices.List(ctx, key.Namespace, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + key.Name + "," + discoveryv1.LabelManagedBy + "=" + managedBy})
+	if err != nil {
+		return err
+	}
+	return c.write(ctx, want, have)
+}
+
+// shown says whether the informer has a slice of the key.
+func (c *Controller) shown(key queue.Key) bool {
+	selector := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: key.Name})
+	return len(c.slices.CachedList(key.Namespace, selector)) > 0
+}
+
+// write makes the slices there are the ones wanted. A slice stays with its
+// family and ports, and one left over is used again for its family.
+func (c *Controller) write(ctx context.Context, want, have []*discoveryv1.EndpointSlice) error {
+	take := func(fits func(*discoveryv1.EndpointSlice) bool) *discoveryv1.EndpointSlice {
+		for i, s := range have {
+			if s != nil && fits(s) {
+				have[i] = nil
+				return s
+			}
+		}
+		return nil
+	}
+	found := make([]*discoveryv1.EndpointSlice, len(want))
+	for i, w := range want {
+		found[i] = take(func(s *discoveryv1.EndpointSlice) bool {
+			return s.AddressType == w.AddressType && equality.Semantic.DeepEqual(s.Ports, w.Ports)
+		})
+	}
+	for i, w := range want {
+		if found[i] == nil {
+			found[i] = take(func(s *discoveryv1.EndpointSlice) bool { return s.AddressType == w.AddressType })
+		}
+		if err := c.put(ctx, w, found[i]); err != nil {
+			return err
+		}
+	}
+	for _, s := range have {
+		if s == nil {
+			continue
+		}
+		if err := c.slices.Delete(ctx, s.Namespace, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Controller) put(ctx context.Context, want, have *discoveryv1.EndpointSlice) error {
+	if have == nil {
+		_, err := c.slices.Create(ctx, want)
+		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return nil
+		}
+		return err
+	}
+	if maps.Equal(have.Labels, want.Labels) && maps.Equal(have.Annotations, want.Annotations) &&
+		equality.Semantic.DeepEqual(have.Ports, want.Ports) && equality.Semantic.DeepEqual(have.Endpoints, want.Endpoints) {
+		return nil
+	}
+	next := have.DeepCopy()
+	next.Labels, next.Annotations, next.OwnerReferences, next.Ports, next.Endpoints = want.Labels, want.Annotations, want.OwnerReferences, want.Ports, want.Endpoints
+	_, err := c.slices.Update(ctx, next)
+	return err
+}
