@@ -85,10 +85,22 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 				return nil, false, err
 			}
 			chain = nil // it has agreed
+			opts = marked(opts)
 		default:
 			return out, false, nil
 		}
 	}
+}
+
+// marked returns the options for an object that the same deletion has marked: its
+// version is not the one of the precondition any more.
+func marked(opts *metav1.DeleteOptions) *metav1.DeleteOptions {
+	if opts.Preconditions == nil || opts.Preconditions.ResourceVersion == nil {
+		return opts
+	}
+	opts = opts.DeepCopy()
+	opts.Preconditions.ResourceVersion = nil
+	return opts
 }
 
 // deletionStep is what is to be done with an object: write obj, or remove it,

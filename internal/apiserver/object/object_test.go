@@ -283,3 +283,22 @@ func TestDeletionAtOnceIsMarkedFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletionAtOnceOfAVersion claims that the mark of a deletion is not taken
+// for a change by somebody else.
+func TestDeletionAtOnceOfAVersion(t *testing.T) {
+	ctx := t.Context()
+	pods := client.For[*corev1.Pod](kajitest.Start(t).Client())
+	made, err := pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &made.UID, ResourceVersion: &made.ResourceVersion}}
+	if err := pods.Delete(ctx, "default", "p", opts); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pods.Get(ctx, "default", "p"); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod is still there: %v", err)
+	}
+}
