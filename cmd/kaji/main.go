@@ -22,6 +22,7 @@ import (
 // upstream maps argv[0] to the verb that stands in for it.
 var upstream = map[string]string{
 	"kubectl": "kubectl",
+	"etcd":    "etcd",
 }
 
 func main() {
@@ -75,6 +76,8 @@ func commands() []*cobra.Command {
 		apiserverCommand(),
 		controllerManagerCommand(),
 		schedulerCommand(),
+		etcdCommand(),
+		storeCommand(),
 		kubectlCommand(),
 		versionCommand(),
 		doctorCommand(),

@@ -87,9 +87,13 @@ func (s *Server) parse(next http.Handler) http.Handler {
 	})
 }
 
+// snapshotPath is where the server's user may serve a copy of the store, which
+// takes as long as the store is large.
+const snapshotPath = "/debug/kaji/snapshot"
+
 // LongRunning says whether a request may last: a watch or a stream.
 func LongRunning(in *request.Info) bool {
-	if in.Verb == "watch" || in.Verb == "proxy" {
+	if in.Verb == "watch" || in.Verb == "proxy" || in.Path == snapshotPath {
 		return true
 	}
 	return slices.Contains([]string{"attach", "exec", "proxy", "log", "portforward"}, in.Subresource)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,6 +32,7 @@ import (
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
 	"kaji/internal/apiserver/encryption"
 	"kaji/internal/apiserver/flow"
+	"kaji/internal/app/backup"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/client/direct"
 	"kaji/internal/lifecycle"
@@ -151,7 +153,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		AdmissionConfiguration: configurations,
 
 		KubeletAddressTypes: o.AddressTypes(),
-		Routes:              p.trust.routes(o, p.advertise().String()),
+		Routes:              p.routes(),
 		RequestTimeout:      o.Limits.RequestTimeout,
 		MaxStreams:          o.Serving.HTTP2MaxStreams,
 		Profiling:           o.Profiling,
@@ -233,6 +235,13 @@ func contains(versions []api.Version, gv schema.GroupVersion) bool {
 		}
 	}
 	return false
+}
+
+// routes serves paths that are no resources.
+func (p *Plane) routes() map[string]http.Handler {
+	routes := p.trust.routes(p.Options, p.advertise().String())
+	routes[backup.Path] = backup.Serve(p.store, p.log)
+	return routes
 }
 
 // Run serves until ctx ends and closes the store afterwards.
