@@ -11,12 +11,14 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -43,6 +45,12 @@ const (
 type Values struct {
 	// DNS are the name server's addresses, one a family.
 	DNS []netip.Addr
+	// Domain is the cluster's DNS domain, PodCIDRs its ranges of pods.
+	Domain   string
+	PodCIDRs []netip.Prefix
+	// Server is where the API server is reached, CA the PEM bundle it is
+	// trusted by.
+	Server, CA string
 	// Corefile is the name server's first configuration.
 	Corefile string
 }
@@ -102,6 +110,8 @@ var functions = template.FuncMap{
 		pad := strings.Repeat(" ", n)
 		return pad + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n"+pad)
 	},
+	"quote":  strconv.Quote,
+	"base64": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 	"family": func(a netip.Addr) string {
 		if a.Is4() {
 			return "IPv4"

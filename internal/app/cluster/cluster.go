@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cluster runs a whole cluster in one process: the control plane, the
-// scheduler, the controllers and one node with its runtime and network. The
+// scheduler, the controllers and one node (package node). The
 // verbs server and up call it. Components meet at the API only; what is wired
 // here are their clients, their order and their files.
 package cluster
@@ -11,19 +11,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/home"
+	"kaji/internal/app/node"
 	"kaji/internal/client"
 	"kaji/internal/controller"
 	"kaji/internal/lifecycle"
-	"kaji/internal/proxy"
 	"kaji/internal/scheduler"
 )
 
@@ -40,6 +37,8 @@ type Config struct {
 	Domain string
 	// NodeName is this machine's node; the host name when empty.
 	NodeName string
+	// NodeIPs are this node's addresses; those of the default routes when empty.
+	NodeIPs []netip.Addr
 	// KubeletPort is the node agent's port, 10250 when zero.
 	KubeletPort int32
 	// HealthzBindAddress is where the service proxy answers health checks;
@@ -52,7 +51,7 @@ type Config struct {
 type Cluster struct {
 	c       Config
 	plane   *controlplane.Plane
-	node    *machine
+	node    *node.Node
 	metrics *prometheus.Registry
 	// addonsTried is closed once the add-ons were applied, or could not be.
 	addonsTried chan struct{}
@@ -61,17 +60,13 @@ type Cluster struct {
 // New opens the store and the runtime; nothing runs before Run.
 func New(ctx context.Context, c Config) (*Cluster, error) {
 	if c.NodeName == "" {
-		host, err := os.Hostname()
-		if err != nil {
+		var err error
+		if c.NodeName, err = node.DefaultName(); err != nil {
 			return nil, err
 		}
-		c.NodeName = strings.ToLower(host)
 	}
 	if c.Domain == "" {
 		c.Domain = "cluster.local"
-	}
-	if c.KubeletPort == 0 {
-		c.KubeletPort = 10250
 	}
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry(), addonsTried: make(chan struct{})}
 	c.API.PublishAuthorities = true
@@ -79,7 +74,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
 		return nil, err
 	}
-	if cl.node, err = newMachine(c); err != nil {
+	if cl.node, err = cl.newNode(); err != nil {
 		return nil, errors.Join(err, cl.plane.Close())
 	}
 	if err := cl.plane.WriteAdminKubeconfig(c.Dir.AdminKubeconfig(), c.Name); err != nil {
@@ -107,7 +102,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.proxy, cl.dns, cl.kubelet}
+	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))
@@ -133,47 +128,6 @@ func (cl *Cluster) scheduler(group *lifecycle.Group) error {
 	}
 	group.Go("scheduler", s.Run)
 	return nil
-}
-
-func (cl *Cluster) proxy(group *lifecycle.Group) error {
-	client, err := cl.plane.Client("system:kube-proxy", []string{"system:node-proxier"}, "kube-proxy")
-	if err != nil {
-		return err
-	}
-	p, err := proxy.New(proxy.Config{Client: client, NodeName: cl.c.NodeName, PodCIDRs: cl.c.PodCIDRs, IPv4: hasFamily(cl.c.PodCIDRs, false), IPv6: hasFamily(cl.c.PodCIDRs, true),
-		HealthzBindAddress: cl.c.HealthzBindAddress, Metrics: cl.metrics, Logger: cl.c.Logger.With("component", "proxy")})
-	if err != nil {
-		return err
-	}
-	group.Go("proxy", p.Run)
-	return nil
-}
-
-func hasFamily(cidrs []netip.Prefix, v6 bool) bool {
-	for _, c := range cidrs {
-		if c.Addr().Is6() == v6 {
-			return true
-		}
-	}
-	return false
-}
-
-// outward returns the machine's addresses, those on the default route's link
-// first.
-func outward() []netip.Addr {
-	var out []netip.Addr
-	// Connecting a datagram socket sends nothing; it only asks the routes.
-	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
-		conn, err := net.Dial("udp", to)
-		if err != nil {
-			continue
-		}
-		if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
-			out = append(out, local.Addr().Unmap())
-		}
-		conn.Close()
-	}
-	return out
 }
 
 func (cl *Cluster) controllers(group *lifecycle.Group) error {

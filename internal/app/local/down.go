@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"kaji/internal/app/cluster"
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/kubeconfig"
+	"kaji/internal/app/node"
 	"kaji/internal/app/progress"
 )
 
@@ -40,7 +40,7 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		display.Done("the control plane has stopped")
 	}
 	display.Step("stopping containers")
-	if err := cluster.Remove(ctx, c.Name, c.Dir); err != nil {
+	if err := node.Remove(ctx, c.Name, c.Dir); err != nil {
 		return err
 	}
 	display.Done("containers and network are gone")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package node
 
 import (
 	"context"
@@ -13,12 +13,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/app/home"
+	"kaji/internal/cni/mesh"
 	"kaji/internal/cni/veth"
 	"kaji/internal/container"
 	"kaji/internal/proxy"
 )
 
-// Remove ends the containers of a cluster whose process has ended, and takes
+// Remove ends the containers of a node whose process has ended, and takes
 // its rules and links away.
 func Remove(ctx context.Context, name string, dir home.Dir) error {
 	network := veth.New(veth.Config{})
@@ -38,7 +39,7 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
+	return errors.Join(proxy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {

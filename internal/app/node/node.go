@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package node runs one node of a cluster: the container runtime, the pod
+// network and its ways to the other nodes, the node agent, the service proxy and
+// the name server. Package cluster runs one beside the control plane, the verb
+// agent runs one that joins a cluster elsewhere. What the parts may do at the
+// API is decided by the clients they are given.
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kaji/internal/app/home"
+	"kaji/internal/app/image"
+	"kaji/internal/client"
+	"kaji/internal/cni/mesh"
+	"kaji/internal/cni/veth"
+	"kaji/internal/container"
+	"kaji/internal/cri"
+	"kaji/internal/dns"
+	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/cgroup"
+	"kaji/internal/lifecycle"
+	"kaji/internal/pki"
+	"kaji/internal/proxy"
+)
+
+// stateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
+const stateRoot = "/run/kaji"
+
+// The components that stand at the API as themselves.
+const (
+	Kubelet = "kubelet"
+	Proxy   = "kube-proxy"
+	DNS     = "coredns"
+)
+
+// Config says what the node is like.
+type Config struct {
+	// Name separates what this node keeps on the machine from others' things:
+	// state, control groups.
+	Name     string
+	Dir      home.Dir
+	NodeName string
+	// NodeIPs are the node's addresses; those of the default routes when empty.
+	NodeIPs []netip.Addr
+	// PodCIDRs are the cluster's ranges of pods, one a family; DNS the
+	// addresses of its name server; Domain its DNS domain.
+	PodCIDRs []netip.Prefix
+	DNS      []netip.Addr
+	Domain   string
+	// KubeletPort is the node agent's port.
+	KubeletPort int32
+	// HealthzBindAddress is where the service proxy answers health checks;
+	// empty is nowhere.
+	HealthzBindAddress string
+	// Client returns a component's client, not started.
+	Client func(component string) (client.Interface, error)
+	// Serving makes the certificate of the node agent's server.
+	Serving       func(pki.Leaf) (tls.Certificate, error)
+	Authenticator authenticator.Request
+	Authorizer    authorizer.UnconditionalAuthorizer
+	// Permitted is closed when the components have their rights at the API; nil
+	// says that they have.
+	Permitted <-chan struct{}
+	Metrics   prometheus.Registerer
+	Logger    *slog.Logger
+}
+
+// Node is what runs. Create it with New.
+type Node struct {
+	c       Config
+	network *veth.Network
+	runtime *container.Runtime
+}
+
+// New opens the runtime; nothing runs before Start.
+func New(c Config) (*Node, error) {
+	if c.KubeletPort == 0 {
+		c.KubeletPort = 10250
+	}
+	if len(c.NodeIPs) == 0 {
+		c.NodeIPs = outward()
+	}
+	if len(c.NodeIPs) == 0 {
+		return nil, errors.New("this machine has no address besides loopback: set up a network first")
+	}
+	n := &Node{c: c, network: veth.New(veth.Config{ClusterCIDRs: c.PodCIDRs, Logger: c.Logger.With("component", "network")})}
+	var err error
+	n.runtime, err = container.New(container.Config{
+		Root: c.Dir.Runtime(), State: filepath.Join(stateRoot, c.Name, "container"), Network: n.network,
+		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Logger: c.Logger.With("component", "runtime"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("container runtime: %w", err)
+	}
+	return n, nil
+}
+
+// outward returns the machine's addresses, those on the default route's link
+// first.
+func outward() []netip.Addr {
+	var out []netip.Addr
+	// Connecting a datagram socket sends nothing; it only asks the routes.
+	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		conn, err := net.Dial("udp", to)
+		if err != nil {
+			continue
+		}
+		if local, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+			out = append(out, local.Addr().Unmap())
+		}
+		conn.Close()
+	}
+	return out
+}
+
+// Start adds the node's parts to a group.
+func (n *Node) Start(group *lifecycle.Group) error {
+	for _, start := range []func(*lifecycle.Group) error{n.proxy, n.dns, n.kubelet} {
+		if err := start(group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) proxy(group *lifecycle.Group) error {
+	c := n.c
+	api, err := c.Client(Proxy)
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(proxy.Config{Client: api, NodeName: c.NodeName, PodCIDRs: c.PodCIDRs, IPv4: hasFamily(c.PodCIDRs, false), IPv6: hasFamily(c.PodCIDRs, true),
+		HealthzBindAddress: c.HealthzBindAddress, Metrics: c.Metrics, Logger: c.Logger.With("component", "proxy")})
+	if err != nil {
+		return err
+	}
+	ways := mesh.New(mesh.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "network")})
+	group.Go("routes", ways.Run)
+	group.Go("proxy", p.Run)
+	return nil
+}
+
+func hasFamily(cidrs []netip.Prefix, v6 bool) bool {
+	for _, c := range cidrs {
+		if c.Addr().Is6() == v6 {
+			return true
+		}
+	}
+	return false
+}
+
+const dnsPort = 53
+
+// dns starts the node's name server, on the address of the Service kube-dns.
+func (n *Node) dns(group *lifecycle.Group) error {
+	c := n.c
+	if err := takeAddresses(c.Name, c.DNS); err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	api, err := c.Client(DNS)
+	if err != nil {
+		return err
+	}
+	var listen []netip.AddrPort
+	for _, addr := range c.DNS {
+		listen = append(listen, netip.AddrPortFrom(addr, dnsPort))
+	}
+	s, err := dns.New(dns.Config{Client: api, Domain: c.Domain, Listen: listen, Metrics: c.Metrics,
+		ConfigMap: types.NamespacedName{Namespace: "kube-system", Name: "coredns"}, Logger: c.Logger.With("component", "dns")})
+	if err != nil {
+		return err
+	}
+	group.Go("dns", func(ctx context.Context) error {
+		if c.Permitted != nil {
+			select {
+			case <-c.Permitted:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		api.Start(ctx)
+		return s.Run(ctx)
+	})
+	return nil
+}
+
+// kubelet starts the runtime and the node agent over it.
+func (n *Node) kubelet(group *lifecycle.Group) error {
+	c := n.c
+	api, err := c.Client(Kubelet)
+	if err != nil {
+		return err
+	}
+	listener, err := n.listen()
+	if err != nil {
+		return err
+	}
+	k, err := kubelet.New(kubelet.Config{
+		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime}, Network: n.network,
+		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
+		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
+		Cgroups:  &cgroup.Config{Root: "/kaji-" + c.Name, Quota: true},
+		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
+		Logger: c.Logger.With("component", "kubelet"),
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("kubelet: %w", err), listener.Close())
+	}
+	group.Go("runtime", n.runtime.Run)
+	group.Go("image", n.importImage)
+	group.Go("kubelet", k.Run)
+	return nil
+}
+
+// listen listens for the node agent, with a certificate of the node.
+func (n *Node) listen() (net.Listener, error) {
+	c := n.c
+	leaf := pki.Leaf{CommonName: "system:node:" + c.NodeName, Organizations: []string{"system:nodes"}, DNSNames: []string{c.NodeName, "localhost"}}
+	for _, addr := range c.NodeIPs {
+		leaf.IPs = append(leaf.IPs, addr.AsSlice())
+	}
+	certificate, err := c.Serving(leaf)
+	if err != nil {
+		return nil, err
+	}
+	l, err := tls.Listen("tcp", net.JoinHostPort("", strconv.Itoa(int(c.KubeletPort))), &tls.Config{
+		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}})
+	if err != nil {
+		return nil, fmt.Errorf("kubelet: cannot listen on port %d: %w", c.KubeletPort, err)
+	}
+	return l, nil
+}
+
+// imported never asks a registry for images named localhost/…: such a name
+// belongs to what was imported, as podman and buildah use it too. So a pod whose
+// pull policy is Always, the default of untagged images, runs it.
+type imported struct{ cri.Images }
+
+// PullImage implements cri.Images.
+func (i imported) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	if !strings.HasPrefix(req.GetImage().GetImage(), "localhost/") {
+		return i.Images.PullImage(ctx, req)
+	}
+	status, err := i.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: req.Image})
+	if err != nil {
+		return nil, err
+	}
+	if status.Image == nil {
+		return i.Images.PullImage(ctx, req)
+	}
+	return &runtimeapi.PullImageResponse{ImageRef: status.Image.Id}, nil
+}
+
+// importImage gives the runtime the image localhost/kaji.
+func (n *Node) importImage(ctx context.Context) error {
+	reader, writer := io.Pipe()
+	go func() { writer.CloseWithError(image.Write(writer)) }()
+	_, err := n.runtime.ImportImage(ctx, reader)
+	// The writer must not hang when the import ends early.
+	reader.CloseWithError(err)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("importing %s: %w", image.Name, err)
+	}
+	return nil
+}
+
+// DefaultName returns the name of this machine's node: its host name in lower
+// case.
+func DefaultName() (string, error) {
+	host, err := os.Hostname()
+	return strings.ToLower(host), err
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// protocol marks the routes of this package.
+	protocol = 76
+	linkName = "kaji.vxlan"
+	// The network identifier and the port of the overlay, as Linux has it.
+	vni, port = 1, 8472
+	// overhead is what VXLAN adds to a packet over IPv6, the larger of both.
+	overhead = 70
+)
+
+// apply makes the kernel's routes those that lead to the peers.
+func apply(me self, peers []peer) error {
+	var errs []error
+	wanted := map[string]*netlink.Route{}
+	var far []peer
+	for _, p := range peers {
+		link, near, err := onLink(p.node)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("no way to node %s: %w", p.node, err))
+		case near:
+			wanted[p.pods.String()] = &netlink.Route{Dst: ipNet(p.pods), Gw: p.node.AsSlice(), LinkIndex: link, Protocol: protocol}
+		default:
+			far = append(far, p)
+		}
+	}
+	if err := overlay(me, far, wanted); err != nil {
+		errs = append(errs, err)
+	}
+	for _, r := range wanted {
+		if err := netlink.RouteReplace(r); err != nil {
+			errs = append(errs, fmt.Errorf("route to %s: %w", r.Dst, err))
+		}
+	}
+	return errors.Join(append(errs, prune(wanted))...)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// onLink says whether an address is reached without a gateway, and over which
+// link.
+func onLink(addr netip.Addr) (link int, near bool, err error) {
+	routes, err := netlink.RouteGet(addr.AsSlice())
+	if err != nil || len(routes) == 0 {
+		return 0, false, errors.Join(err, errNoRoute(err, len(routes)))
+	}
+	return routes[0].LinkIndex, routes[0].Gw == nil, nil
+}
+
+func errNoRoute(err error, n int) error {
+	if err == nil && n == 0 {
+		return syscall.ENETUNREACH
+	}
+	return nil
+}
+
+// prune removes routes of this package that are not wanted.
+func prune(wanted map[string]*netlink.Route) error {
+	routes, err := netlink.RouteListFiltered(unix.AF_UNSPEC, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range routes {
+		r := &routes[i]
+		if r.Dst != nil && wanted[r.Dst.String()] != nil {
+			continue
+		}
+		if err := netlink.RouteDel(r); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// overlay adds the routes to nodes behind gateways, over VXLAN.
+func overlay(me self, far []peer, wanted map[string]*netlink.Route) error {
+	if len(far) == 0 {
+		return removeOverlay()
+	}
+	if len(me.addrs) == 0 || len(me.pods) == 0 {
+		return errors.New("this node has no address or no range of pods yet")
+	}
+	link, err := ensureOverlay(me)
+	if err != nil {
+		return fmt.Errorf("overlay: %w", err)
+	}
+	index := link.Attrs().Index
+	for _, p := range far {
+		mac := hardware(p.node)
+		gateway := p.pods.Addr()
+		neighbour := &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST, IP: gateway.AsSlice(), HardwareAddr: mac}
+		forward := &netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.node.AsSlice(), HardwareAddr: mac}
+		if err := errors.Join(netlink.NeighSet(neighbour), netlink.NeighSet(forward)); err != nil {
+			return fmt.Errorf("overlay: node %s: %w", p.node, err)
+		}
+		wanted[p.pods.String()] = &netlink.Route{Dst: ipNet(p.pods), Gw: gateway.AsSlice(), LinkIndex: index, Protocol: protocol, Flags: int(netlink.FLAG_ONLINK)}
+	}
+	return nil
+}
+
+// hardware is the address of a node's end of the overlay, made from the node's
+// own so that nobody has to tell it.
+func hardware(node netip.Addr) net.HardwareAddr {
+	sum := sha256.Sum256(node.AsSlice())
+	return net.HardwareAddr{0x0e, 0x6b, sum[0], sum[1], sum[2], sum[3]}
+}
+
+func ensureOverlay(me self) (netlink.Link, error) {
+	node := me.addrs[0]
+	parent, _, err := onLink(node)
+	if err != nil {
+		return nil, err
+	}
+	mtu := 1500
+	if l, err := netlink.LinkByIndex(parent); err == nil && l.Attrs().Flags&net.FlagLoopback == 0 {
+		mtu = l.Attrs().MTU
+	}
+	link, err := netlink.LinkByName(linkName)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.HardwareAddr = linkName, mtu-overhead, hardware(node)
+		if err := netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: vni, Port: port, SrcAddr: node.AsSlice(), Learning: false}); err != nil {
+			return nil, err
+		}
+		link, err = netlink.LinkByName(linkName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range me.pods {
+		// The host itself speaks to far pods from the first address of its range.
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Addr().BitLen(), p.Addr().BitLen())}}
+		if err := netlink.AddrReplace(link, addr); err != nil {
+			return nil, err
+		}
+	}
+	return link, netlink.LinkSetUp(link)
+}
+
+func removeOverlay() error {
+	link, err := netlink.LinkByName(linkName)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}
+
+// Cleanup removes all that this package made on the machine.
+func Cleanup() error { return errors.Join(prune(nil), removeOverlay()) }

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"kaji/internal/netfilter/nstest"
+)
+
+// end is one node: a namespace with a pod's address on its loopback link.
+type end struct {
+	*nstest.Namespace
+	self
+}
+
+func node(t *testing.T, addr, pods, pod string) end {
+	e := end{nstest.New(t), self{[]netip.Prefix{netip.MustParsePrefix(pods)}, []netip.Addr{netip.MustParseAddr(addr)}}}
+	e.Address("lo", pod+"/32")
+	return e
+}
+
+func (e end) to(others ...end) []peer {
+	var out []peer
+	for _, o := range others {
+		out = append(out, peer{o.pods[0], o.addrs[0]})
+	}
+	return out
+}
+
+func (e end) overlay() (there bool) {
+	e.Do(func() error {
+		_, err := netlink.LinkByName(linkName)
+		there = err == nil
+		return nil
+	})
+	return there
+}
+
+func both(a, b end) {
+	a.Do(func() error { return apply(a.self, a.to(b)) })
+	b.Do(func() error { return apply(b.self, b.to(a)) })
+}
+
+func TestNeighboursByRoute(t *testing.T) {
+	a, b := node(t, "192.168.7.1", "10.244.1.0/24", "10.244.1.5"), node(t, "192.168.7.2", "10.244.2.0/24", "10.244.2.5")
+	a.Connect("eth0", "192.168.7.1/24", b.Namespace, "eth0", "192.168.7.2/24")
+	b.Serve("10.244.2.5:80", "pod")
+	both(a, b)
+	both(a, b) // again changes nothing
+	a.MustReach("tcp", "10.244.2.5:80", "pod 192.168.7.1")
+	if a.overlay() {
+		t.Error("neighbours need no overlay")
+	}
+	a.Do(func() error { return apply(a.self, nil) })
+	a.MustNotReach("tcp", "10.244.2.5:80")
+}
+
+func TestFarNodesByOverlay(t *testing.T) {
+	a, b := node(t, "192.168.7.1", "10.244.1.0/24", "10.244.1.5"), node(t, "192.168.8.1", "10.244.2.0/24", "10.244.2.5")
+	router := nstest.New(t)
+	router.Connect("a", "192.168.7.254/24", a.Namespace, "eth0", "192.168.7.1/24")
+	router.Connect("b", "192.168.8.254/24", b.Namespace, "eth0", "192.168.8.1/24")
+	router.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644) })
+	a.Route("default", "192.168.7.254")
+	b.Route("default", "192.168.8.254")
+	b.Serve("10.244.2.5:80", "pod")
+	a.MustNotReach("tcp", "10.244.2.5:80") // the router knows no pods
+	both(a, b)
+	both(a, b)
+	a.MustReach("tcp", "10.244.2.5:80", "pod 10.244.1.0")
+	if !a.overlay() {
+		t.Error("far nodes are reached without an overlay")
+	}
+	a.Do(Cleanup)
+	a.MustNotReach("tcp", "10.244.2.5:80")
+	if a.overlay() {
+		t.Error("the overlay stays")
+	}
+}
