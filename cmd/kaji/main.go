@@ -73,6 +73,8 @@ func commands() []*cobra.Command {
 		logsCommand(),
 		kubeconfigCommand(),
 		serverCommand(),
+		agentCommand(),
+		tokenCommand(),
 		apiserverCommand(),
 		controllerManagerCommand(),
 		schedulerCommand(),

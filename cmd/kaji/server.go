@@ -22,12 +22,14 @@ import (
 type clusterFlags struct {
 	name, dataDir, nodeName, domain string
 	podCIDRs                        []string
+	nodes                           int
+	nodeNetwork                     string
 	api                             *controlplane.Options
 	log                             logging.Options
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}}
+	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24"}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
@@ -35,6 +37,8 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.nodeName, "node-name", f.nodeName, "name of this machine's node; the host name when empty")
 	fs.StringVar(&f.domain, "cluster-domain", f.domain, "DNS domain of the cluster")
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
+	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
+	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
 	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
 	f.log.AddFlags(fs)
@@ -52,6 +56,10 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, HealthzBindAddress: "127.0.0.1:10256"}
+	c.Nodes = f.nodes
+	if c.NodeNetwork, err = netip.ParsePrefix(f.nodeNetwork); err != nil {
+		return c, fmt.Errorf("--node-network: %w", err)
+	}
 	for _, text := range f.podCIDRs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {

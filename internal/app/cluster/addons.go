@@ -24,7 +24,7 @@ func (cl *Cluster) addons(group *lifecycle.Group) error {
 		return err
 	}
 	values := addon.Values{DNS: addrs, Corefile: corefile.Default(cl.c.Domain), Domain: cl.c.Domain, PodCIDRs: cl.c.PodCIDRs,
-		Server: cl.plane.Address(), CA: string(cl.plane.Keys.CA.Cert)}
+		Server: cl.plane.Advertised(), CA: string(cl.plane.Keys.CA.Cert)}
 	group.Go("addons", func(ctx context.Context) error {
 		err := addon.Apply(ctx, client, values, nil)
 		close(cl.addonsTried)

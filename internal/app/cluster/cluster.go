@@ -37,6 +37,10 @@ type Config struct {
 	Domain string
 	// NodeName is this machine's node; the host name when empty.
 	NodeName string
+	// Nodes is how many nodes run on this machine, at least one; those after the
+	// first are network namespaces on NodeNetwork.
+	Nodes       int
+	NodeNetwork netip.Prefix
 	// NodeIPs are this node's addresses; those of the default routes when empty.
 	NodeIPs []netip.Addr
 	// KubeletPort is the node agent's port, 10250 when zero.
@@ -67,6 +71,9 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 	}
 	if c.Domain == "" {
 		c.Domain = "cluster.local"
+	}
+	if err := c.openNodeNetwork(); err != nil {
+		return nil, err
 	}
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry(), addonsTried: make(chan struct{})}
 	c.API.PublishAuthorities = true
@@ -102,7 +109,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start}
+	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start, cl.moreNodes}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))

@@ -317,6 +317,9 @@ func (p *Plane) Address() string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
+// Advertised is where the other members of the cluster reach the server.
+func (p *Plane) Advertised() string { return "https://" + p.advertise().String() }
+
 // advertise is where the members of the cluster reach the server.
 func (p *Plane) advertise() netip.AddrPort {
 	host := p.Options.Serving.AdvertiseAddress

@@ -71,5 +71,11 @@ func (d Dir) PID() string { return d.join("kaji.pid") }
 // AdminKubeconfig is the kubeconfig of the cluster's administrator.
 func (d Dir) AdminKubeconfig() string { return d.join("admin.kubeconfig") }
 
+// Nodes holds the data of the nodes after the first, a directory each.
+func (d Dir) Nodes() string { return d.join("nodes") }
+
+// Node is the data directory of such a node.
+func (d Dir) Node(name string) Dir { return Dir(d.join("nodes", name)) }
+
 // Settings remembers the flags the cluster was started with.
 func (d Dir) Settings() string { return d.join("settings.json") }

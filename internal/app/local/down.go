@@ -18,6 +18,7 @@ import (
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/app/node"
 	"kaji/internal/app/progress"
+	"kaji/internal/cni/nodenet"
 )
 
 // Down stops the cluster's process and its containers and takes its rules,
@@ -40,6 +41,9 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		display.Done("the control plane has stopped")
 	}
 	display.Step("stopping containers")
+	if err := removeNodes(ctx, c); err != nil {
+		return err
+	}
 	if err := node.Remove(ctx, c.Name, c.Dir); err != nil {
 		return err
 	}
@@ -62,6 +66,31 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	}
 	display.Done("its data and its context are gone")
 	return nil
+}
+
+// removeNodes ends what runs on the nodes after the first and takes their
+// namespaces away.
+func removeNodes(ctx context.Context, c Cluster) error {
+	entries, err := os.ReadDir(c.Dir.Nodes())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	network := nodenet.Network{Cluster: c.Name}
+	var errs []error
+	for _, e := range entries {
+		remove := func() error { return node.Remove(ctx, node.Name(c.Name, e.Name()), c.Dir.Node(e.Name())) }
+		err := network.Do(e.Name(), remove)
+		if errors.Is(err, os.ErrNotExist) { // the machine was started anew: no namespace, no containers
+			err = remove()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", e.Name(), err))
+		}
+	}
+	return errors.Join(append(errs, network.Close())...)
 }
 
 // unmountBelow unmounts whatever is still mounted below a directory, innermost

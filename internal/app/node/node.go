@@ -283,6 +283,9 @@ func (n *Node) importImage(ctx context.Context) error {
 	return nil
 }
 
+// Name is what a node after the first keeps its things on the machine under.
+func Name(cluster, node string) string { return cluster + "." + node }
+
 // DefaultName returns the name of this machine's node: its host name in lower
 // case.
 func DefaultName() (string, error) {

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"kaji/internal/app/kubeconfig"
+	"kaji/internal/client"
+	"kaji/internal/client/remote"
+	"kaji/internal/pki"
+)
+
+// join asks the cluster for a certificate of the node's own with a bootstrap
+// token, and writes the credentials to path.
+func join(ctx context.Context, c *Config, path string) error {
+	if c.Server == "" || c.Token == "" || c.CAHash == "" {
+		return errors.New("to join a cluster, give --server, --token and --ca-cert-hash (`kaji token create` on the server prints them), or --kubeconfig")
+	}
+	ca, err := discover(ctx, c)
+	if err != nil {
+		return fmt.Errorf("joining %s: %w", c.Server, err)
+	}
+	api, err := remote.New(&rest.Config{Host: c.Server, BearerToken: c.Token, TLSClientConfig: rest.TLSClientConfig{CAData: ca}})
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	cert, err := certificate(ctx, api, key, c)
+	if err != nil {
+		return fmt.Errorf("joining %s: %w", c.Server, err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	pair := pki.Pair{Cert: cert, Key: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})}
+	return kubeconfig.Write(path, kubeconfig.New(c.Name, c.Server, ca, pair))
+}
+
+// discover reads the cluster's authority from where everybody may, and believes
+// it by the hash of its public key.
+func discover(ctx context.Context, c *Config) ([]byte, error) {
+	api, err := remote.New(&rest.Config{Host: c.Server, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, Timeout: 30 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	info, err := client.For[*corev1.ConfigMap](api).Get(ctx, metav1.NamespacePublic, "cluster-info")
+	if err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.Load([]byte(info.Data["kubeconfig"]))
+	if err != nil {
+		return nil, fmt.Errorf("cluster-info: %w", err)
+	}
+	for _, cluster := range config.Clusters {
+		if hash, err := Hash(cluster.CertificateAuthorityData); err == nil && subtle.ConstantTimeCompare([]byte(hash), []byte(strings.ToLower(c.CAHash))) == 1 {
+			return cluster.CertificateAuthorityData, nil
+		}
+	}
+	return nil, errors.New("the server's certificate authority does not have the expected hash: this is another cluster, or somebody is in between")
+}
+
+// Hash names an authority by its public key, as kubeadm does: "sha256:" and the
+// hash of its SubjectPublicKeyInfo.
+func Hash(caPEM []byte) (string, error) {
+	block, _ := pem.Decode(caPEM)
+	if block == nil {
+		return "", errors.New("no PEM certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// certificate asks for a client certificate and waits until it is there.
+func certificate(ctx context.Context, api client.Interface, key *ecdsa.PrivateKey, c *Config) ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}}}, key)
+	if err != nil {
+		return nil, err
+	}
+	requests := client.For[*certificatesv1.CertificateSigningRequest](api)
+	csr, err := requests.Create(ctx, &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "node-csr-"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
+			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+		}})
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for started := time.Now(); ; {
+		if len(csr.Status.Certificate) > 0 {
+			return csr.Status.Certificate, nil
+		}
+		for _, cond := range csr.Status.Conditions {
+			if cond.Type == certificatesv1.CertificateDenied || cond.Type == certificatesv1.CertificateFailed {
+				return nil, fmt.Errorf("the certificate request %s was refused: %s", csr.Name, cond.Message)
+			}
+		}
+		if time.Since(started) > 5*time.Second {
+			c.Logger.Info("waiting for the certificate request to be approved and signed", "request", csr.Name, "approve with", "kubectl certificate approve "+csr.Name)
+			started = time.Now().Add(time.Minute)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+		if csr, err = requests.Get(ctx, "", csr.Name); err != nil {
+			return nil, err
+		}
+	}
+}
