@@ -40,6 +40,7 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
 	f.api = controlplane.AddFlags(fs)
+	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
 	f.log.AddFlags(fs)
 }
@@ -52,6 +53,10 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	f.api.DataDir, f.api.Serving.CertDir = string(dir), dir.PKI()
+	if !fs.Changed("kubelet-preferred-address-types") {
+		// A node's name need not resolve; its addresses are known.
+		f.api.Kubelet.PreferredAddressTypes = []string{"InternalIP", "ExternalIP", "Hostname"}
+	}
 	if err := f.api.Complete(fs); err != nil {
 		return cluster.Config{}, err
 	}
