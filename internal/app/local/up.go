@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -71,7 +72,7 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 			return err
 		}
 	}
-	if err := wait(ctx, c, display, ended); err != nil {
+	if err := wait(ctx, c, wantedNodes(args), display, ended); err != nil {
 		display.Clear()
 		return err
 	}
@@ -127,42 +128,62 @@ func Remembered(dir home.Dir) ([]string, error) {
 	return settings.Args, nil
 }
 
+// wantedNodes reads from the arguments how many nodes there will be.
+func wantedNodes(args []string) int {
+	for _, arg := range args {
+		if text, ok := strings.CutPrefix(arg, "--nodes="); ok {
+			if n, err := strconv.Atoi(text); err == nil {
+				return n
+			}
+		}
+	}
+	return 1
+}
+
 // steps are what a starting cluster reaches, one after the other.
-func steps(c Cluster) []step {
+func steps(c Cluster, wanted int) []step {
+	node, done := "the node", "the node is ready"
+	if wanted > 1 {
+		node, done = "the nodes", fmt.Sprintf("all %d nodes are ready", wanted)
+	}
 	return []step{
-		{"the API server", func(ctx context.Context) error {
+		{"the API server", "the API server is ready", func(ctx context.Context) error {
 			_, err := c.get(ctx, "/readyz")
 			return err
 		}},
-		{"the node", func(ctx context.Context) error {
+		{node, done, func(ctx context.Context) error {
 			nodes, err := c.nodes(ctx)
 			if err != nil {
 				return err
 			}
+			count := 0
 			for _, n := range nodes {
 				if ready(n) {
-					return nil
+					count++
 				}
 			}
-			return errors.New("no node is ready")
+			if count < wanted {
+				return fmt.Errorf("%d of %d nodes are ready", count, wanted)
+			}
+			return nil
 		}},
 	}
 }
 
 type step struct {
-	what  string
-	reach func(context.Context) error
+	what, done string
+	reach      func(context.Context) error
 }
 
-func wait(ctx context.Context, c Cluster, display *progress.Display, ended <-chan error) error {
+func wait(ctx context.Context, c Cluster, wanted int, display *progress.Display, ended <-chan error) error {
 	tick := time.NewTicker(pollPeriod)
 	defer tick.Stop()
-	for _, s := range steps(c) {
+	for _, s := range steps(c, wanted) {
 		display.Step("waiting for %s", s.what)
 		for {
 			err := s.reach(ctx)
 			if err == nil {
-				display.Done("%s is ready", s.what)
+				display.Done("%s", s.done)
 				break
 			}
 			select {
@@ -170,7 +191,7 @@ func wait(ctx context.Context, c Cluster, display *progress.Display, ended <-cha
 			case <-ended:
 				return fmt.Errorf("the cluster ended while starting. Its last words:\n%s", lastLines(c.Dir.Log(), 5))
 			case <-ctx.Done():
-				return fmt.Errorf("%s was not ready in time (%w). The log is %s; its last words:\n%s", s.what, err, c.Dir.Log(), lastLines(c.Dir.Log(), 5))
+				return fmt.Errorf("%s: not ready in time (%w). The log is %s; its last words:\n%s", s.what, err, c.Dir.Log(), lastLines(c.Dir.Log(), 5))
 			}
 		}
 	}
