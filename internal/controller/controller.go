@@ -22,6 +22,7 @@ import (
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/endpointslicemirroring"
 	"kaji/internal/controller/garbagecollector"
+	"kaji/internal/controller/job"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/nodelifecycle"
@@ -108,6 +109,9 @@ var list = []entry{
 	}},
 	{"deployment-controller", "deployment-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return deployment.New(api, log), nil
+	}},
+	{"job-controller", "job-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return job.New(api, log), nil
 	}},
 	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil

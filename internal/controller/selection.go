@@ -17,7 +17,7 @@ var elsewhere = strings.Fields(`bootstrap-signer-controller certificatesigningre
 	certificatesigningrequest-cleaner-controller certificatesigningrequest-signing-controller cloud-node-lifecycle-controller
 	cronjob-controller daemonset-controller device-taint-eviction-controller disruption-controller
 	ephemeral-volume-controller garbage-collector-controller
-	horizontal-pod-autoscaler-controller job-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
+	horizontal-pod-autoscaler-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
 	legacy-serviceaccount-token-cleaner-controller namespace-controller node-route-controller
 	persistentvolume-attach-detach-controller persistentvolume-binder-controller persistentvolume-expander-controller
 	persistentvolume-protection-controller persistentvolumeclaim-protection-controller pod-garbage-collector-controller

@@ -52,6 +52,23 @@ func TestBinding(t *testing.T) {
 	}
 }
 
+// A pod without a node goes at once, also when the deletion names its revision:
+// the mark that comes before is a revision of the server's own.
+func TestDeletionOfARevision(t *testing.T) {
+	ctx := t.Context()
+	pods := client.For[*corev1.Pod](kajitest.Start(t).Client())
+	p, err := pods.Create(ctx, pod("p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pods.Delete(ctx, "default", "p", metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID, ResourceVersion: &p.ResourceVersion}}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := pods.Get(ctx, "default", "p"); !apierrors.IsNotFound(err) {
+		t.Errorf("still there: %+v, %v", left.ObjectMeta, err)
+	}
+}
+
 func TestEvictionMindsTheBudget(t *testing.T) {
 	ctx := t.Context()
 	c := kajitest.Start(t).Client()

@@ -44,6 +44,9 @@ type Claim[T client.Object] struct {
 	Counts func(T) bool
 	// Member says which objects beyond the selector can be the owner's; nil is all.
 	Member func(T) bool
+	// Finalizer, unless empty, is put on what is adopted and taken off what is
+	// released.
+	Finalizer string
 	// Fresh reads the owner from the server. Orphans are adopted only if it is
 	// not being deleted, whatever the informer says.
 	Fresh func() (metav1.Object, error)
@@ -113,7 +116,7 @@ func (c Claim[T]) mayAdopt() error {
 }
 
 func (c Claim[T]) adopt(ctx context.Context, o T) (bool, error) {
-	err := c.patch(ctx, o, metav1.NewControllerRef(c.Owner, c.Kind))
+	err := c.patch(ctx, o, metav1.NewControllerRef(c.Owner, c.Kind), "finalizers")
 	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) { // gone, or another of the name by now
 		return false, nil
 	}
@@ -121,15 +124,19 @@ func (c Claim[T]) adopt(ctx context.Context, o T) (bool, error) {
 }
 
 func (c Claim[T]) release(ctx context.Context, o T) error {
-	err := c.patch(ctx, o, map[string]any{"$patch": "delete", "uid": c.Owner.GetUID()})
+	err := c.patch(ctx, o, map[string]any{"$patch": "delete", "uid": c.Owner.GetUID()}, "$deleteFromPrimitiveList/finalizers")
 	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
 		return nil
 	}
 	return err
 }
 
-func (c Claim[T]) patch(ctx context.Context, o T, reference any) error {
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.GetUID(), "ownerReferences": []any{reference}}})
+func (c Claim[T]) patch(ctx context.Context, o T, reference any, finalizers string) error {
+	metadata := map[string]any{"uid": o.GetUID(), "ownerReferences": []any{reference}}
+	if c.Finalizer != "" {
+		metadata[finalizers] = []string{c.Finalizer}
+	}
+	data, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ type Controller struct {
 	pending        expect.Pending
 
 	mu      sync.Mutex
-	memory  map[queue.Key]*memory             // guarded by mu
+	memory  map[queue.Key]*memory            // guarded by mu
 	removed map[types.UID]map[types.UID]bool // by Job: pods whose finalizer went and that the informer shows with it; guarded by mu
 }
 
@@ -113,7 +113,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-func keyOf(o metav1.Object) queue.Key { return queue.Key{Namespace: o.GetNamespace(), Name: o.GetName()} }
+func keyOf(o metav1.Object) queue.Key {
+	return queue.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
 
 // foreign says whether another controller runs the Job.
 func foreign(job *batchv1.Job) bool {

@@ -51,7 +51,9 @@ func judge(policy *batchv1.PodFailurePolicy, pod *corev1.Pod) verdict {
 func conditioned(pod *corev1.Pod, patterns []batchv1.PodFailurePolicyOnPodConditionsPattern) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
 		c := &pod.Status.Conditions[i]
-		if slices.ContainsFunc(patterns, func(p batchv1.PodFailurePolicyOnPodConditionsPattern) bool { return p.Type == c.Type && p.Status == c.Status }) {
+		if slices.ContainsFunc(patterns, func(p batchv1.PodFailurePolicyOnPodConditionsPattern) bool {
+			return p.Type == c.Type && p.Status == c.Status
+		}) {
 			return c
 		}
 	}

@@ -33,9 +33,9 @@ type view struct {
 	// uncounted are the pods in the status' lists.
 	uncountedSucceeded, uncountedFailed map[types.UID]bool
 
-	counted       spans                // succeeded indexes of the status
-	indexes       spans                // these and those found now
-	failedIndexes spans                // with perIndex only
+	counted       spans               // succeeded indexes of the status
+	indexes       spans               // these and those found now
+	failedIndexes spans               // with perIndex only
 	waiting       map[int]*corev1.Pod // failed pods whose successor takes over their counts
 	memory        memory
 	// finish is the condition the Job ends with, nil if it goes on.
@@ -253,9 +253,8 @@ func (c *Controller) act(ctx context.Context, v *view) (changed bool, failure er
 		job.Status.StartTime, changed = &now, true
 	}
 	if v.finish != nil {
-		before := v.activeCount
 		failure = c.remove(ctx, v, v.active, false)
-		if v.activeCount > 0 || before > 0 && failure != nil || !v.settled {
+		if v.activeCount > 0 || !v.settled {
 			v.finish = nil // pods may be left that are not counted
 		}
 	} else {

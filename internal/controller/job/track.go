@@ -16,7 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-func tracked(pod *corev1.Pod) bool { return slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer) }
+func tracked(pod *corev1.Pod) bool {
+	return slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer)
+}
 
 // untrack takes the finalizer off a pod.
 func (c *Controller) untrack(ctx context.Context, pod *corev1.Pod) error {
