@@ -21,18 +21,22 @@ import (
 	"kaji/internal/controller/endpoints"
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/endpointslicemirroring"
+	"kaji/internal/controller/ephemeralvolume"
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/job"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/controller/policystatus"
+	"kaji/internal/controller/protection"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
 	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
+	"kaji/internal/controller/volumebinder"
+	"kaji/internal/controller/volumeexpand"
 )
 
 // Config says what the controllers work with.
@@ -139,6 +143,24 @@ var list = []entry{
 	}},
 	{"clusterrole-aggregation-controller", "clusterrole-aggregation-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return clusterroleaggregation.New(api, log), nil
+	}},
+	{"persistentvolume-binder-controller", "persistent-volume-binder", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return volumebinder.New(api, log), nil
+	}},
+	{"persistentvolumeclaim-protection-controller", "pvc-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return protection.NewClaims(api, log), nil
+	}},
+	{"persistentvolume-protection-controller", "pv-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return protection.NewVolumes(api, log), nil
+	}},
+	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return protection.NewClasses(api, log), nil
+	}},
+	{"ephemeral-volume-controller", "ephemeral-volume-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return ephemeralvolume.New(api, log), nil
+	}},
+	{"persistentvolume-expander-controller", "expand-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return volumeexpand.New(api, log), nil
 	}},
 }
 

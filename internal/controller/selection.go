@@ -13,18 +13,13 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // elsewhere are names of upstream's controllers that may be selected although
 // nothing of that name runs here: another controller does their work, or the
 // cloud's manager, or nobody yet.
-var elsewhere = strings.Fields(`bootstrap-signer-controller certificatesigningrequest-approving-controller
-	certificatesigningrequest-cleaner-controller certificatesigningrequest-signing-controller cloud-node-lifecycle-controller
-	cronjob-controller daemonset-controller device-taint-eviction-controller disruption-controller
-	ephemeral-volume-controller garbage-collector-controller
-	horizontal-pod-autoscaler-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
-	legacy-serviceaccount-token-cleaner-controller namespace-controller node-route-controller
-	persistentvolume-attach-detach-controller persistentvolume-binder-controller persistentvolume-expander-controller
-	persistentvolume-protection-controller persistentvolumeclaim-protection-controller pod-garbage-collector-controller
-	podcertificaterequest-cleaner-controller replicationcontroller-controller resourceclaim-controller selinux-warning-controller
-	service-cidr-controller service-lb-controller serviceaccount-token-controller statefulset-controller storage-version-migrator-controller
-	storageversion-garbage-collector-controller taint-eviction-controller token-cleaner-controller ttl-after-finished-controller
-	ttl-controller validatingadmissionpolicy-status-controller volumeattributesclass-protection-controller`)
+var elsewhere = strings.Fields(`bootstrap-signer-controller certificatesigningrequest-approving-controller certificatesigningrequest-cleaner-controller
+	certificatesigningrequest-signing-controller cloud-node-lifecycle-controller cronjob-controller
+	device-taint-eviction-controller disruption-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
+	legacy-serviceaccount-token-cleaner-controller node-route-controller persistentvolume-attach-detach-controller
+	pod-garbage-collector-controller podcertificaterequest-cleaner-controller resourceclaim-controller selinux-warning-controller
+	service-cidr-controller service-lb-controller serviceaccount-token-controller storageversion-garbage-collector-controller
+	taint-eviction-controller token-cleaner-controller ttl-after-finished-controller ttl-controller`)
 
 // former maps the names that upstream's controllers once had, and that still work.
 var former = map[string]string{

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package volumebinder binds PersistentVolumeClaims to PersistentVolumes, asks
+// outside provisioners for volumes by annotations, and reclaims the volumes of
+// claims that are gone. The controller manager runs it. It leaves claims that
+// wait for their first consumer to the scheduler.
+//
+// A volume is bound in four writes: the volume's claimRef, its phase, the
+// claim's volumeName, its phase. Each round looks where the last one stopped.
+package volumebinder
+
+import (
+	"context"
+	"log/slog"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	storagehelpers "k8s.io/component-helpers/storage/volume"
+
+	"kaji/internal/client"
+	"kaji/internal/controller/event"
+	"kaji/internal/controller/queue"
+)
+
+// The indexes: unbound claims by class, claims by their volume, volumes by the
+// claim they are for, pods that have no node by their claims.
+const (
+	byClass  = "volumebinder.class"
+	byVolume = "volumebinder.volume"
+	byClaim  = "volumebinder.claim"
+	waiting  = "volumebinder.waiting"
+)
+
+var (
+	claimKind  = corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")
+	volumeKind = corev1.SchemeGroupVersion.WithKind("PersistentVolume")
+)
+
+// key names a claim, or without a namespace a volume.
+type key = queue.Key
+
+// Controller binds.
+type Controller struct {
+	claims  client.Typed[*corev1.PersistentVolumeClaim]
+	volumes client.Typed[*corev1.PersistentVolume]
+	classes client.Typed[*storagev1.StorageClass]
+	pods    client.Typed[*corev1.Pod]
+	events  *event.Recorder
+	// One worker: two claims never reach for one volume at once.
+	queue *queue.Queue[key]
+}
+
+// New returns the controller.
+func New(api client.Interface, log *slog.Logger) *Controller {
+	c := &Controller{claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api),
+		classes: client.For[*storagev1.StorageClass](api), pods: client.For[*corev1.Pod](api), events: event.New(api, "persistentvolume-controller", log)}
+	c.queue = queue.New(log, c.reconcile)
+	c.index()
+	c.claims.AddHandler(client.Handler[*corev1.PersistentVolumeClaim]{Add: c.claimChanged, Delete: c.claimChanged,
+		Update: func(old, claim *corev1.PersistentVolumeClaim) {
+			if old.ResourceVersion != claim.ResourceVersion {
+				c.claimChanged(claim)
+			}
+		}})
+	c.volumes.AddHandler(client.Handler[*corev1.PersistentVolume]{Add: c.volumeChanged, Delete: c.volumeChanged,
+		Update: func(old, v *corev1.PersistentVolume) {
+			if old.ResourceVersion != v.ResourceVersion {
+				c.volumeChanged(v)
+			}
+		}})
+	class := func(s *storagev1.StorageClass) { c.wake(s.Name, "") }
+	c.classes.AddHandler(client.Handler[*storagev1.StorageClass]{Add: class, Update: func(old, s *storagev1.StorageClass) {
+		if old.ResourceVersion != s.ResourceVersion {
+			class(s)
+		}
+	}})
+	c.pods.AddHandler(client.Handler[*corev1.Pod]{Update: func(old, pod *corev1.Pod) {
+		if old.Status.Phase != pod.Status.Phase {
+			c.recyclerChanged(pod)
+		}
+	}, Delete: c.recyclerChanged})
+	return c
+}
+
+func (c *Controller) index() {
+	c.claims.AddIndex(byClass, func(claim *corev1.PersistentVolumeClaim) []string {
+		if metav1.HasAnnotation(claim.ObjectMeta, storagehelpers.AnnBindCompleted) {
+			return nil
+		}
+		return []string{storagehelpers.GetPersistentVolumeClaimClass(claim)}
+	})
+	c.claims.AddIndex(byVolume, func(claim *corev1.PersistentVolumeClaim) []string {
+		if claim.Spec.VolumeName == "" {
+			return nil
+		}
+		return []string{claim.Spec.VolumeName}
+	})
+	c.volumes.AddIndex(byClaim, func(v *corev1.PersistentVolume) []string {
+		if v.Spec.ClaimRef == nil {
+			return nil
+		}
+		return []string{refKey(v.Spec.ClaimRef).String()}
+	})
+	c.pods.AddIndex(waiting, func(pod *corev1.Pod) (out []string) {
+		if pod.Spec.NodeName != "" {
+			return nil
+		}
+		for i := range pod.Spec.Volumes {
+			switch v := &pod.Spec.Volumes[i]; {
+			case v.PersistentVolumeClaim != nil:
+				out = append(out, key{Namespace: pod.Namespace, Name: v.PersistentVolumeClaim.ClaimName}.String())
+			case v.Ephemeral != nil:
+				out = append(out, key{Namespace: pod.Namespace, Name: pod.Name + "-" + v.Name}.String())
+			}
+		}
+		return out
+	})
+}
+
+func refKey(ref *corev1.ObjectReference) key { return key{Namespace: ref.Namespace, Name: ref.Name} }
+
+func (c *Controller) claimChanged(claim *corev1.PersistentVolumeClaim) {
+	k := key{Namespace: claim.Namespace, Name: claim.Name}
+	c.queue.Add(k)
+	for _, v := range c.volumes.ByIndex(byClaim, k.String()) {
+		c.queue.Add(key{Name: v.Name})
+	}
+}
+
+func (c *Controller) volumeChanged(v *corev1.PersistentVolume) {
+	c.queue.Add(key{Name: v.Name})
+	for _, claim := range c.claims.ByIndex(byVolume, v.Name) {
+		c.queue.Add(key{Namespace: claim.Namespace, Name: claim.Name})
+	}
+	if v.Spec.ClaimRef != nil {
+		c.queue.Add(refKey(v.Spec.ClaimRef))
+	} else if v.Status.Phase == corev1.VolumeAvailable && v.DeletionTimestamp == nil {
+		c.wake(storagehelpers.GetPersistentVolumeClass(v))
+	}
+}
+
+// wake brings back the unbound claims of classes.
+func (c *Controller) wake(classes ...string) {
+	for _, class := range classes {
+		for _, claim := range c.claims.ByIndex(byClass, class) {
+			c.queue.Add(key{Namespace: claim.Namespace, Name: claim.Name})
+		}
+	}
+}
+
+// Run binds until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	if client.WaitForSync(ctx, c.claims.Informer(), c.volumes.Informer(), c.classes.Informer(), c.pods.Informer()) {
+		c.queue.Run(ctx, 1)
+	}
+	return nil
+}
+
+func (c *Controller) reconcile(ctx context.Context, k key) error {
+	var err error
+	if k.Namespace == "" {
+		var v *corev1.PersistentVolume
+		if v, err = c.volumes.Cached("", k.Name); err == nil {
+			return c.syncVolume(ctx, v)
+		}
+	} else {
+		var claim *corev1.PersistentVolumeClaim
+		if claim, err = c.claims.Cached(k.Namespace, k.Name); err == nil {
+			return c.syncClaim(ctx, claim)
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
