@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package node runs one node of a cluster: the container runtime, the pod
-// network and its ways to the other nodes, the node agent, the service proxy and
-// the name server. Package cluster runs one beside the control plane, the verb
+// network and its ways to the other nodes, the node agent, the service proxy,
+// the network policies and the name server. Package cluster runs one beside the control plane, the verb
 // agent runs one that joins a cluster elsewhere. What the parts may do at the
 // API is decided by the clients they are given.
 package node
@@ -39,6 +39,7 @@ import (
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
+	"kaji/internal/policy"
 	"kaji/internal/proxy"
 )
 
@@ -134,7 +135,7 @@ func outward() []netip.Addr {
 
 // Start adds the node's parts to a group.
 func (n *Node) Start(group *lifecycle.Group) error {
-	for _, start := range []func(*lifecycle.Group) error{n.proxy, n.dns, n.kubelet} {
+	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet} {
 		if err := start(group); err != nil {
 			return err
 		}
@@ -157,6 +158,41 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 	group.Go("routes", ways.Run)
 	group.Go("proxy", p.Run)
 	return nil
+}
+
+// policy enforces network policies, as the proxy.
+func (n *Node) policy(group *lifecycle.Group) error {
+	c := n.c
+	api, err := c.Client(Proxy)
+	if err != nil {
+		return err
+	}
+	e, err := policy.New(policy.Config{Client: api, NodeName: c.NodeName, IPv4: hasFamily(c.PodCIDRs, false), IPv6: hasFamily(c.PodCIDRs, true),
+		Logger: c.Logger.With("component", "policy")})
+	if err != nil {
+		return err
+	}
+	group.Go("policy", func(ctx context.Context) error {
+		if c.permitted(ctx) {
+			return e.Run(ctx)
+		}
+		return nil
+	})
+	return nil
+}
+
+// permitted waits until the components have their rights; false says that ctx
+// ended before.
+func (c *Config) permitted(ctx context.Context) bool {
+	if c.Permitted == nil {
+		return true
+	}
+	select {
+	case <-c.Permitted:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func hasFamily(cidrs []netip.Prefix, v6 bool) bool {
@@ -190,12 +226,8 @@ func (n *Node) dns(group *lifecycle.Group) error {
 		return err
 	}
 	group.Go("dns", func(ctx context.Context) error {
-		if c.Permitted != nil {
-			select {
-			case <-c.Permitted:
-			case <-ctx.Done():
-				return nil
-			}
+		if !c.permitted(ctx) {
+			return nil
 		}
 		api.Start(ctx)
 		return s.Run(ctx)

@@ -16,6 +16,7 @@ import (
 	"kaji/internal/cni/mesh"
 	"kaji/internal/cni/veth"
 	"kaji/internal/container"
+	"kaji/internal/policy"
 	"kaji/internal/proxy"
 )
 
@@ -39,7 +40,7 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
+	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {
