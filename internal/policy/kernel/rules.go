@@ -124,6 +124,9 @@ func (k *Kernel) ports(r plan.Rule) []expr.Any {
 	if r.First == 0 && r.Last == 65535 {
 		return out
 	}
+	if r.First == r.Last {
+		return append(out, load[1], &expr.Cmp{Op: expr.CmpOpEq, Register: k.rule.Key + 1, Data: binaryutil.BigEndian.PutUint16(r.First)})
+	}
 	return append(out, load[1], &expr.Range{Op: expr.CmpOpEq, Register: k.rule.Key + 1,
 		FromData: binaryutil.BigEndian.PutUint16(r.First), ToData: binaryutil.BigEndian.PutUint16(r.Last)})
 }

@@ -123,12 +123,8 @@ func digest(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))
 
 // allow adds a policy's rule as it is for one pod.
 func (c *chain) allow(r rule, o *pod, d Direction) {
-	peers := []string{""}
-	if r.peers != nil {
-		peers = c.peers(r.peers)
-	}
 	if r.ports == nil {
-		for _, set := range peers {
+		for _, set := range c.peers(r.peers) {
 			c.rules = append(c.rules, Rule{Set: set})
 		}
 		return
@@ -140,7 +136,7 @@ func (c *chain) allow(r rule, o *pod, d Direction) {
 			continue
 		}
 		for _, n := range numbers(port, o) {
-			for _, set := range peers {
+			for _, set := range c.peers(r.peers) {
 				c.rules = append(c.rules, Rule{Set: set, Protocol: port.protocol, First: n.first, Last: n.last})
 			}
 		}
@@ -162,8 +158,11 @@ func numbers(p port, o *pod) []port {
 }
 
 // peers returns the sets that hold peers: one for all blocks together, one for
-// each selector.
+// each selector. An empty name is everybody.
 func (c *chain) peers(all []peer) []string {
+	if all == nil {
+		return []string{""}
+	}
 	var blocks []Range
 	var out []string
 	for _, p := range all {
