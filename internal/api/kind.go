@@ -104,6 +104,8 @@ type Kind struct {
 	// Custom marks a kind built from a CustomResourceDefinition: its hub is
 	// *unstructured.Unstructured and it is stored as JSON.
 	Custom bool
+	// Unpublished says that OpenAPI documents say nothing of the kind.
+	Unpublished bool
 	// Identity tells a custom kind from the same one as it was defined before.
 	Identity string
 }

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/request"
 )
 
 // componentTimeout bounds one probe of a component.
@@ -29,7 +30,7 @@ var componentPorts = []struct {
 }
 
 // componentStatuses asks the components of the control plane how they are.
-func (s *Server) componentStatuses(ctx context.Context) []api.Object {
+func (s *Server) componentStatuses(ctx context.Context, _ *request.Info) ([]api.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, componentTimeout)
 	defer cancel()
 	transport := &http.Transport{
@@ -45,7 +46,7 @@ func (s *Server) componentStatuses(ctx context.Context) []api.Object {
 			all = append(all, componentStatus("etcd-0", err))
 		}
 	}
-	return all
+	return all, nil
 }
 
 func probe(ctx context.Context, transport http.RoundTripper, url string) error {

@@ -10,8 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/dynamic"
@@ -19,8 +21,11 @@ import (
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/flow"
+	"kaji/internal/apiserver/metricsapi"
+	"kaji/internal/apiserver/proxy"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/resolve"
+	"kaji/internal/apiserver/verb"
 )
 
 // quota is the one plug-in that comes after those users define: it counts what
@@ -70,6 +75,16 @@ func (s *Server) remote() ([]discovery.Remote, uint64) {
 		return nil, 0
 	}
 	return s.aggregate.Remote()
+}
+
+// computed are the resources that are found out when they are asked for.
+func (s *Server) computed(kubelets *proxy.Proxy) map[schema.GroupResource]verb.Computed {
+	use := metricsapi.New(metricsapi.Config{Objects: s.objects, Kubelet: kubelets.Kubelet, Logger: s.log})
+	return map[schema.GroupResource]verb.Computed{
+		{Resource: "componentstatuses"}:                      s.componentStatuses,
+		{Group: metricsv1beta1.GroupName, Resource: "nodes"}: use.Nodes,
+		{Group: metricsv1beta1.GroupName, Resource: "pods"}:  use.Pods,
+	}
 }
 
 // newCustom returns what serves custom resources, nil where their definitions

@@ -40,7 +40,7 @@ func (s *Server) routes() http.Handler {
 		exact["/"] = s.servePaths(slices.Collect(maps.Keys(exact)))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if in := request.From(r.Context()); in.IsResourceRequest && in.Served != nil {
+		if in := request.From(r.Context()); in.IsResourceRequest && in.Served != nil && !s.takenOver(r) {
 			s.verbs.ServeHTTP(w, r)
 			return
 		}
@@ -56,6 +56,12 @@ func (s *Server) routes() http.Handler {
 		}
 		s.serveOther(w, r)
 	})
+}
+
+// takenOver says whether an APIService gave a version that is served here to
+// another server.
+func (s *Server) takenOver(r *http.Request) bool {
+	return s.aggregate != nil && s.aggregate.Serves(r)
 }
 
 // serveOther answers discovery, and what is not found here.

@@ -249,7 +249,7 @@ func New(cfg Config) (*Server, error) {
 	s.verbs = verb.New(verb.Config{
 		Objects: s.objects, Cache: s.cache, Kinds: s.kinds,
 		Subresources: append(proxies.Subresources(), cfg.Subresources...), Virtual: cfg.Virtual, Tokens: cfg.Tokens,
-		Computed:        map[schema.GroupResource]verb.Computed{{Resource: "componentstatuses"}: s.componentStatuses},
+		Computed:        s.computed(proxies),
 		MinWatchTimeout: cfg.MinWatchTimeout, WatchSent: s.metrics.WatchSent, Stopping: s.stopping, Logger: cfg.Logger,
 	})
 	s.custom = s.newCustom()

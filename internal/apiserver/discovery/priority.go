@@ -53,6 +53,8 @@ func groupPriority(group string) int32 {
 		return 16000
 	case "storagemigration.k8s.io":
 		return 15800
+	case "metrics.k8s.io":
+		return 100
 	case "apiregistration.k8s.io":
 		return 20000
 	}
@@ -74,6 +76,8 @@ func Priority(gv schema.GroupVersion) (group, own int32) {
 		return group, CustomVersionPriority
 	case gv.Group == "":
 		return group, 1
+	case gv.Group == "metrics.k8s.io":
+		return group, 100
 	case gv == schema.GroupVersion{Group: "autoscaling", Version: "v2"}:
 		return group, 30
 	case gv.Version == "v1" && (gv.Group == "flowcontrol.apiserver.k8s.io" || gv.Group == "resource.k8s.io"):

@@ -106,6 +106,9 @@ func (o *OpenAPI) now() *state {
 	}
 	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}, ids: map[string]string{}}
 	for _, kind := range kinds {
+		if kind.Unpublished {
+			continue
+		}
 		for i := range kind.Versions {
 			if kind.Versions[i].Unserved {
 				continue

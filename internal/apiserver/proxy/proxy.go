@@ -149,6 +149,20 @@ func (p *Proxy) kubeletOf(ctx context.Context, nodeName string) (*url.URL, error
 	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(port))}, nil
 }
 
+// Kubelet asks a node's kubelet for a path. The caller closes the body.
+func (p *Proxy) Kubelet(ctx context.Context, nodeName, path string) (*http.Response, error) {
+	at, err := p.kubeletOf(ctx, nodeName)
+	if err != nil {
+		return nil, err
+	}
+	at.Path = path
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.kubelet.RoundTrip(r)
+}
+
 func preferred(addresses []corev1.NodeAddress, types []corev1.NodeAddressType) (string, error) {
 	for _, t := range types {
 		for _, a := range addresses {

@@ -17,8 +17,9 @@ import (
 )
 
 // Computed returns the objects of a resource that are found out when they are
-// asked for, such as ComponentStatuses, in order.
-type Computed func(ctx context.Context) []api.Object
+// asked for, such as ComponentStatuses, in order: at least those in the
+// request's namespace, and of its name. Its error, if any, is the answer.
+type Computed func(ctx context.Context, in *request.Info) ([]api.Object, error)
 
 // computed answers get and list of such a resource.
 func (v *Verbs) computed(w http.ResponseWriter, r *http.Request, in *request.Info, objects Computed) error {
@@ -28,8 +29,12 @@ func (v *Verbs) computed(w http.ResponseWriter, r *http.Request, in *request.Inf
 	}
 	switch in.Verb {
 	case "get":
-		for _, obj := range objects(r.Context()) {
-			if obj.GetName() == in.Name {
+		all, err := objects(r.Context(), in)
+		if err != nil {
+			return err
+		}
+		for _, obj := range all {
+			if obj.GetName() == in.Name && obj.GetNamespace() == in.Namespace {
 				return v.respondEntry(w, r, in, http.StatusOK, accept, &cache.Entry{Object: obj})
 			}
 		}
@@ -39,8 +44,12 @@ func (v *Verbs) computed(w http.ResponseWriter, r *http.Request, in *request.Inf
 		if err != nil {
 			return err
 		}
+		all, err := objects(r.Context(), in)
+		if err != nil {
+			return err
+		}
 		page := &list.Page{}
-		for _, obj := range objects(r.Context()) {
+		for _, obj := range all {
 			entry := &cache.Entry{Key: in.Kind.Key(obj.GetNamespace(), obj.GetName()), Object: obj}
 			if opts.Matches(entry) {
 				page.Entries = append(page.Entries, entry)

@@ -28,6 +28,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/api/catalog"
+	"kaji/internal/api/metrics"
 	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
 	"kaji/internal/apiserver/encryption"
@@ -110,7 +111,11 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kinds, err := served(catalog.All(), o.RuntimeConfig)
+	all := catalog.All()
+	if o.ServeMetrics {
+		all = append(all, metrics.Kinds()...)
+	}
+	kinds, err := served(all, o.RuntimeConfig)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ type Options struct {
 	DataDir string
 	// PublishAuthorities tells aggregated API servers of self-made authorities.
 	PublishAuthorities bool
+	// ServeMetrics serves metrics.k8s.io from the kubelets' statistics, until
+	// an APIService hands it to another server.
+	ServeMetrics bool
 
 	anonymousSet bool // --anonymous-auth was given
 }
