@@ -40,6 +40,10 @@ func (c *changes) add(what change) {
 	c.mu.Lock()
 	c.all[what] = struct{}{}
 	c.mu.Unlock()
+	c.notify()
+}
+
+func (c *changes) notify() {
 	select {
 	case c.wake <- struct{}{}:
 	default:

@@ -49,6 +49,7 @@ type Enforcer struct {
 	nodes      client.Typed[*corev1.Node]
 	kernels    []*kernel.Kernel
 	changes    *changes
+	arrivals   arrivals
 
 	// What follows belongs to the goroutine of Run.
 	plan     *plan.Plan
@@ -111,6 +112,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	fresh := false
 	for {
 		moved := e.observe(e.changes.take())
+		e.learn()
 		var wait <-chan time.Time
 		if err := e.write(fresh && !moved); err != nil {
 			e.c.Logger.Error("programming the network policies failed, everything will be written anew", "err", err)
@@ -118,6 +120,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		} else {
 			fresh = true
 		}
+		e.answer(fresh)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -138,6 +141,7 @@ func (e *Enforcer) firstPolicy(ctx context.Context) bool {
 				}
 			}
 		}
+		e.arrivals.all(func(*arrival) bool { return true })
 		select {
 		case <-ctx.Done():
 			return false

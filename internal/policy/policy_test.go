@@ -5,6 +5,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -149,4 +150,44 @@ func TestEnforcement(t *testing.T) {
 	stop = w.run()
 	defer stop()
 	w.becomes(true)
+}
+
+// TestAdmit: a pod's status tells no address yet, and its first packet meets
+// its rules all the same.
+func TestAdmit(t *testing.T) {
+	w := newWorld(t)
+	e, err := New(Config{Client: w.api, NodeName: "here", NetNS: w.node.FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	go func() { done <- e.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	admit := func(o *corev1.Pod, ip string) error {
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		return e.Admit(wait, o.Namespace, o.Name, o.UID, []netip.Addr{netip.MustParseAddr(ip)})
+	}
+	// Without policies nobody asks who it is.
+	if err := admit(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "unknown", UID: "u"}}, "10.244.9.9"); err != nil {
+		t.Error(err)
+	}
+	w.pod("a", "10.244.0.2")
+	w.policy("allow", networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "b"}}})
+	w.becomes(true)
+	bare := create(w, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", Labels: map[string]string{"app": "b"}},
+		Spec: corev1.PodSpec{NodeName: "here", Containers: []corev1.Container{{Name: "c", Image: "i"}}}})
+	if err := admit(bare, "10.244.1.2"); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes(false) // the policy may come a moment after the pod
+	if !w.table() {
+		t.Error("no rules hold for the pod")
+	}
+	short, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := e.Admit(short, "default", "nobody", "u", nil); err == nil {
+		t.Error("a pod nobody knows was let in")
+	}
 }

@@ -89,6 +89,7 @@ type Config struct {
 type Node struct {
 	c       Config
 	network *veth.Network
+	gate    *gate
 	runtime *container.Runtime
 }
 
@@ -104,9 +105,10 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("this machine has no address besides loopback: set up a network first")
 	}
 	n := &Node{c: c, network: veth.New(veth.Config{ClusterCIDRs: c.PodCIDRs, Logger: c.Logger.With("component", "network")})}
+	n.gate = &gate{Network: n.network}
 	var err error
 	n.runtime, err = container.New(container.Config{
-		Root: c.Dir.Runtime(), State: filepath.Join(stateRoot, c.Name, "container"), Network: n.network,
+		Root: c.Dir.Runtime(), State: filepath.Join(stateRoot, c.Name, "container"), Network: n.gate,
 		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Logger: c.Logger.With("component", "runtime"),
 	})
 	if err != nil {
@@ -172,6 +174,7 @@ func (n *Node) policy(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	n.gate.policies = e
 	group.Go("policy", func(ctx context.Context) error {
 		if c.permitted(ctx) {
 			return e.Run(ctx)

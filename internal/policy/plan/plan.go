@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Key names a namespaced object.
@@ -33,12 +34,20 @@ type Plan struct {
 	sets       map[string]*set
 	chains     map[string]*chain
 	local      map[Key]*isolation
+	early      map[Key]early
 	directions [2]*verdicts
+}
+
+// early are the addresses of a pod whose status does not tell them yet.
+type early struct {
+	uid       types.UID
+	addresses []netip.Addr
 }
 
 // pod is what policies look at of a pod.
 type pod struct {
 	key       Key
+	uid       types.UID
 	labels    labels.Set
 	addresses []netip.Addr
 	ports     []namedPort
@@ -52,13 +61,13 @@ type namedPort struct {
 }
 
 func (p *pod) equal(o *pod) bool {
-	return p.local == o.local && slices.Equal(p.addresses, o.addresses) && slices.Equal(p.ports, o.ports) && labels.Equals(p.labels, o.labels)
+	return p.uid == o.uid && p.local == o.local && slices.Equal(p.addresses, o.addresses) && slices.Equal(p.ports, o.ports) && labels.Equals(p.labels, o.labels)
 }
 
 // New returns the plan of a node that knows nothing yet.
 func New(node string) *Plan {
 	p := &Plan{node: node, namespaces: map[string]labels.Set{}, pods: map[string]map[Key]*pod{}, policies: map[string]map[Key]*policy{},
-		sets: map[string]*set{}, chains: map[string]*chain{}, local: map[Key]*isolation{}}
+		sets: map[string]*set{}, chains: map[string]*chain{}, local: map[Key]*isolation{}, early: map[Key]early{}}
 	for d := range p.directions {
 		p.directions[d] = newVerdicts()
 	}
@@ -100,13 +109,41 @@ func (p *Plan) SetPod(object *corev1.Pod) {
 	if old := p.pods[key.Namespace][key]; old != nil && old.equal(now) {
 		return
 	}
+	p.put(key, now)
+}
+
+func (p *Plan) put(key Key, now *pod) {
 	insert(p.pods, key, now)
 	p.refresh(key, now)
 	p.isolate(key, now)
 }
 
+// SetAddresses tells the addresses of a pod of the node before its status does;
+// they count for the pod of that UID until then.
+func (p *Plan) SetAddresses(key Key, uid types.UID, addresses []netip.Addr) {
+	p.early[key] = early{uid, addresses}
+	if o := p.pods[key.Namespace][key]; o != nil && o.uid == uid && len(o.addresses) == 0 {
+		now := *o
+		now.addresses = addresses
+		p.put(key, &now)
+	}
+}
+
+// Knows says whether the plan holds a pod, of that UID.
+func (p *Plan) Knows(key Key, uid types.UID) bool {
+	o := p.pods[key.Namespace][key]
+	return o != nil && o.uid == uid
+}
+
+// Isolates says whether policies isolate a pod of the node.
+func (p *Plan) Isolates(key Key) bool {
+	i := p.local[key]
+	return i != nil && i.chains != [2]string{}
+}
+
 // DeletePod forgets a pod.
 func (p *Plan) DeletePod(key Key) {
+	delete(p.early, key)
 	if p.pods[key.Namespace][key] == nil {
 		return
 	}
@@ -144,7 +181,7 @@ func (p *Plan) podOf(o *corev1.Pod) *pod {
 	if o.Spec.HostNetwork || o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	out := &pod{key: Key{o.Namespace, o.Name}, labels: o.Labels, local: o.Spec.NodeName != "" && o.Spec.NodeName == p.node}
+	out := &pod{key: Key{o.Namespace, o.Name}, uid: o.UID, labels: o.Labels, local: o.Spec.NodeName != "" && o.Spec.NodeName == p.node}
 	for _, ip := range o.Status.PodIPs {
 		if addr, err := netip.ParseAddr(ip.IP); err == nil {
 			out.addresses = append(out.addresses, addr.Unmap())
@@ -152,6 +189,11 @@ func (p *Plan) podOf(o *corev1.Pod) *pod {
 	}
 	if addr, err := netip.ParseAddr(o.Status.PodIP); err == nil && len(out.addresses) == 0 {
 		out.addresses = append(out.addresses, addr.Unmap())
+	}
+	if len(out.addresses) > 0 {
+		delete(p.early, out.key)
+	} else if told := p.early[out.key]; told.uid == out.uid {
+		out.addresses = told.addresses
 	}
 	for _, c := range o.Spec.Containers {
 		out.addPorts(c)

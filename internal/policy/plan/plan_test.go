@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 )
@@ -68,7 +69,7 @@ func ports(all ...portSpec) []portSpec { return all }
 
 func in(ns, pod string) bool { return strings.HasPrefix(pod, ns+"/") }
 
-func types(all ...direction) []direction { return all }
+func policyTypes(all ...direction) []direction { return all }
 
 // cases are policies of namespace x and what they leave.
 var cases = []struct {
@@ -78,13 +79,13 @@ var cases = []struct {
 }{
 	{"default deny ingress", []spec{{}},
 		func(_, to string, _ corev1.Protocol, _ uint16) bool { return !in("x", to) }},
-	{"default deny egress", []spec{{PolicyTypes: types("Egress")}},
+	{"default deny egress", []spec{{PolicyTypes: policyTypes("Egress")}},
 		func(from, _ string, _ corev1.Protocol, _ uint16) bool { return !in("x", from) }},
-	{"default deny both", []spec{{PolicyTypes: types("Ingress", "Egress")}},
+	{"default deny both", []spec{{PolicyTypes: policyTypes("Ingress", "Egress")}},
 		func(from, to string, _ corev1.Protocol, _ uint16) bool { return !in("x", from) && !in("x", to) }},
 	{"types follow the rules: egress rules isolate both", []spec{{PodSelector: pods("a"), Egress: []to{{}}}},
 		func(_, to string, _ corev1.Protocol, _ uint16) bool { return to != "x/a" }},
-	{"ingress type alone ignores egress rules", []spec{{PodSelector: pods("a"), PolicyTypes: types("Ingress"), Ingress: []from{{}}, Egress: []to{{To: peers(peerSpec{PodSelector: selects("pod", "b")})}}}},
+	{"ingress type alone ignores egress rules", []spec{{PodSelector: pods("a"), PolicyTypes: policyTypes("Ingress"), Ingress: []from{{}}, Egress: []to{{To: peers(peerSpec{PodSelector: selects("pod", "b")})}}}},
 		func(_, _ string, _ corev1.Protocol, _ uint16) bool { return true }},
 	{"allow all", []spec{{Ingress: []from{{}}}, {}},
 		func(_, _ string, _ corev1.Protocol, _ uint16) bool { return true }},
@@ -112,7 +113,7 @@ var cases = []struct {
 		}},
 	{"a protocol", []spec{{PodSelector: pods("a"), Ingress: []from{{Ports: ports(at(nil, udp))}}}},
 		func(_, to string, protocol corev1.Protocol, _ uint16) bool { return to != "x/a" || protocol == udp }},
-	{"a range of ports", []spec{{PodSelector: pods("a"), Egress: []to{{Ports: ports(at(79, 80), at(80, corev1.ProtocolSCTP, 90))}}, PolicyTypes: types("Egress")}},
+	{"a range of ports", []spec{{PodSelector: pods("a"), Egress: []to{{Ports: ports(at(79, 80), at(80, corev1.ProtocolSCTP, 90))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, _ string, protocol corev1.Protocol, port uint16) bool {
 			return from != "x/a" || port == 80 && protocol != udp
 		}},
@@ -127,15 +128,15 @@ var cases = []struct {
 		}},
 	{"a named port has a protocol", []spec{{Ingress: []from{{Ports: ports(at("dns"), at("dns", udp), at("none"))}}}},
 		func(_, to string, protocol corev1.Protocol, _ uint16) bool { return !in("x", to) || protocol == udp }},
-	{"a named port of egress is each peer's own", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(peerSpec{NamespaceSelector: selects("ns", "y")}), Ports: ports(at("web"))}}, PolicyTypes: types("Egress")}},
+	{"a named port of egress is each peer's own", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(peerSpec{NamespaceSelector: selects("ns", "y")}), Ports: ports(at("web"))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, to string, protocol corev1.Protocol, port uint16) bool {
 			return from != "x/a" || in("y", to) && protocol == tcp && (to == "y/c") == (port == 81)
 		}},
-	{"a named port of egress to everybody", []spec{{PodSelector: pods("a"), Egress: []to{{Ports: ports(at("web"))}}, PolicyTypes: types("Egress")}},
+	{"a named port of egress to everybody", []spec{{PodSelector: pods("a"), Egress: []to{{Ports: ports(at("web"))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, to string, protocol corev1.Protocol, port uint16) bool {
 			return from != "x/a" || to != "world" && protocol == tcp && strings.HasSuffix(to, "/c") == (port == 81)
 		}},
-	{"a named port of egress to a block", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("10.244.1.0/24", "10.244.1.1/32")), Ports: ports(at("web"))}}, PolicyTypes: types("Egress")}},
+	{"a named port of egress to a block", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("10.244.1.0/24", "10.244.1.1/32")), Ports: ports(at("web"))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, to string, protocol corev1.Protocol, port uint16) bool {
 			return from != "x/a" || protocol == tcp && (to == "y/b" && port == 80 || to == "y/c" && port == 81)
 		}},
@@ -145,17 +146,17 @@ var cases = []struct {
 		func(from, to string, _ corev1.Protocol, _ uint16) bool {
 			return to != "x/a" || !in("y", from) || from == "y/b"
 		}},
-	{"a block of one address", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("10.244.1.2/32"))}}, PolicyTypes: types("Egress")}},
+	{"a block of one address", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("10.244.1.2/32"))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, to string, _ corev1.Protocol, _ uint16) bool { return from != "x/a" || to == "y/b" }},
-	{"a block of the other family", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("::/0"))}}, PolicyTypes: types("Egress")}},
+	{"a block of the other family", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(block("::/0"))}}, PolicyTypes: policyTypes("Egress")}},
 		func(from, _ string, _ corev1.Protocol, _ uint16) bool { return from != "x/a" }},
-	{"policies add up", []spec{{PolicyTypes: types("Ingress", "Egress")}, {PodSelector: pods("a"), Ingress: []from{{From: peers(peerSpec{PodSelector: selects("pod", "b")})}}},
+	{"policies add up", []spec{{PolicyTypes: policyTypes("Ingress", "Egress")}, {PodSelector: pods("a"), Ingress: []from{{From: peers(peerSpec{PodSelector: selects("pod", "b")})}}},
 		{PodSelector: pods("a", "c"), Ingress: []from{{From: peers(peerSpec{NamespaceSelector: selects("ns", "y")}), Ports: ports(at(80))}}}},
 		func(from, to string, protocol corev1.Protocol, port uint16) bool {
 			open := (to == "x/a" || to == "x/c") && in("y", from) && protocol == tcp && port == 80
 			return !in("x", from) && (!in("x", to) || open)
 		}},
-	{"both sides must allow", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(peerSpec{PodSelector: selects("pod", "b")})}}, PolicyTypes: types("Egress")},
+	{"both sides must allow", []spec{{PodSelector: pods("a"), Egress: []to{{To: peers(peerSpec{PodSelector: selects("pod", "b")})}}, PolicyTypes: policyTypes("Egress")},
 		{PodSelector: pods("b"), Ingress: []from{{Ports: ports(at(80))}}}},
 		func(from, to string, protocol corev1.Protocol, port uint16) bool {
 			return (from != "x/a" || to == "x/b") && (to != "x/b" || protocol == tcp && port == 80)
@@ -274,7 +275,7 @@ func TestHold(t *testing.T) {
 	if c.model.hold != [2]bool{} {
 		t.Error("nothing isolates the pod, and yet unknown addresses are held")
 	}
-	c.policy("x", "p", spec{PodSelector: pods("a"), PolicyTypes: types("Egress")})
+	c.policy("x", "p", spec{PodSelector: pods("a"), PolicyTypes: policyTypes("Egress")})
 	if c.model.hold != [2]bool{Egress: true} {
 		t.Errorf("held: %v, want egress", c.model.hold)
 	}
@@ -320,5 +321,35 @@ func TestBlockRanges(t *testing.T) {
 	one, two := Range{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.0.3")}, Range{netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("10.0.0.9")}
 	if got := merge([]Range{two, one, one}); len(got) != 1 || got[0] != (Range{one.First, two.Last}) {
 		t.Errorf("merged: %v", got)
+	}
+}
+
+// TestEarlyAddress: the address is told before the status has it, for this pod
+// and no later one of its name.
+func TestEarlyAddress(t *testing.T) {
+	c := newCluster(t)
+	c.policy("x", "p", spec{PodSelector: pods("a"), PolicyTypes: policyTypes("Ingress")})
+	denied := func(_, to string, _ corev1.Protocol, _ uint16) bool { return to != "x/a" }
+	bare := func(uid types.UID) *corev1.Pod {
+		return c.pod("x", "a", func(p *corev1.Pod) { p.UID, p.Status = uid, corev1.PodStatus{Phase: corev1.PodPending} })
+	}
+	key, addresses := Key{"x", "a"}, []netip.Addr{c.addrs["x/a"]}
+	for _, told := range []bool{false, true} { // before the pod is known, and after
+		c.plan.DeletePod(key)
+		if told {
+			c.plan.SetPod(bare("1"))
+		}
+		c.plan.SetAddresses(key, "1", addresses)
+		c.plan.SetPod(bare("1"))
+		c.take()
+		c.expect(denied)
+		if !c.plan.Knows(key, "1") || c.plan.Knows(key, "2") || !c.plan.Isolates(key) || c.model.hold != [2]bool{} {
+			t.Error("the pod is not known as it is")
+		}
+	}
+	c.plan.SetPod(bare("2"))
+	c.take()
+	if c.model.hold != [2]bool{Ingress: true} {
+		t.Errorf("the next pod of the name has the address of the last: held %v", c.model.hold)
 	}
 }

@@ -88,7 +88,7 @@ func (w *random) spec() spec {
 	for range w.IntN(3) {
 		s.Egress = append(s.Egress, to{To: some(w, w.peer), Ports: some(w, w.port)})
 	}
-	s.PolicyTypes = pick(w, nil, types("Ingress"), types("Egress"), types("Ingress", "Egress"))
+	s.PolicyTypes = pick(w, nil, policyTypes("Ingress"), policyTypes("Egress"), policyTypes("Ingress", "Egress"))
 	return s
 }
 
