@@ -7,6 +7,7 @@ package controller
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/autoscaler"
+	"kaji/internal/controller/certificates"
 	"kaji/internal/controller/clusterroleaggregation"
 	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
@@ -33,16 +35,18 @@ import (
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
+	"kaji/internal/controller/serviceaccounttoken"
 	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
 	"kaji/internal/controller/volumebinder"
 	"kaji/internal/controller/volumeexpand"
+	"kaji/internal/pki"
 )
 
 // Config says what the controllers work with.
 type Config struct {
 	// Client returns a client of a controller's own ServiceAccount in
-	// kube-system.
+	// kube-system; without a name, of the manager itself.
 	Client func(account string) (client.Interface, error)
 	// ClusterCIDRs are the pods' ranges, one a family; nodes get a part each.
 	// Empty leaves that to others.
@@ -52,14 +56,14 @@ type Config struct {
 	NodeMaskIPv4, NodeMaskIPv6 int
 	// RootCA is the PEM bundle that pods trust the API server by.
 	RootCA []byte
-	// SigningCert and SigningKey are the authority, in PEM, that signs
-	// certificate requests; empty leaves that to others.
-	SigningCert, SigningKey []byte
+	// Signers are the authorities that sign certificate requests, each for the
+	// signer it is named by; what has none is left to others.
+	Signers map[string]*pki.CA
 	// SigningDuration bounds the life of what is signed; a year when zero.
 	SigningDuration time.Duration
-	// ServiceAccountKey is the private key, in PEM, that signs the tokens of
-	// legacy Secrets; empty leaves that to others.
-	ServiceAccountKey []byte
+	// TokenKey returns the key that signs the tokens of legacy Secrets; nil
+	// leaves that to others.
+	TokenKey func() (crypto.Signer, error)
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
@@ -72,6 +76,15 @@ type Config struct {
 // Controller is one controller. Run returns when ctx ends.
 type Controller interface {
 	Run(ctx context.Context) error
+}
+
+// off is a controller without what it needs.
+type off struct{}
+
+// Run implements Controller.
+func (off) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
 }
 
 // entry is one controller of the list: its name, its account, its constructor.
@@ -162,6 +175,18 @@ var list = []entry{
 	{"persistentvolume-expander-controller", "expand-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return volumeexpand.New(api, log), nil
 	}},
+	{"certificatesigningrequest-approving-controller", "certificate-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return certificates.NewApprover(api, log), nil
+	}},
+	{"certificatesigningrequest-signing-controller", "certificate-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return certificates.NewSigner(certificates.SignerConfig{Client: api, Authorities: c.Signers, Life: c.SigningDuration, Logger: log}), nil
+	}},
+	{"certificatesigningrequest-cleaner-controller", "certificate-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return certificates.NewCleaner(api, log), nil
+	}},
+	{"serviceaccount-token-controller", "", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return serviceAccountTokens(c, api, log), nil
+	}},
 }
 
 // Manager runs the controllers. Create it with New.
@@ -222,4 +247,13 @@ func (m *Manager) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// serviceAccountTokens returns the controller of tokens in Secrets, if there is
+// a key to sign them.
+func serviceAccountTokens(c Config, api client.Interface, log *slog.Logger) Controller {
+	if c.TokenKey == nil {
+		return off{}
+	}
+	return serviceaccounttoken.New(serviceaccounttoken.Config{Client: api, Key: c.TokenKey, RootCA: c.RootCA, Logger: log})
 }

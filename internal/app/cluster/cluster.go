@@ -20,7 +20,9 @@ import (
 	"kaji/internal/app/node"
 	"kaji/internal/client"
 	"kaji/internal/controller"
+	"kaji/internal/controller/certificates"
 	"kaji/internal/lifecycle"
+	"kaji/internal/pki"
 	"kaji/internal/scheduler"
 )
 
@@ -144,14 +146,26 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 	}
 	m, err := controller.New(controller.Config{
 		Client: func(account string) (client.Interface, error) {
+			if account == "" {
+				return shared, nil
+			}
 			own, err := cl.plane.Client("system:serviceaccount:kube-system:"+account, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, "kube-controller-manager")
 			return client.WithInformers(own, shared), err
 		},
-		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Logger: cl.c.Logger.With("component", "controller"),
+		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Signers: signers(cl.plane.Keys.CA), TokenKey: cl.plane.Keys.Signing, Logger: cl.c.Logger.With("component", "controller"),
 	})
 	if err != nil {
 		return fmt.Errorf("controllers: %w", err)
 	}
 	group.Go("controllers", m.Run)
 	return nil
+}
+
+// signers lets the cluster's authority sign for all of its signers.
+func signers(ca *pki.CA) map[string]*pki.CA {
+	out := map[string]*pki.CA{}
+	for _, name := range certificates.Signers() {
+		out[name] = ca
+	}
+	return out
 }

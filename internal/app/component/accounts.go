@@ -31,6 +31,9 @@ type accounts struct {
 
 // client returns an account's client. The account is made if it is not there.
 func (a accounts) client(name string) (client.Interface, error) {
+	if name == "" {
+		return a.root, nil
+	}
 	config := rest.AnonymousClientConfig(a.config)
 	config.UserAgent = a.config.UserAgent + "/" + name
 	config.Wrap(transport.ResettableTokenSourceWrapTransport(transport.NewCachedTokenSource(account{a.root, name})))

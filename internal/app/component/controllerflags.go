@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 
 	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/scheduler/flags"
@@ -28,14 +30,38 @@ type ControllerOptions struct {
 	SigningCertFile       string
 	SigningKeyFile        string
 	SigningDuration       time.Duration
-	EnableGC              bool
-	Nodes                 nodelifecycle.Config
-	Verbosity             int
-	LoggingFormat         string
+	// signers are the files of single signers, in place of SigningCertFile.
+	signers       map[string]*signingFiles
+	EnableGC      bool
+	Nodes         nodelifecycle.Config
+	Verbosity     int
+	LoggingFormat string
 
 	Serving        flags.Serving
 	Authentication flags.Authentication
 	LeaderElection flags.LeaderElection
+}
+
+// signingFiles are an authority's files.
+type signingFiles struct{ cert, key string }
+
+// signerFlags names the signers in flags.
+var signerFlags = map[string]string{
+	"kube-apiserver-client": certificatesv1.KubeAPIServerClientSignerName, "kubelet-client": certificatesv1.KubeAPIServerClientKubeletSignerName,
+	"kubelet-serving": certificatesv1.KubeletServingSignerName, "legacy-unknown": certificatesv1beta1.LegacyUnknownSignerName,
+}
+
+// signerFiles returns the files by signer, without any where flags were not
+// given.
+func (o *ControllerOptions) signerFiles() map[string]signingFiles {
+	out := map[string]signingFiles{}
+	for _, signer := range signerFlags {
+		out[signer] = signingFiles{}
+		if files := o.signers[signer]; files != nil {
+			out[signer] = *files
+		}
+	}
+	return out
 }
 
 // AddFlags defines every flag that upstream's binary takes.
@@ -53,6 +79,13 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.ServiceAccountKeyFile, "service-account-private-key-file", "", "File with the private key that signs service account tokens.")
 	fs.StringVar(&o.SigningCertFile, "cluster-signing-cert-file", "", "File with the certificate of the authority that signs requests.")
 	fs.StringVar(&o.SigningKeyFile, "cluster-signing-key-file", "", "File with the key of --cluster-signing-cert-file.")
+	o.signers = map[string]*signingFiles{}
+	for name, signer := range signerFlags {
+		files := &signingFiles{}
+		o.signers[signer] = files
+		fs.StringVar(&files.cert, "cluster-signing-"+name+"-cert-file", "", "File with the certificate of the authority that signs for "+signer+".")
+		fs.StringVar(&files.key, "cluster-signing-"+name+"-key-file", "", "File with the key of the authority that signs for "+signer+".")
+	}
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
@@ -92,9 +125,7 @@ var unused = []struct {
 	{"emulation-forward-compatible", false}, {"min-compatibility-version", ""}, {"coordinated-leader-election", false}, {"runtime-config-emulation-forward-compatible", false},
 	{"enable-dynamic-provisioning", true}, {"enable-hostpath-provisioner", false}, {"endpoint-updates-batch-period", time.Duration(0)},
 	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"feature-gates", ""}, {"flex-volume-plugin-dir", ""},
-	{"cluster-signing-kube-apiserver-client-cert-file", ""}, {"cluster-signing-kube-apiserver-client-key-file", ""}, {"cluster-signing-kubelet-client-cert-file", ""},
-	{"cluster-signing-kubelet-client-key-file", ""}, {"cluster-signing-kubelet-serving-cert-file", ""}, {"cluster-signing-kubelet-serving-key-file", ""},
-	{"cluster-signing-legacy-unknown-cert-file", ""}, {"cluster-signing-legacy-unknown-key-file", ""},
+
 	{"horizontal-pod-autoscaler-cpu-initialization-period", 5 * time.Minute}, {"horizontal-pod-autoscaler-downscale-stabilization", 5 * time.Minute},
 	{"horizontal-pod-autoscaler-initial-readiness-delay", 30 * time.Second}, {"horizontal-pod-autoscaler-sync-period", 15 * time.Second},
 	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},

@@ -4,6 +4,7 @@ package component
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"kaji/internal/controller"
 	"kaji/internal/controller/event"
 	"kaji/internal/lifecycle"
+	"kaji/internal/pki"
 )
 
 // Controllers runs the controllers alone until ctx ends or the leadership is
@@ -98,18 +100,8 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	if !o.EnableGC {
 		c.Controllers = append([]string{"-garbage-collector-controller"}, c.Controllers...)
 	}
-	for _, file := range []struct {
-		path string
-		to   *[]byte
-	}{{o.RootCAFile, &c.RootCA}, {o.ServiceAccountKeyFile, &c.ServiceAccountKey}, {o.SigningCertFile, &c.SigningCert}, {o.SigningKeyFile, &c.SigningKey}} {
-		if file.path == "" {
-			continue
-		}
-		data, err := os.ReadFile(file.path)
-		if err != nil {
-			return c, err
-		}
-		*file.to = data
+	if err := o.keys(&c); err != nil {
+		return c, err
 	}
 	if !o.AllocateNodeCIDRs {
 		return c, nil
@@ -130,6 +122,48 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 		c.ClusterCIDRs = append(c.ClusterCIDRs, prefix.Masked())
 	}
 	return c, nil
+}
+
+// keys reads the files with keys and certificates.
+func (o *ControllerOptions) keys(c *controller.Config) (err error) {
+	if o.RootCAFile != "" {
+		if c.RootCA, err = os.ReadFile(o.RootCAFile); err != nil {
+			return err
+		}
+	}
+	if o.ServiceAccountKeyFile != "" {
+		data, err := os.ReadFile(o.ServiceAccountKeyFile)
+		if err != nil {
+			return err
+		}
+		key, err := pki.ParseKey(data)
+		if err != nil {
+			return fmt.Errorf("--service-account-private-key-file: %w", err)
+		}
+		c.TokenKey = func() (crypto.Signer, error) { return key, nil }
+	}
+	c.Signers = map[string]*pki.CA{}
+	for signer, files := range o.signerFiles() {
+		if files.cert == "" && files.key == "" {
+			files = signingFiles{o.SigningCertFile, o.SigningKeyFile}
+		} else if o.SigningCertFile != "" || o.SigningKeyFile != "" {
+			return errors.New("cannot specify --cluster-signing-{cert,key}-file and other --cluster-signing-*-file flags at the same time")
+		}
+		if files.cert == "" && files.key == "" {
+			continue
+		}
+		var pair pki.Pair
+		if pair.Cert, err = os.ReadFile(files.cert); err != nil {
+			return err
+		}
+		if pair.Key, err = os.ReadFile(files.key); err != nil {
+			return err
+		}
+		if c.Signers[signer], err = pki.ParseCA(pair); err != nil {
+			return fmt.Errorf("%s: %w", signer, err)
+		}
+	}
+	return nil
 }
 
 // controllerHandler serves what upstream serves at port 10257.
