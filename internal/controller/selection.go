@@ -13,7 +13,7 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // elsewhere are names of upstream's controllers that may be selected although
 // nothing of that name runs here: another controller does their work, or the
 // cloud's manager, or nobody yet.
-var elsewhere = strings.Fields(`bootstrap-signer-controller 	cloud-node-lifecycle-controller cronjob-controller
+var elsewhere = strings.Fields(`bootstrap-signer-controller cloud-node-lifecycle-controller cronjob-controller
 	device-taint-eviction-controller disruption-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
 	legacy-serviceaccount-token-cleaner-controller node-route-controller persistentvolume-attach-detach-controller
 	pod-garbage-collector-controller podcertificaterequest-cleaner-controller resourceclaim-controller selinux-warning-controller

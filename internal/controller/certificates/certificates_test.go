@@ -32,21 +32,21 @@ type bench struct {
 }
 
 func run(t *testing.T, test func(b *bench)) {
-	ca, err := pki.EnsureCA(t.TempDir(), "ca", "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	authorities := map[string]*pki.CA{}
-	for _, name := range certificates.Signers() {
-		authorities[name] = ca
-	}
+	var ca *pki.CA
 	start := func(api client.Interface) []bubble.Controller {
+		// It is made here, within the bubble: its clock stands at the year 2000.
+		var err error
+		if ca, err = pki.EnsureCA(t.TempDir(), "ca", "test"); err != nil {
+			t.Fatal(err)
+		}
+		authorities := map[string]*pki.CA{}
+		for _, name := range certificates.Signers() {
+			authorities[name] = ca
+		}
 		return []bubble.Controller{certificates.NewApprover(api, nil), certificates.NewCleaner(api, nil),
 			certificates.NewSigner(certificates.SignerConfig{Client: api, Authorities: authorities, Life: 24 * time.Hour})}
 	}
 	bubble.Run(t, start, func(b *bubble.Bubble) {
-		// The bubble's clock stands at the year 2000.
-		<-time.After(time.Until(ca.Certificate().NotBefore.Add(time.Hour)))
 		test(&bench{b, client.For[*certificatesv1.CertificateSigningRequest](b.API), ca})
 	})
 }

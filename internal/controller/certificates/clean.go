@@ -36,11 +36,16 @@ func NewCleaner(api client.Interface, log *slog.Logger) *Controller {
 	return c
 }
 
-// due is when a request is deleted.
+// due is when a request is deleted. One that is approved and that nobody signs
+// waits as long as one that nobody approves.
 func due(r *certificatesv1.CertificateSigningRequest) time.Time {
 	when := r.CreationTimestamp.Add(pendingLife)
 	for i, c := range r.Status.Conditions {
-		if at := c.LastUpdateTime.Add(doneLife); i == 0 || at.Before(when) {
+		life := doneLife
+		if c.Type == certificatesv1.CertificateApproved && len(r.Status.Certificate) == 0 {
+			life = pendingLife
+		}
+		if at := c.LastUpdateTime.Add(life); i == 0 || at.Before(when) {
 			when = at
 		}
 	}
