@@ -50,7 +50,7 @@ var pluginParents = []string{"internal/controller", "internal/scheduler/plugin",
 // no sibling themselves.
 var sharedRules = map[string]bool{
 	"internal/controller/queue": true, "internal/controller/event": true, "internal/controller/podstate": true,
-	"internal/controller/served": true, "internal/controller/trigger": true,
+	"internal/controller/served": true, "internal/controller/podend": true, "internal/controller/trigger": true,
 	"internal/controller/expect": true, "internal/controller/adopt": true, "internal/controller/history": true,
 }
 

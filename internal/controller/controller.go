@@ -18,8 +18,10 @@ import (
 	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/certificates"
 	"kaji/internal/controller/clusterroleaggregation"
+	"kaji/internal/controller/cronjob"
 	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
+	"kaji/internal/controller/disruption"
 	"kaji/internal/controller/endpoints"
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/endpointslicemirroring"
@@ -29,6 +31,8 @@ import (
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/nodelifecycle"
+	"kaji/internal/controller/nodettl"
+	"kaji/internal/controller/podgc"
 	"kaji/internal/controller/policystatus"
 	"kaji/internal/controller/protection"
 	"kaji/internal/controller/replicaset"
@@ -38,6 +42,8 @@ import (
 	"kaji/internal/controller/serviceaccounttoken"
 	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
+	"kaji/internal/controller/tainteviction"
+	"kaji/internal/controller/ttlafterfinished"
 	"kaji/internal/controller/volumebinder"
 	"kaji/internal/controller/volumeexpand"
 	"kaji/internal/pki"
@@ -67,6 +73,9 @@ type Config struct {
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
+	// EndedPods is how many pods that ended are kept: 12,500 when zero, all when
+	// negative.
+	EndedPods int
 	// Controllers selects what runs, by upstream's names: "*" is all that run
 	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
 	Controllers []string
@@ -129,6 +138,24 @@ var list = []entry{
 	}},
 	{"job-controller", "job-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return job.New(api, log), nil
+	}},
+	{"cronjob-controller", "cronjob-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return cronjob.New(api, log), nil
+	}},
+	{"ttl-after-finished-controller", "ttl-after-finished-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return ttlafterfinished.New(api, log), nil
+	}},
+	{"pod-garbage-collector-controller", "pod-garbage-collector", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return podgc.New(podgc.Config{Client: api, Threshold: c.EndedPods, Logger: log}), nil
+	}},
+	{"taint-eviction-controller", "node-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return tainteviction.New(api, log), nil
+	}},
+	{"disruption-controller", "disruption-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return disruption.New(api, log), nil
+	}},
+	{"ttl-controller", "ttl-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return nodettl.New(api, log), nil
 	}},
 	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil

@@ -13,12 +13,22 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // elsewhere are names of upstream's controllers that may be selected although
 // nothing of that name runs here: another controller does their work, or the
 // cloud's manager, or nobody yet.
-var elsewhere = strings.Fields(`bootstrap-signer-controller cloud-node-lifecycle-controller cronjob-controller
-	device-taint-eviction-controller disruption-controller kube-apiserver-serving-clustertrustbundle-publisher-controller
-	legacy-serviceaccount-token-cleaner-controller node-route-controller persistentvolume-attach-detach-controller
-	pod-garbage-collector-controller podcertificaterequest-cleaner-controller resourceclaim-controller selinux-warning-controller
-	service-cidr-controller service-lb-controller storageversion-garbage-collector-controller
-	taint-eviction-controller token-cleaner-controller ttl-after-finished-controller ttl-controller`)
+var elsewhere = strings.Fields(`
+	bootstrap-signer-controller
+	cloud-node-lifecycle-controller
+	device-taint-eviction-controller
+	kube-apiserver-serving-clustertrustbundle-publisher-controller
+	legacy-serviceaccount-token-cleaner-controller
+	node-route-controller
+	persistentvolume-attach-detach-controller
+	podcertificaterequest-cleaner-controller
+	resourceclaim-controller
+	selinux-warning-controller
+	service-cidr-controller
+	service-lb-controller
+	storageversion-garbage-collector-controller
+	token-cleaner-controller
+`)
 
 // former maps the names that upstream's controllers once had, and that still work.
 var former = map[string]string{

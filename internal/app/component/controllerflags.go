@@ -34,6 +34,7 @@ type ControllerOptions struct {
 	signers       map[string]*signingFiles
 	EnableGC      bool
 	Nodes         nodelifecycle.Config
+	EndedPods     int
 	Verbosity     int
 	LoggingFormat string
 
@@ -95,6 +96,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&o.Nodes.SecondaryRate, "secondary-node-eviction-rate", 0.01, "Nodes a second whose pods are evicted in an unhealthy, large zone.")
 	fs.IntVar(&o.Nodes.LargeZone, "large-cluster-size-threshold", 50, "More nodes than that make a zone large.")
 	fs.Float64Var(&o.Nodes.UnhealthyZone, "unhealthy-zone-threshold", 0.55, "The part of not ready nodes, three at least, that makes a zone unhealthy.")
+	fs.IntVar(&o.EndedPods, "terminated-pod-gc-threshold", 12500, "How many pods that ended are kept; all when not above zero.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	o.Serving.AddFlags(fs, 10257)
@@ -136,7 +138,7 @@ var unused = []struct {
 	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
 	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},
 	{"pvclaimbinder-sync-period", 15 * time.Second}, {"resource-quota-sync-period", 5 * time.Minute}, {"route-reconciliation-period", 10 * time.Second},
-	{"service-cluster-ip-range", ""}, {"terminated-pod-gc-threshold", 12500},
+	{"service-cluster-ip-range", ""},
 }
 
 func define(fs *pflag.FlagSet, name string, value any) {

@@ -97,7 +97,7 @@ func (f *findings) problems() map[corev1.NamespaceConditionType][2]string {
 			})}
 	}
 	if len(f.finalizers) > 0 {
-		out[corev1.NamespaceFinalizersRemaining] = [2]string{"SomeFinalizersRemain", "Some finalizers are remaining: " + list(f.finalizers,
+		out[corev1.NamespaceFinalizersRemaining] = [2]string{"SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: " + list(f.finalizers,
 			func(name string, n int) string { return fmt.Sprintf("%s in %d resource instances", name, n) })}
 	}
 	return out

@@ -113,7 +113,7 @@ func TestFinalizersHold(t *testing.T) {
 		w.config("b")
 		w.remove()
 		w.says(corev1.NamespaceContentRemaining, "SomeResourcesRemain", "Some resources are remaining: configmaps. has 1 resource instances")
-		w.says(corev1.NamespaceFinalizersRemaining, "SomeFinalizersRemain", "Some finalizers are remaining: example.com/hold in 1 resource instances")
+		w.says(corev1.NamespaceFinalizersRemaining, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances")
 		if _, err := client.For[*corev1.ConfigMap](w).MergePatch(w.Context(), "x", "a", map[string]any{"metadata": map[string]any{"finalizers": nil}}, ""); err != nil {
 			w.Fatal(err)
 		}
