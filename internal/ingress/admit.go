@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingress
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"kaji/internal/ingress/annotation"
+	"kaji/internal/ingress/route"
+)
+
+// admit says whether a request goes on to its backend; it has answered it
+// otherwise. Redirects come first: no password is asked for in the clear.
+func (c *Controller) admit(w http.ResponseWriter, r *http.Request, q *request) bool {
+	s := q.rule.Settings
+	switch {
+	case s.Refused != "":
+		answer(w, http.StatusServiceUnavailable, "this Ingress cannot be served as it asks; its Events say why")
+	case c.redirected(w, r, q):
+	case !allowed(s, q.client):
+		answer(w, http.StatusForbidden, "403 Forbidden")
+	case s.Rate > 0 && !c.limiter.Allow(q.rule.UID, q.client, s.Rate, s.Burst):
+		answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
+	case s.CORS != nil && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
+		preflight(w, s.CORS, r.Header.Get("Origin"))
+	case s.Auth != nil && !c.authenticated(w, r, q.rule):
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *Controller) redirected(w http.ResponseWriter, r *http.Request, q *request) bool {
+	s := q.rule.Settings
+	if !q.secure && (s.ForceSSLRedirect || s.SSLRedirect && c.hasTLS(r.Host)) {
+		host := route.Host(r.Host)
+		if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
+			host = "[" + host + "]"
+		}
+		if port := c.servers[1].port(); port != 443 && port != 0 {
+			host += ":" + strconv.Itoa(port)
+		}
+		send(w, http.StatusPermanentRedirect, "https://"+host+r.URL.RequestURI())
+		return true
+	}
+	if s.Redirect != "" {
+		send(w, s.RedirectCode, s.Redirect)
+		return true
+	}
+	if s.AppRoot != "" && q.path == "/" {
+		send(w, http.StatusFound, s.AppRoot)
+		return true
+	}
+	return false
+}
+
+// send answers with a redirect. The address is taken as it is: http.Redirect
+// would clean it.
+func send(w http.ResponseWriter, code int, to string) {
+	w.Header().Set("Location", to)
+	answer(w, code, strconv.Itoa(code)+" "+http.StatusText(code))
+}
+
+// hasTLS says whether an Ingress has a TLS section for the host.
+func (c *Controller) hasTLS(host string) bool {
+	_, ok := c.current.Load().table.Secret(route.Host(host))
+	return ok
+}
+
+func allowed(s *annotation.Settings, client netip.Addr) bool {
+	in := func(p netip.Prefix) bool { return p.Contains(client) }
+	return !slices.ContainsFunc(s.Deny, in) && (len(s.Allow) == 0 || slices.ContainsFunc(s.Allow, in))
+}
+
+// authenticated asks for a name and a password. While the Secret is missing
+// nobody is let in.
+func (c *Controller) authenticated(w http.ResponseWriter, r *http.Request, rule *route.Rule) bool {
+	auth := rule.Settings.Auth
+	e := c.secrets.get(types.NamespacedName{Namespace: rule.Ingress.Namespace, Name: auth.Secret})
+	if e == nil || !e.exists || !auth.Map && e.file == nil {
+		answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
+		return false
+	}
+	list := e.file
+	if auth.Map {
+		list = e.dict
+	}
+	if name, password, ok := r.BasicAuth(); ok && list.Check(name, password) {
+		return true
+	}
+	w.Header().Set("WWW-Authenticate", `Basic realm="`+auth.Realm+`"`)
+	answer(w, http.StatusUnauthorized, "401 Authorization Required")
+	return false
+}
+
+// preflight answers a browser that asks whether it may ask.
+func preflight(w http.ResponseWriter, s *annotation.CORS, origin string) {
+	h := w.Header()
+	if allowOrigin(h, s, origin) {
+		h.Set("Access-Control-Allow-Methods", s.Methods)
+		h.Set("Access-Control-Allow-Headers", s.Headers)
+		h.Set("Access-Control-Max-Age", strconv.Itoa(s.MaxAge))
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// allowOrigin names the origin in an answer if it may see it.
+func allowOrigin(h http.Header, s *annotation.CORS, origin string) bool {
+	all := slices.Contains(s.Origins, "*")
+	if !all && (origin == "" || !slices.ContainsFunc(s.Origins, func(o string) bool { return sameOrigin(o, origin) })) {
+		return false
+	}
+	to := origin
+	if all {
+		to = "*"
+	} else {
+		h.Add("Vary", "Origin")
+	}
+	h.Set("Access-Control-Allow-Origin", to)
+	if s.Credentials {
+		h.Set("Access-Control-Allow-Credentials", "true")
+	}
+	if s.Expose != "" {
+		h.Set("Access-Control-Expose-Headers", s.Expose)
+	}
+	return true
+}
+
+// sameOrigin compares an origin with one that may have a wildcard label.
+func sameOrigin(pattern, origin string) bool {
+	before, after, ok := strings.Cut(pattern, "*")
+	if !ok {
+		return strings.EqualFold(pattern, origin)
+	}
+	return len(origin) > len(before)+len(after) && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, after) &&
+		!strings.ContainsAny(origin[len(before):len(origin)-len(after)], "/:")
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ingress
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"kaji/internal/client"
+	"kaji/internal/ingress/route"
+)
+
+// component is the name Events are written under.
+const component = "kaji-ingress-controller"
+
+// publish writes this node's addresses into the status of the Ingresses, once
+// something listens there.
+func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) {
+	if c.servers[0].bound.Load() == nil && c.servers[1].bound.Load() == nil {
+		return
+	}
+	want := c.addresses()
+	if len(want) == 0 {
+		return
+	}
+	for _, ing := range ours {
+		if reflect.DeepEqual(ing.Status.LoadBalancer.Ingress, want) {
+			continue
+		}
+		patch := map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": want}}}
+		if _, err := c.ingresses.MergePatch(ctx, ing.Namespace, ing.Name, patch, "status"); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+			c.log.Warn("the status of an Ingress could not be written", "ingress", ing.Namespace+"/"+ing.Name, "err", err)
+		}
+	}
+}
+
+func (c *Controller) addresses() []networkingv1.IngressLoadBalancerIngress {
+	node, err := c.nodes.Cached("", c.cfg.NodeName)
+	if err != nil {
+		return nil // the kubelet has not registered it yet
+	}
+	var out []networkingv1.IngressLoadBalancerIngress
+	for _, a := range node.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.Address})
+		}
+	}
+	return out
+}
+
+// report tells an Ingress's owner, once, what is wrong in it.
+func (c *Controller) report(ctx context.Context, ing *networkingv1.Ingress, source *route.Source) {
+	problems := source.Problems
+	for _, name := range source.Secrets() {
+		switch e := c.secrets.get(name); {
+		case e == nil:
+		case !e.exists:
+			problems = append(problems[:len(problems):len(problems)], fmt.Sprintf("Secret %s does not exist", name))
+		case e.err != nil && usesCertificate(source, name):
+			problems = append(problems[:len(problems):len(problems)], fmt.Sprintf("Secret %s: %v; the default certificate is shown", name, e.err))
+		}
+	}
+	now := map[string]bool{}
+	for _, text := range problems {
+		now[text] = true
+		if !c.told[ing.UID][text] {
+			c.warn(ctx, ing, text)
+		}
+	}
+	c.told[ing.UID] = now
+}
+
+func usesCertificate(source *route.Source, name types.NamespacedName) bool {
+	for _, one := range source.Certificates {
+		if one.Secret == name.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// warn writes an Event; one that cannot be written is lost.
+func (c *Controller) warn(ctx context.Context, ing *networkingv1.Ingress, text string) {
+	now := metav1.Now()
+	_, err := client.For[*corev1.Event](c.cfg.Client).Create(ctx, &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ing.Namespace, Name: fmt.Sprintf("%s.%x", ing.Name, now.UnixNano())},
+		InvolvedObject: corev1.ObjectReference{Kind: "Ingress", APIVersion: "networking.k8s.io/v1", Namespace: ing.Namespace,
+			Name: ing.Name, UID: ing.UID, ResourceVersion: ing.ResourceVersion},
+		Type: corev1.EventTypeWarning, Reason: "Rejected", Message: text, Source: corev1.EventSource{Component: component}, ReportingController: component,
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	})
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("an Event could not be written", "ingress", ing.Namespace+"/"+ing.Name, "err", err)
+	}
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The ways a request does not reach a backend.
+var (
+	ErrNoEndpoints = errors.New("the backend has no ready endpoints")
+	ErrTimeout     = errors.New("the backend did not answer in time")
+)
+
+const (
+	// tries bounds at how many endpoints a request knocks.
+	tries = 3
+	// idle is how long an unused connection is kept: less than most servers do.
+	idle        = 55 * time.Second
+	idlePerHost = 128
+)
+
+// Call says where one request goes.
+type Call struct {
+	Pool        *Pool
+	TLS, HTTP2  bool
+	Connect     time.Duration
+	ReadTimeout time.Duration
+	// Sticky is the ID of the endpoint to prefer.
+	Sticky string
+	// Chosen is the endpoint that answered.
+	Chosen Endpoint
+}
+
+type callKey struct{}
+
+// With gives a request's context its call.
+func With(ctx context.Context, c *Call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// From returns the call of a request's context, or nil.
+func From(ctx context.Context) *Call {
+	c, _ := ctx.Value(callKey{}).(*Call)
+	return c
+}
+
+// Dial connects to a backend.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Transport sends requests by the call in their context.
+type Transport struct {
+	http1, http2 *http.Transport
+}
+
+// New returns a transport; dial is Guarded when nil.
+func New(dial Dial) *Transport {
+	if dial == nil {
+		dial = Guarded
+	}
+	limited := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if c := From(ctx); c != nil && c.Connect > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, c.Connect)
+			defer stop()
+		}
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		return conn, nil
+	}
+	made := func(version2 bool) *http.Transport {
+		p := new(http.Protocols)
+		p.SetHTTP1(!version2)
+		p.SetHTTP2(version2)
+		p.SetUnencryptedHTTP2(version2)
+		return &http.Transport{DialContext: limited, Protocols: p, DisableCompression: true, MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: idle,
+			TLSHandshakeTimeout: 10 * time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+			// As ingress-nginx: a pod's certificate names nothing that could be
+			// checked; TLS to it keeps listeners out, no more.
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	}
+	return &Transport{http1: made(false), http2: made(true)}
+}
+
+// Close closes the connections that are not in use.
+func (t *Transport) Close() {
+	t.http1.CloseIdleConnections()
+	t.http2.CloseIdleConnections()
+}
+
+// dialError is a connection that was not made: nothing was sent.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// RoundTrip implements http.RoundTripper. Closing the request's body is left to
+// the reverse proxy above: the next try may need it.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	call := From(req.Context())
+	endpoints := call.Pool.order(call.Sticky, tries)
+	if len(endpoints) == 0 {
+		return nil, ErrNoEndpoints
+	}
+	w := newWatch(req.Context(), call.ReadTimeout)
+	var body *kept
+	if req.Body != nil && req.Body != http.NoBody {
+		body = &kept{ReadCloser: req.Body, watch: w}
+	}
+	inner := t.http1
+	if call.HTTP2 {
+		inner = t.http2
+	}
+	var err error
+	for _, e := range endpoints {
+		var answer *http.Response
+		if answer, err = inner.RoundTrip(aim(req.WithContext(w.ctx), e, call.TLS, body)); err == nil {
+			call.Chosen = e
+			return w.follow(answer), nil
+		}
+		var d *dialError
+		if !errors.As(err, &d) || body != nil && body.touched.Load() || w.ctx.Err() != nil {
+			break
+		}
+		w.again()
+	}
+	w.stop()
+	if cause := context.Cause(w.ctx); errors.Is(cause, ErrTimeout) {
+		err = ErrTimeout
+	}
+	return nil, err
+}
+
+// aim returns the request for one endpoint; r is the caller's own.
+func aim(r *http.Request, e Endpoint, secure bool, body *kept) *http.Request {
+	url := *r.URL
+	url.Scheme, url.Host = "http", e.Address
+	if secure {
+		url.Scheme = "https"
+	}
+	r.URL = &url
+	if body != nil {
+		r.Body = io.NopCloser(body)
+	}
+	return r
+}
+
+// kept is a request's body that outlives a try, as long as nobody read of it.
+type kept struct {
+	io.ReadCloser
+	touched atomic.Bool
+	watch   *watch
+}
+
+func (k *kept) Read(p []byte) (int, error) {
+	k.touched.Store(true)
+	n, err := k.ReadCloser.Read(p)
+	k.watch.again()
+	return n, err
+}
+
+// Guarded dials, but never to this machine's own loopback or link-local
+// addresses: names and addresses of backends come from the cluster's users.
+func Guarded(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if a := to.Addr().Unmap(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+			return fmt.Errorf("%s is no address of a backend", a)
+		}
+		return nil
+	}}
+	return d.DialContext(ctx, network, address)
+}
