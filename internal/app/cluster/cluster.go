@@ -111,7 +111,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start, cl.moreNodes}
+	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start, cl.moreNodes, cl.ingress}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))
