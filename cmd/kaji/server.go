@@ -16,6 +16,7 @@ import (
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/home"
 	"kaji/internal/app/logging"
+	"kaji/internal/app/node"
 )
 
 // clusterFlags are what server and up have in common.
@@ -24,12 +25,13 @@ type clusterFlags struct {
 	podCIDRs                        []string
 	nodes                           int
 	nodeNetwork                     string
+	ingress                         node.Ingress
 	api                             *controlplane.Options
 	log                             logging.Options
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24"}
+	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
@@ -39,6 +41,9 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
 	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
+	fs.StringVar(&f.ingress.Address, "ingress-address", "", "IP address that Ingresses are served at; all of the machine's when empty")
+	fs.Uint16Var(&f.ingress.HTTPPort, "ingress-http-port", f.ingress.HTTPPort, "port that Ingresses are served at by HTTP; 0 is none")
+	fs.Uint16Var(&f.ingress.HTTPSPort, "ingress-https-port", f.ingress.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
 	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
@@ -61,7 +66,12 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, HealthzBindAddress: "127.0.0.1:10256"}
-	c.Nodes = f.nodes
+	c.Nodes, c.Ingress = f.nodes, f.ingress
+	if a := f.ingress.Address; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			return c, fmt.Errorf("--ingress-address: %w", err)
+		}
+	}
 	if c.NodeNetwork, err = netip.ParsePrefix(f.nodeNetwork); err != nil {
 		return c, fmt.Errorf("--node-network: %w", err)
 	}

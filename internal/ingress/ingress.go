@@ -40,7 +40,7 @@ type Config struct {
 	Client client.Interface
 	// NodeName is the node whose InternalIPs become the Ingresses' addresses.
 	NodeName string
-	// HTTP and HTTPS are the addresses to listen at, ":80" and ":443" when empty.
+	// HTTP and HTTPS are the addresses to listen at; empty is nowhere.
 	HTTP, HTTPS string
 	// Dial connects to backends, upstream.Guarded when nil.
 	Dial    upstream.Dial
@@ -96,12 +96,6 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Client == nil || cfg.NodeName == "" {
 		return nil, errors.New("ingress: a client and a node's name are needed")
 	}
-	if cfg.HTTP == "" {
-		cfg.HTTP = ":80"
-	}
-	if cfg.HTTPS == "" {
-		cfg.HTTPS = ":443"
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -146,6 +140,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.sync(ctx)
 	var serving sync.WaitGroup
 	for _, s := range c.servers {
+		if s.address == "" {
+			continue
+		}
 		serving.Go(func() { s.run(ctx) })
 	}
 	c.work(ctx)

@@ -403,7 +403,15 @@ func TestGRPC(t *testing.T) {
 		rw.Header().Set("Trailer", "Grpc-Status")
 		rw.WriteHeader(200)
 		_ = http.NewResponseController(rw).Flush()
-		_, _ = io.Copy(rw, r.Body)
+		some := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(some)
+			_, _ = rw.Write(some[:n])
+			_ = http.NewResponseController(rw).Flush()
+			if err != nil {
+				break
+			}
+		}
 		rw.Header().Set("Grpc-Status", "7")
 	}))
 	w.service("app", "10.0.0.1")

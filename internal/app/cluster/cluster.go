@@ -50,7 +50,9 @@ type Config struct {
 	// HealthzBindAddress is where the service proxy answers health checks;
 	// empty is nowhere.
 	HealthzBindAddress string
-	Logger             *slog.Logger
+	// Ingress says where Ingresses are served.
+	Ingress node.Ingress
+	Logger  *slog.Logger
 }
 
 // Cluster is a running cluster. Create it with New.
@@ -111,7 +113,7 @@ func (cl *Cluster) Run(ctx context.Context) error {
 // components runs what stands on the API.
 func (cl *Cluster) components(ctx context.Context) error {
 	group := lifecycle.New(ctx, cl.c.Logger)
-	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start, cl.moreNodes, cl.ingress}
+	starts := []func(*lifecycle.Group) error{cl.addons, cl.controllers, cl.scheduler, cl.node.Start, cl.moreNodes}
 	for _, start := range starts {
 		if err := start(group); err != nil {
 			return errors.Join(err, stop(group))

@@ -20,6 +20,8 @@ func (cl *Cluster) identity(component string) (name string, groups []string, err
 		return "system:kube-proxy", []string{"system:node-proxier"}, nil
 	case node.DNS:
 		return "system:serviceaccount:kube-system:coredns", []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, nil
+	case node.IngressController:
+		return "system:serviceaccount:kube-system:kaji-ingress", []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, nil
 	}
 	return "", nil, fmt.Errorf("no identity for %q", component)
 }
@@ -34,7 +36,7 @@ func (cl *Cluster) newNode() (*node.Node, error) {
 	authenticator, authorizer := cl.plane.Trust()
 	return node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, DNS: dns, Domain: c.Domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress,
+		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress,
 		Client: func(component string) (client.Interface, error) {
 			name, groups, err := cl.identity(component)
 			if err != nil {

@@ -2,9 +2,10 @@
 
 // Package node runs one node of a cluster: the container runtime, the pod
 // network and its ways to the other nodes, the node agent, the service proxy,
-// the network policies and the name server. Package cluster runs one beside the control plane, the verb
-// agent runs one that joins a cluster elsewhere. What the parts may do at the
-// API is decided by the clients they are given.
+// the network policies, the name server and the Ingresses. Package cluster runs
+// one beside the control plane, the verb agent runs one that joins a cluster
+// elsewhere. What the parts may do at the API is decided by the clients they are
+// given.
 package node
 
 import (
@@ -51,6 +52,8 @@ const (
 	Kubelet = "kubelet"
 	Proxy   = "kube-proxy"
 	DNS     = "coredns"
+	// IngressController serves Ingresses.
+	IngressController = "kaji-ingress"
 )
 
 // Config says what the node is like.
@@ -72,6 +75,7 @@ type Config struct {
 	// HealthzBindAddress is where the service proxy answers health checks;
 	// empty is nowhere.
 	HealthzBindAddress string
+	Ingress            Ingress
 	// Client returns a component's client, not started.
 	Client func(component string) (client.Interface, error)
 	// Serving makes the certificate of the node agent's server.
@@ -137,7 +141,7 @@ func outward() []netip.Addr {
 
 // Start adds the node's parts to a group.
 func (n *Node) Start(group *lifecycle.Group) error {
-	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet} {
+	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet, n.ingress} {
 		if err := start(group); err != nil {
 			return err
 		}
