@@ -57,6 +57,7 @@ type attempt struct {
 	from  []string // plugins that narrowed the nodes
 	judge []filter // filters that do not share
 	rival bool     // other pods are nominated that this one must leave room for
+	own   []filter // of the plugins that share, made for this very pod; see mine
 }
 
 // choose finds the best node for the pod of c, or returns why there is none:
@@ -334,9 +335,38 @@ func (a *attempt) withNominated(n *snapshot.Node) (st *plugin.Status) {
 	return st
 }
 
+// mine returns the filters of the plugins that share, made for the pod itself:
+// those of the class were made for its first pod, and hold for the others only
+// as long as nobody plays through what is not so.
+func (a *attempt) mine() ([]filter, *plugin.Status) {
+	if a.own != nil {
+		return a.own, nil
+	}
+	own := []filter{}
+	for i := range a.profile.judges {
+		j := &a.profile.judges[i]
+		if !a.shared[i] || j.filter == nil {
+			continue
+		}
+		f, st := j.filter.Filter(a.ctx, a.cycle)
+		if !st.OK() {
+			return nil, refused(st, j.name)
+		}
+		if f.Node != nil {
+			own = append(own, filter{j.name, f.Node})
+		}
+	}
+	a.own = own
+	return own, nil
+}
+
 // filter runs all filters on n as it is now, past what the class remembers.
 func (a *attempt) filter(n *snapshot.Node) *plugin.Status {
-	for _, fs := range [][]filter{a.class.filters, a.judge} {
+	own, st := a.mine()
+	if st != nil {
+		return st
+	}
+	for _, fs := range [][]filter{own, a.judge} {
 		for i := range fs {
 			if st := fs[i].node(n); st != nil {
 				return refused(st, fs[i].name)

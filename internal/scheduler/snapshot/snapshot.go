@@ -128,6 +128,9 @@ func (s *Snapshot) Simulate(try func()) {
 	}
 }
 
+// Simulating says whether a Simulate is under way.
+func (s *Snapshot) Simulating() bool { return s.simulating }
+
 // SetNode adds or replaces a node.
 func (s *Snapshot) SetNode(obj *corev1.Node) *Node {
 	n := s.byName[obj.Name]

@@ -92,7 +92,9 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 				return p.anti
 			}
 		}
-		if v := p.snap.HeldVersion(); v != version { // a simulation lent a pod
+		// A simulation may have lent a pod that holds terms. Outside of one the
+		// list stands: this judgement may be shared, and c be another pod's.
+		if v := p.snap.HeldVersion(); v != version && p.snap.Simulating() {
 			held, version = p.held(snapshot.HeldRequiredAnti, c.Pod.Object), v
 		}
 		for _, h := range held {
