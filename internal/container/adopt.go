@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -166,15 +167,49 @@ func (r *Runtime) follow(s *sandbox) {
 // catchUp records the containers that ended while nobody watched.
 func (r *Runtime) catchUp(sandbox string) {
 	for _, c := range r.containersOf(sandbox) {
-		rec := c.record.Load()
-		if _, ok, _ := oci.ReadExit(filepath.Join(r.containerRoot(rec.ID), "exit")); ok || !rec.Pid.alive() {
+		if rec := c.record.Load(); r.hasExit(rec.ID) {
 			r.exited(c)
+		} else if !rec.Pid.alive() {
+			r.watching.Go(func() {
+				if r.awaitExit(c) {
+					r.exited(c)
+				}
+			})
 		}
 	}
 }
 
-// lost ends a sandbox whose monitor has died: nobody keeps its containers'
-// output and exit codes any more.
+// exitWait is how long a living monitor may take to record the end of a process
+// that is dead. Only one that cannot write takes longer than a moment.
+const exitWait = 10 * time.Second
+
+// awaitExit waits until the monitor of a dead container has recorded its end or
+// can do so no more; false when the runtime closes before that.
+func (r *Runtime) awaitExit(c *container) bool {
+	id, monitor := c.record.Load().ID, c.sandbox.record.Load().MonitorPid
+	timeout := time.NewTimer(exitWait)
+	defer timeout.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for monitor.alive() && !r.hasExit(id) {
+		select {
+		case <-tick.C:
+		case <-timeout.C:
+			return true
+		case <-r.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// hasExit says whether the end of a container is recorded.
+func (r *Runtime) hasExit(id string) bool {
+	_, err := os.Stat(filepath.Join(r.containerRoot(id), "exit"))
+	return err == nil
+}
+
+// lost ends a sandbox whose monitor or whose holder of namespaces has died.
 func (r *Runtime) lost(s *sandbox, why string) {
 	rec := s.record.Load()
 	if !rec.Ready {
@@ -184,6 +219,9 @@ func (r *Runtime) lost(s *sandbox, why string) {
 	for _, c := range r.containersOf(rec.ID) {
 		if err := r.cgroups.Kill(c.record.Load().Cgroup); err != nil {
 			r.log.Warn("killing a container of a lost sandbox", "container", c.record.Load().ID, "err", err)
+		}
+		if c.record.Load().State == runtimeapi.ContainerState_CONTAINER_RUNNING && !r.awaitExit(c) {
+			return
 		}
 		r.exited(c)
 	}

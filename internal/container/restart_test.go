@@ -64,7 +64,7 @@ func startBox(t testing.TB, r *Runtime, id string) {
 // wait polls the state of a container.
 func wait(t testing.TB, r *Runtime, id string, state runtimeapi.ContainerState) *runtimeapi.ContainerStatus {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		got, err := r.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})
@@ -156,6 +156,34 @@ func TestExitsWhileAway(t *testing.T) {
 	}
 	removeAll(t, r)
 	empty(t, dir)
+}
+
+// TestExitNotYetRecorded looks at a dead container before its monitor does.
+func TestExitNotYetRecorded(t *testing.T) {
+	r := open(t, directory(t))
+	run(t, r)
+	image := pull(t, r)
+	sandbox, pod := runSandbox(t, r, "early")
+	id := createBox(t, r, sandbox, pod, image, "sleep")
+	startBox(t, r, id)
+	pid, monitor := r.containers[id].record.Load().Pid, r.sandboxes[sandbox].record.Load().MonitorPid
+	if err := unix.Kill(monitor.Pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for pid.alive() {
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	r.catchUp(sandbox)
+	if err := unix.Kill(monitor.Pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if st := wait(t, r, id, runtimeapi.ContainerState_CONTAINER_EXITED); st.GetExitCode() != 137 || st.GetReason() != "Error" {
+		t.Errorf("ended under a slow monitor: %v", st)
+	}
+	removeAll(t, r)
 }
 
 // TestMonitorDies ends the pod of a killed monitor, and nothing else.
