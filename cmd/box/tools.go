@@ -24,6 +24,8 @@ func tools() map[string]program {
 		"cat": cat, "ls": ls, "sleep": sleep, "env": env, "printenv": env, "hostname": hostnameTool, "date": date, "id": id, "whoami": whoami,
 		"mkdir": mkdir, "rm": rm, "touch": touch, "cp": cp, "mv": mv, "ln": ln, "head": head, "tail": tail, "wc": wc, "grep": grep,
 		"ps": ps, "kill": kill, "seq": seq, "tee": tee, "stat": stat, "chmod": chmod, "uname": uname, "dd": dd, "mount": mounts,
+		"tar": tarTool, "sort": sortTool,
+		"echo": builtin("echo"), "printf": builtin("printf"), "true": builtin("true"), "false": builtin("false"), "test": builtin("test"), "pwd": builtin("pwd"),
 	}
 }
 

@@ -31,11 +31,11 @@ type clusterFlags struct {
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: "kaji", domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}}
+	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
-	fs.StringVar(&f.name, "name", f.name, "name of the cluster and of its context")
+	fs.StringVar(&f.name, "name", f.name, "name of the cluster and of its context; the default is $KAJI_NAME, or kaji")
 	fs.StringVar(&f.nodeName, "node-name", f.nodeName, "name of this machine's node; the host name when empty")
 	fs.StringVar(&f.domain, "cluster-domain", f.domain, "DNS domain of the cluster")
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")

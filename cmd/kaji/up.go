@@ -21,7 +21,7 @@ var errNeedsRoot = errors.New("this needs root: try again with sudo")
 
 func upCommand() *cobra.Command {
 	f := newClusterFlags()
-	patience := time.Minute
+	patience := 2 * time.Minute
 	cmd := &cobra.Command{
 		Use:     "up",
 		Short:   "Start a cluster on this machine, in the background",
@@ -41,7 +41,7 @@ Running it again changes nothing; it says what is there.`,
 			}
 			var args []string
 			cmd.Flags().Visit(func(flag *pflag.Flag) {
-				if flag.Name == "wait" {
+				if flag.Name == "wait" || flag.Name == "name" {
 					return
 				}
 				if list, ok := flag.Value.(pflag.SliceValue); ok {
@@ -52,11 +52,12 @@ Running it again changes nothing; it says what is there.`,
 				}
 				args = append(args, "--"+flag.Name+"="+strings.Trim(flag.Value.String(), "[]"))
 			})
-			if len(args) == 0 || len(args) == 1 && cmd.Flags().Changed("name") {
+			if len(args) == 0 {
 				if args, err = remembered(dir, args); err != nil {
 					return err
 				}
 			}
+			args = append([]string{"--name=" + f.name}, args...)
 			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 			defer cancel()
 			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Port: f.api.Serving.SecurePort}, args, cmd.OutOrStdout())
@@ -65,6 +66,14 @@ Running it again changes nothing; it says what is there.`,
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVar(&patience, "wait", patience, "how long to wait for the cluster to be ready")
 	return cmd
+}
+
+// clusterName is the cluster meant where none is named: $KAJI_NAME, or kaji.
+func clusterName() string {
+	if name := os.Getenv("KAJI_NAME"); name != "" {
+		return name
+	}
+	return "kaji"
 }
 
 // remembered starts a cluster as it was started before, unless told otherwise.
@@ -78,7 +87,7 @@ func remembered(dir home.Dir, args []string) ([]string, error) {
 
 // named adds the flags that name a cluster, and returns it.
 func named(fs *pflag.FlagSet) func() (local.Cluster, error) {
-	name := fs.String("name", "kaji", "name of the cluster")
+	name := fs.String("name", clusterName(), "name of the cluster; the default is $KAJI_NAME, or kaji")
 	data := fs.String("data-dir", "", "directory of the cluster; "+home.DefaultRoot+"/<name> when empty")
 	return func() (local.Cluster, error) {
 		dir, err := home.Named(*name, *data)

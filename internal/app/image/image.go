@@ -33,7 +33,7 @@ var assets embed.FS
 // links are the commands besides box itself, as links to it.
 var links = []string{"sh", "bash", "pause", "web", "client", "load", "crash", "wget", "curl", "dig", "nslookup", "nc", "cat", "ls", "sleep", "env",
 	"printenv", "hostname", "date", "id", "whoami", "mkdir", "rm", "touch", "cp", "mv", "ln", "head", "tail", "wc", "grep", "ps", "kill", "seq",
-	"tee", "stat", "chmod", "uname", "dd", "mount"}
+	"tee", "stat", "chmod", "uname", "dd", "mount", "tar", "sort", "echo", "printf", "true", "false", "test", "pwd"}
 
 // Write writes the image as an archive that a runtime imports.
 func Write(w io.Writer) error {

@@ -47,7 +47,7 @@ func Status(ctx context.Context, c Cluster, out io.Writer) error {
 		return err
 	}
 	row("API server", "%s", config.Host)
-	if text, err := c.get(ctx, "/readyz?verbose"); err != nil {
+	if text, err := c.get(ctx, "/readyz", "verbose"); err != nil {
 		row("ready", "no: %v", err)
 	} else {
 		row("ready", "yes, %d checks passed", strings.Count(text, "[+]"))

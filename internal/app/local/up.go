@@ -210,8 +210,8 @@ func lastLines(path string, n int) string {
 
 func (c Cluster) config() (*rest.Config, error) { return kubeconfig.REST(c.Dir.AdminKubeconfig()) }
 
-// get asks the API server for a path.
-func (c Cluster) get(ctx context.Context, path string) (string, error) {
+// get asks the API server for a path, with parameters that need no value.
+func (c Cluster) get(ctx context.Context, path string, parameters ...string) (string, error) {
 	config, err := c.config()
 	if err != nil {
 		return "", err
@@ -221,7 +221,11 @@ func (c Cluster) get(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data, err := server.Get().AbsPath(path).DoRaw(ctx)
+	request := server.Get().AbsPath(path)
+	for _, p := range parameters {
+		request = request.Param(p, "")
+	}
+	data, err := request.DoRaw(ctx)
 	return string(data), err
 }
 
