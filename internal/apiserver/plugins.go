@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/admission/nodevolumes"
 	"kaji/internal/apiserver/admission/podsecurity"
 	"kaji/internal/apiserver/admission/resourcequota"
 )
@@ -24,6 +25,7 @@ type plugin struct {
 // plugins are the built-in admission plug-ins in the order they run, which is
 // upstream's. Those that users define come between them: see withDynamic.
 var plugins = []plugin{
+	{name: nodevolumes.Name, make: func(*Server, []byte) (admission.Plugin, error) { return nodevolumes.Plugin{}, nil }},
 	{name: podsecurity.Name, make: func(s *Server, configuration []byte) (admission.Plugin, error) {
 		return podsecurity.New(podsecurity.Config{Cache: s.cache, Kinds: s.kinds, Configuration: configuration})
 	}},

@@ -21,7 +21,7 @@ var layers = map[string]int{
 	"netfilter": 2,
 	"container": 3, "cni": 3,
 	"apiserver": 4, "controller": 4, "scheduler": 4, "kubelet": 4, "proxy": 4, "policy": 4,
-	"dns": 4, "ingress": 4, "loadbalancer": 4, "dashboard": 4, "monitor": 4,
+	"dns": 4, "provisioner": 4, "ingress": 4, "loadbalancer": 4, "dashboard": 4, "monitor": 4,
 	"app": 5,
 }
 

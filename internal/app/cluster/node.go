@@ -18,10 +18,8 @@ func (cl *Cluster) identity(component string) (name string, groups []string, err
 		return "system:node:" + cl.c.NodeName, []string{"system:nodes"}, nil
 	case node.Proxy:
 		return "system:kube-proxy", []string{"system:node-proxier"}, nil
-	case node.DNS:
-		return "system:serviceaccount:kube-system:coredns", []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, nil
-	case node.IngressController:
-		return "system:serviceaccount:kube-system:kaji-ingress", []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, nil
+	case node.DNS, node.IngressController, node.Provisioner:
+		return "system:serviceaccount:kube-system:" + component, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, nil
 	}
 	return "", nil, fmt.Errorf("no identity for %q", component)
 }

@@ -2,10 +2,10 @@
 
 // Package node runs one node of a cluster: the container runtime, the pod
 // network and its ways to the other nodes, the node agent, the service proxy,
-// the network policies, the name server and the Ingresses. Package cluster runs
-// one beside the control plane, the verb agent runs one that joins a cluster
-// elsewhere. What the parts may do at the API is decided by the clients they are
-// given.
+// the network policies, the name server, the Ingresses and the provisioner of
+// volumes. Package cluster runs one beside the control plane, the verb agent runs
+// one that joins a cluster elsewhere. What the parts may do at the API is decided
+// by the clients they are given.
 package node
 
 import (
@@ -41,6 +41,7 @@ import (
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/policy"
+	"kaji/internal/provisioner"
 	"kaji/internal/proxy"
 )
 
@@ -52,8 +53,9 @@ const (
 	Kubelet = "kubelet"
 	Proxy   = "kube-proxy"
 	DNS     = "coredns"
-	// IngressController serves Ingresses.
+	// IngressController serves Ingresses, Provisioner makes volumes.
 	IngressController = "kaji-ingress"
+	Provisioner       = "kaji-provisioner"
 )
 
 // Config says what the node is like.
@@ -141,7 +143,7 @@ func outward() []netip.Addr {
 
 // Start adds the node's parts to a group.
 func (n *Node) Start(group *lifecycle.Group) error {
-	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet, n.ingress} {
+	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet, n.ingress, n.provisioner} {
 		if err := start(group); err != nil {
 			return err
 		}
@@ -267,6 +269,26 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 	group.Go("runtime", n.runtime.Run)
 	group.Go("image", n.importImage)
 	group.Go("kubelet", k.Run)
+	return nil
+}
+
+// provisioner makes volumes of the node's directories.
+func (n *Node) provisioner(group *lifecycle.Group) error {
+	c := n.c
+	api, err := c.Client(Provisioner)
+	if err != nil {
+		return err
+	}
+	p, err := provisioner.New(provisioner.Config{Client: api, NodeName: c.NodeName, Root: c.Dir.Volumes(), Logger: c.Logger.With("component", "provisioner")})
+	if err != nil {
+		return err
+	}
+	group.Go("provisioner", func(ctx context.Context) error {
+		if c.permitted(ctx) {
+			return p.Run(ctx)
+		}
+		return nil
+	})
 	return nil
 }
 
