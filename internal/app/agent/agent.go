@@ -64,11 +64,17 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	config, err := credentials(ctx, &c)
+	config, id, err := credentials(ctx, &c)
 	if err != nil {
 		return err
 	}
-	api, err := remote.New(config)
+	own := config
+	if id != nil {
+		if own, err = id.config(config); err != nil {
+			return err
+		}
+	}
+	api, err := remote.New(own)
 	if err != nil {
 		return err
 	}
@@ -91,6 +97,9 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	group := lifecycle.New(ctx, c.Logger)
+	if id != nil {
+		group.Go("certificate", func(ctx context.Context) error { return id.run(ctx, api) })
+	}
 	if err := n.Start(group); err != nil {
 		group.Stop()
 		return errors.Join(err, group.Wait())
@@ -155,17 +164,45 @@ func parse(data map[string]string) (settings, error) {
 	return s, nil
 }
 
-// credentials returns how to reach the API server as the node.
-func credentials(ctx context.Context, c *Config) (*rest.Config, error) {
-	path := c.Kubeconfig
-	if path == "" {
-		path = filepath.Join(string(c.Dir), "kubelet.kubeconfig")
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			if err := join(ctx, c, path); err != nil {
-				return nil, err
-			}
+// credentials returns how to reach the API server as the node, and the identity
+// that is kept new; nil if it is somebody else's.
+func credentials(ctx context.Context, c *Config) (*rest.Config, *identity, error) {
+	kept := filepath.Join(string(c.Dir), "kubelet.kubeconfig")
+	if c.Kubeconfig != "" && c.Kubeconfig != kept {
+		config, err := load(c.Kubeconfig)
+		return config, nil, err
+	}
+	if _, err := os.Stat(kept); errors.Is(err, os.ErrNotExist) {
+		if err := join(ctx, c, kept); err != nil {
+			return nil, nil, err
 		}
 	}
+	config, id, err := identified(c, kept)
+	if err == nil && id.ended() {
+		c.Logger.Warn("the node's certificate has ended, the node joins anew", "ended", id.current.Load().Leaf.NotAfter)
+		if err := join(ctx, c, kept); err != nil {
+			return nil, nil, fmt.Errorf("the node's certificate has ended on %s: %w", id.current.Load().Leaf.NotAfter.Format(time.RFC3339), err)
+		}
+		config, id, err = identified(c, kept)
+	}
+	return config, id, err
+}
+
+// identified reads the identity that is kept in a file.
+func identified(c *Config, kept string) (*rest.Config, *identity, error) {
+	config, err := load(kept)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := newIdentity(kept, config, c.NodeName, c.Logger)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", kept, err)
+	}
+	return config, id, nil
+}
+
+// load reads a kubeconfig and the authority it names.
+func load(path string) (*rest.Config, error) {
 	config, err := kubeconfig.REST(path)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -44,19 +45,10 @@ func join(ctx context.Context, c *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	cert, err := certificate(ctx, api, key, c)
+	pair, err := request(ctx, api, c.NodeName, c.Logger)
 	if err != nil {
 		return fmt.Errorf("joining %s: %w", c.Server, err)
 	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return err
-	}
-	pair := pki.Pair{Cert: cert, Key: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})}
 	return kubeconfig.Write(path, kubeconfig.New(c.Name, c.Server, ca, pair))
 }
 
@@ -98,24 +90,38 @@ func Hash(caPEM []byte) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
-// certificate asks for a client certificate and waits until it is there.
-func certificate(ctx context.Context, api client.Interface, key *ecdsa.PrivateKey, c *Config) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + c.NodeName, Organization: []string{"system:nodes"}}}, key)
+// request asks for a client certificate of a node with a new key, and waits
+// until it is there.
+func request(ctx context.Context, api client.Interface, nodeName string, log *slog.Logger) (pki.Pair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return pki.Pair{}, err
 	}
-	requests := client.For[*certificatesv1.CertificateSigningRequest](api)
-	csr, err := requests.Create(ctx, &certificatesv1.CertificateSigningRequest{
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return pki.Pair{}, err
+	}
+	signing, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}}}, key)
+	if err != nil {
+		return pki.Pair{}, err
+	}
+	csr, err := client.For[*certificatesv1.CertificateSigningRequest](api).Create(ctx, &certificatesv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "node-csr-"},
 		Spec: certificatesv1.CertificateSigningRequestSpec{
-			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: signing}),
 			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
 			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
 		}})
 	if err != nil {
-		return nil, err
+		return pki.Pair{}, err
 	}
+	cert, err := signed(ctx, api, csr, log)
+	return pki.Pair{Cert: cert, Key: pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})}, err
+}
+
+// signed waits until a request has its certificate.
+func signed(ctx context.Context, api client.Interface, csr *certificatesv1.CertificateSigningRequest, log *slog.Logger) (_ []byte, err error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for started := time.Now(); ; {
@@ -128,15 +134,16 @@ func certificate(ctx context.Context, api client.Interface, key *ecdsa.PrivateKe
 			}
 		}
 		if time.Since(started) > 5*time.Second {
-			c.Logger.Info("waiting for the certificate request to be approved and signed", "request", csr.Name, "approve with", "kubectl certificate approve "+csr.Name)
+			log.Info("waiting for the certificate request to be approved and signed", "request", csr.Name, "approve with", "kubectl certificate approve "+csr.Name)
 			started = time.Now().Add(time.Minute)
+			tick.Reset(2 * time.Second)
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-tick.C:
 		}
-		if csr, err = requests.Get(ctx, "", csr.Name); err != nil {
+		if csr, err = client.For[*certificatesv1.CertificateSigningRequest](api).Get(ctx, "", csr.Name); err != nil {
 			return nil, err
 		}
 	}
