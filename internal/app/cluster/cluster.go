@@ -80,7 +80,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 		return nil, err
 	}
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry(), addonsTried: make(chan struct{})}
-	c.API.PublishAuthorities, c.API.ServeMetrics = true, true
+	c.API.PublishAuthorities, c.API.ServeMetrics, c.API.Authentication.BootstrapToken = true, true, true
 	var err error
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
 		return nil, err
