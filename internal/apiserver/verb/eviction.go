@@ -25,6 +25,9 @@ import (
 // maxDisruptedPods bounds the evictions a budget has not seen confirmed.
 const maxDisruptedPods = 2000
 
+// maxTries bounds the attempts at a pod that changes meanwhile.
+const maxTries = 20
+
 var budgets = schema.GroupResource{Group: policyv1.GroupName, Resource: "poddisruptionbudget"}
 
 // evictions delete pods where their disruption budget allows it.
@@ -52,23 +55,56 @@ func (v *Verbs) evict(ctx context.Context, in *request.Info, obj runtime.Object,
 	if len(how.DryRun) == 0 {
 		how.DryRun = opts.DryRun
 	}
-	entry, err := v.Objects.Get(ctx, in.Served, in.Namespace, in.Name, "")
-	if err != nil {
-		return nil, err
-	}
-	pod := entry.Object.(*corev1.Pod)
-	if err := v.admitSpecial(ctx, in, eviction, opts); err != nil {
-		return nil, err
-	}
-	if !ignoresBudget(pod) {
-		if err := v.disrupt(ctx, pod, how); err != nil {
+	for try := 1; ; try++ {
+		entry, err := v.Objects.Get(ctx, in.Served, in.Namespace, in.Name, "")
+		if err != nil {
+			return nil, err
+		}
+		if try == 1 {
+			if err := v.admitSpecial(ctx, in, eviction, opts); err != nil {
+				return nil, err
+			}
+		}
+		again, err := v.tryEvict(ctx, in, entry.Object.(*corev1.Pod), how.DeepCopy())
+		if err == nil {
+			return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess}, nil
+		}
+		if !again || try == maxTries {
 			return nil, err
 		}
 	}
-	if err := v.evictNow(ctx, in, pod, how); err != nil {
-		return nil, err
+}
+
+// tryEvict evicts a pod in the state given. One that may go because of its
+// state must still be in that state when it goes; again says that it was not,
+// and no budget has a say.
+func (v *Verbs) tryEvict(ctx context.Context, in *request.Info, pod *corev1.Pod, how *metav1.DeleteOptions) (again bool, err error) {
+	named := how.Preconditions != nil && how.Preconditions.ResourceVersion != nil // by the caller
+	if ignoresBudget(pod) {
+		if pod.Status.Phase == corev1.PodPending && pod.DeletionTimestamp == nil && !named {
+			pin(how, pod)
+		}
+		err := v.evictNow(ctx, in, pod, how)
+		return apierrors.IsConflict(err) && !named, err
 	}
-	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess}, nil
+	unhealthy, err := v.disrupt(ctx, pod, how)
+	if err != nil {
+		return false, err
+	}
+	err = v.evictNow(ctx, in, pod, how)
+	if unhealthy != "" && !named && apierrors.IsConflict(err) {
+		return false, unprocessed(unhealthy)
+	}
+	return false, err
+}
+
+// pin lets a deletion succeed only while the pod is as it is.
+func pin(how *metav1.DeleteOptions, pod *corev1.Pod) {
+	if how.Preconditions == nil {
+		how.Preconditions = &metav1.Preconditions{}
+	}
+	rv := pod.ResourceVersion
+	how.Preconditions.ResourceVersion = &rv
 }
 
 // ignoresBudget says whether a pod does not count for any budget.
@@ -81,27 +117,23 @@ func ignoresBudget(pod *corev1.Pod) bool {
 }
 
 // disrupt takes one disruption from the pod's budget, or refuses. A pod that
-// may go because it is not healthy must still be in that state when it goes.
-func (v *Verbs) disrupt(ctx context.Context, pod *corev1.Pod, how *metav1.DeleteOptions) error {
+// may go because it is not healthy takes none, and the budget's name comes back.
+func (v *Verbs) disrupt(ctx context.Context, pod *corev1.Pod, how *metav1.DeleteOptions) (unhealthy string, err error) {
 	served := v.Kinds.Resource(policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets"))
 	if served == nil {
-		return nil
+		return "", nil
 	}
 	budget, err := v.budgetOf(ctx, served, pod)
 	if budget == nil || err != nil {
-		return err
+		return "", err
 	}
 	if !ready(pod) {
 		policy := budget.Spec.UnhealthyPodEvictionPolicy
 		always := policy != nil && *policy == policyv1.AlwaysAllow
 		healthy := budget.Status.CurrentHealthy >= budget.Status.DesiredHealthy && budget.Status.DesiredHealthy > 0
 		if always || healthy {
-			if how.Preconditions == nil {
-				how.Preconditions = &metav1.Preconditions{}
-			}
-			rv := pod.ResourceVersion
-			how.Preconditions.ResourceVersion = &rv
-			return nil
+			pin(how, pod)
+			return budget.Name, nil
 		}
 	}
 	in := request.Info{Served: served}
@@ -115,14 +147,11 @@ func (v *Verbs) disrupt(ctx context.Context, pod *corev1.Pod, how *metav1.Delete
 		},
 	}
 	_, _, err = v.Objects.Update(ctx, &in, change, &metav1.UpdateOptions{DryRun: how.DryRun})
-	return err
+	return "", err
 }
 
 // budgetOf returns the budget that covers a pod, or nil.
 func (v *Verbs) budgetOf(ctx context.Context, served *request.Served, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
-	if len(pod.Labels) == 0 {
-		return nil, nil
-	}
 	snapshot, err := v.Cache.Snapshot(ctx, served.Kind)
 	if err != nil {
 		return nil, err
@@ -145,16 +174,23 @@ func (v *Verbs) budgetOf(ctx context.Context, served *request.Served, pod *corev
 	return found, nil
 }
 
+// refused is the answer of a budget that allows nothing now.
+const refused = "Cannot evict pod as it would violate the pod's disruption budget."
+
+// unprocessed is the answer while a budget's status is behind.
+func unprocessed(budget string) error {
+	err := apierrors.NewTooManyRequests(refused, 10)
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+		Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf("The disruption budget %s is still being processed by the server.", budget),
+	})
+	return err
+}
+
 // decrement takes one disruption from a budget.
 func decrement(b *policyv1.PodDisruptionBudget, podName string) error {
-	const refused = "Cannot evict pod as it would violate the pod's disruption budget."
 	switch {
 	case b.Status.ObservedGeneration < b.Generation:
-		err := apierrors.NewTooManyRequests(refused, 10)
-		err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-			Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf("The disruption budget %s is still being processed by the server.", b.Name),
-		})
-		return err
+		return unprocessed(b.Name)
 	case b.Status.DisruptionsAllowed < 0:
 		return apierrors.NewForbidden(budgets, b.Name, errors.New("pdb disruptions allowed is negative"))
 	case len(b.Status.DisruptedPods) > maxDisruptedPods:
