@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/ingress/annotation"
+	"kaji/internal/ingress/forward"
 	"kaji/internal/ingress/route"
 )
 
@@ -21,17 +22,33 @@ func (c *Controller) admit(w http.ResponseWriter, r *http.Request, q *request) b
 	s := q.rule.Settings
 	switch {
 	case s.Refused != "":
-		answer(w, http.StatusServiceUnavailable, "this Ingress cannot be served as it asks; its Events say why")
+		forward.Answer(w, http.StatusServiceUnavailable, "this Ingress cannot be served as it asks; its Events say why")
 	case c.redirected(w, r, q):
 	case !allowed(s, q.client):
-		answer(w, http.StatusForbidden, "403 Forbidden")
-	case s.Rate > 0 && !c.limiter.Allow(q.rule.UID, q.client, s.Rate, s.Burst):
-		answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
+		forward.Answer(w, http.StatusForbidden, "403 Forbidden")
+	case c.tooMany(s, q):
+		forward.Answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
 	case s.CORS != nil && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
 		preflight(w, s.CORS, r.Header.Get("Origin"))
 	case s.Auth != nil && !c.authenticated(w, r, q.rule):
+	case s.External != nil && !c.permitted(w, r, q):
 	default:
 		return true
+	}
+	return false
+}
+
+// tooMany counts a request; q.end says when it has ended.
+func (c *Controller) tooMany(s *annotation.Settings, q *request) bool {
+	if s.Rate == 0 && s.Connections == 0 || slices.ContainsFunc(s.Unlimited, func(p netip.Prefix) bool { return p.Contains(q.client) }) {
+		return false
+	}
+	if s.Rate > 0 && !c.limiter.Allow(q.rule.UID, q.client, s.Rate, s.Burst) {
+		return true
+	}
+	if s.Connections > 0 {
+		q.end = c.flights.Begin(q.rule.UID, q.client, s.Connections)
+		return q.end == nil
 	}
 	return false
 }
@@ -43,8 +60,8 @@ func (c *Controller) redirected(w http.ResponseWriter, r *http.Request, q *reque
 		if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
 			host = "[" + host + "]"
 		}
-		if port := c.servers[1].port(); port != 443 && port != 0 {
-			host += ":" + strconv.Itoa(port)
+		if port := c.cfg.HTTPSPort; port != 443 && port != 0 {
+			host += ":" + strconv.Itoa(int(port))
 		}
 		send(w, http.StatusPermanentRedirect, "https://"+host+r.URL.RequestURI())
 		return true
@@ -64,7 +81,7 @@ func (c *Controller) redirected(w http.ResponseWriter, r *http.Request, q *reque
 // would clean it.
 func send(w http.ResponseWriter, code int, to string) {
 	w.Header().Set("Location", to)
-	answer(w, code, strconv.Itoa(code)+" "+http.StatusText(code))
+	forward.Answer(w, code, strconv.Itoa(code)+" "+http.StatusText(code))
 }
 
 // hasTLS says whether an Ingress has a TLS section for the host.
@@ -82,20 +99,20 @@ func allowed(s *annotation.Settings, client netip.Addr) bool {
 // nobody is let in.
 func (c *Controller) authenticated(w http.ResponseWriter, r *http.Request, rule *route.Rule) bool {
 	auth := rule.Settings.Auth
-	e := c.secrets.get(types.NamespacedName{Namespace: rule.Ingress.Namespace, Name: auth.Secret})
-	if e == nil || !e.exists || !auth.Map && e.file == nil {
-		answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
+	e := c.secrets.Get(types.NamespacedName{Namespace: rule.Ingress.Namespace, Name: auth.Secret})
+	if e == nil || !e.Exists || !auth.Map && e.File == nil {
+		forward.Answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
 		return false
 	}
-	list := e.file
+	list := e.File
 	if auth.Map {
-		list = e.dict
+		list = e.Map
 	}
 	if name, password, ok := r.BasicAuth(); ok && list.Check(name, password) {
 		return true
 	}
 	w.Header().Set("WWW-Authenticate", `Basic realm="`+auth.Realm+`"`)
-	answer(w, http.StatusUnauthorized, "401 Authorization Required")
+	forward.Answer(w, http.StatusUnauthorized, "401 Authorization Required")
 	return false
 }
 

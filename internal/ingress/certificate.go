@@ -17,11 +17,11 @@ import (
 
 // certificateFor chooses the certificate of a handshake: a renewed Secret
 // counts from the next one on.
-func (c *Controller) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *Controller) certificateFor(_ uint16, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name, ok := c.current.Load().table.Secret(route.Host(hello.ServerName))
 	if ok && name.Name != "" {
-		if e := c.secrets.get(name); e != nil && e.certificate != nil {
-			return e.certificate, nil
+		if e := c.secrets.Get(name); e != nil && e.Certificate != nil {
+			return e.Certificate, nil
 		}
 	}
 	return c.standard()

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ingress serves the Ingresses of the class kaji: it watches them, keeps
-// a routing table (package route) and forwards requests to pods directly
-// (package upstream). A change swaps the table; no connection notices.
+// Package ingress serves the Ingresses of the class kaji and, by its child
+// gateway, the Gateways of that class. It watches them, keeps a routing table
+// (package route) and forwards requests to pods directly (packages forward and
+// upstream). A change swaps the table; no connection notices.
 //
-// Package app runs it on a node. It listens, and watches Services, only once
-// there is an Ingress for it. It writes nothing but the Ingresses' status and
-// Events, and reads only those Secrets that Ingresses refer to.
+// Package app runs it on every node. It listens, and watches Services, only once
+// there is something to serve. One of the nodes leads: it alone writes status
+// and Events. Of Secrets it reads only those that are referred to.
 package ingress
 
 import (
@@ -14,20 +15,23 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
-	"net/http/httputil"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/client"
+	"kaji/internal/ingress/backend"
+	"kaji/internal/ingress/forward"
 	"kaji/internal/ingress/gate"
+	"kaji/internal/ingress/listen"
 	"kaji/internal/ingress/route"
+	"kaji/internal/ingress/secret"
 	"kaji/internal/ingress/upstream"
 )
 
@@ -38,10 +42,17 @@ const ControllerName = "kaji.dev/ingress"
 type Config struct {
 	// Client must have been started; Run waits for no informer of others.
 	Client client.Interface
-	// NodeName is the node whose InternalIPs become the Ingresses' addresses.
+	// Node is the client that notes on the node what is served there; Client
+	// when nil.
+	Node client.Interface
+	// NodeName is the node that the controller runs on.
 	NodeName string
-	// HTTP and HTTPS are the addresses to listen at; empty is nowhere.
-	HTTP, HTTPS string
+	// Lead is true on one node of the cluster.
+	Lead bool
+	// HTTPPort and HTTPSPort are where Ingresses are served; zero is nowhere.
+	HTTPPort, HTTPSPort uint16
+	// Listen opens ports, at all addresses when nil.
+	Listen func(ctx context.Context, port uint16) (net.Listener, error)
 	// Dial connects to backends, upstream.Guarded when nil.
 	Dial    upstream.Dial
 	Metrics prometheus.Registerer
@@ -54,35 +65,28 @@ type Controller struct {
 	log       *slog.Logger
 	ingresses client.Typed[*networkingv1.Ingress]
 	classes   client.Typed[*networkingv1.IngressClass]
-	services  client.Typed[*corev1.Service]
-	slices    client.Typed[*discoveryv1.EndpointSlice]
 	nodes     client.Typed[*corev1.Node]
-
 	current   atomic.Pointer[snapshot]
-	transport *upstream.Transport
-	proxy     *httputil.ReverseProxy
+	backends  *backend.Watcher
+	proxy     *forward.Proxy
+	ports     *listen.Set
 	limiter   gate.Limiter
-	secrets   *secrets
+	flights   gate.Flights
+	secrets   *secret.Watcher
 	standard  func() (*tls.Certificate, error)
+	asker     *http.Client
 	metrics   *metrics
-	servers   [2]*server
 
 	// compiled and told belong to the worker.
 	compiled map[types.UID]*compiled
 	told     map[types.UID]map[string]bool
-
-	mu struct {
-		sync.Mutex
-		all     bool
-		changed map[types.NamespacedName]bool
-	}
-	wake chan struct{}
+	wake     chan struct{}
 }
 
 // snapshot is what requests are answered by; it does not change.
 type snapshot struct {
 	table *route.Table
-	pools map[route.Backend]*upstream.Pool
+	pools map[backend.Ref]*upstream.Pool
 }
 
 // compiled is an Ingress's source with the revision it was made from.
@@ -99,55 +103,63 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Listen == nil {
+		cfg.Listen = listen.At("")
+	}
+	if cfg.Node == nil {
+		cfg.Node = cfg.Client
+	}
 	c := &Controller{
-		cfg: cfg, log: cfg.Logger, transport: upstream.New(cfg.Dial), standard: sync.OnceValues(selfMade), metrics: newMetrics(cfg.Metrics),
-		ingresses: client.For[*networkingv1.Ingress](cfg.Client), classes: client.For[*networkingv1.IngressClass](cfg.Client),
-		services: client.For[*corev1.Service](cfg.Client), slices: client.For[*discoveryv1.EndpointSlice](cfg.Client),
-		nodes:    client.For[*corev1.Node](cfg.Client).With(client.InformerOptions{FieldSelector: "metadata.name=" + cfg.NodeName}),
+		cfg: cfg, log: cfg.Logger, proxy: forward.New(cfg.Dial, cfg.Logger), standard: sync.OnceValues(selfMade), metrics: newMetrics(cfg.Metrics),
+		ingresses: client.For[*networkingv1.Ingress](cfg.Client), classes: client.For[*networkingv1.IngressClass](cfg.Client), nodes: client.For[*corev1.Node](cfg.Client),
 		compiled: map[types.UID]*compiled{}, told: map[types.UID]map[string]bool{}, wake: make(chan struct{}, 1),
 	}
-	c.mu.changed = map[types.NamespacedName]bool{}
-	c.secrets = newSecrets(cfg.Client, c.touch)
+	if !cfg.Lead {
+		c.nodes = c.nodes.With(client.InformerOptions{FieldSelector: "metadata.name=" + cfg.NodeName})
+	}
+	c.backends = backend.New(cfg.Client, c.touch)
+	c.secrets = secret.New(cfg.Client, c.touch)
+	c.asker = c.newAsker()
 	c.current.Store(&snapshot{table: route.Merge(nil)})
-	c.proxy = c.reverseProxy()
-	c.servers = [2]*server{c.newServer(cfg.HTTP, false), c.newServer(cfg.HTTPS, true)}
+	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.touch, Logger: cfg.Logger})
 	return c, nil
 }
 
 // Run serves until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
-	defer c.transport.Close()
-	defer c.secrets.wait()
+	defer c.proxy.Close()
+	defer c.asker.CloseIdleConnections()
+	defer c.secrets.Wait()
+	defer c.ports.Wait()
 	defer stop()
 	c.ingresses.AddHandler(client.Handler[*networkingv1.Ingress]{
 		Add: func(*networkingv1.Ingress) { c.touch() }, Delete: func(*networkingv1.Ingress) { c.touch() },
-		Update: func(_, _ *networkingv1.Ingress) { c.touch() }})
+		Update: func(old, now *networkingv1.Ingress) {
+			if old.Generation != now.Generation || len(old.Status.LoadBalancer.Ingress) != len(now.Status.LoadBalancer.Ingress) || !sameMap(old.Annotations, now.Annotations) {
+				c.touch()
+			}
+		}})
 	c.classes.AddHandler(client.Handler[*networkingv1.IngressClass]{
 		Add: func(*networkingv1.IngressClass) { c.touch() }, Delete: func(*networkingv1.IngressClass) { c.touch() },
 		Update: func(_, _ *networkingv1.IngressClass) { c.touch() }})
-	if !client.WaitForSync(ctx, c.ingresses.Informer(), c.classes.Informer()) {
+	if !client.WaitForSync(ctx, c.ingresses.Informer(), c.classes.Informer()) || !c.idle(ctx) {
 		return nil
 	}
-	if !c.idle(ctx) {
-		return nil
-	}
-	c.watchBackends()
-	if !client.WaitForSync(ctx, c.services.Informer(), c.slices.Informer(), c.nodes.Informer()) {
+	c.watchNodes()
+	if !c.backends.Start(ctx) || !client.WaitForSync(ctx, c.nodes.Informer()) {
 		return nil
 	}
 	c.touch()
-	c.sync(ctx)
-	var serving sync.WaitGroup
-	for _, s := range c.servers {
-		if s.address == "" {
-			continue
+	for {
+		select {
+		case <-c.wake:
+			c.rebuild(ctx)
+			c.announce(ctx)
+		case <-ctx.Done():
+			return nil
 		}
-		serving.Go(func() { s.run(ctx) })
 	}
-	c.work(ctx)
-	serving.Wait()
-	return nil
 }
 
 // idle waits for the first Ingress to serve; false says that ctx ended.
@@ -162,17 +174,10 @@ func (c *Controller) idle(ctx context.Context) bool {
 	return true
 }
 
-// work follows changes until ctx ends.
-func (c *Controller) work(ctx context.Context) {
-	for {
-		select {
-		case <-c.wake:
-			c.sync(ctx)
-		case <-ctx.Done():
-			return
-		}
+// touch has everything looked at again.
+func (c *Controller) touch() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
 }
-
-// HTTPHandler answers requests as the listener for plain HTTP does.
-func (c *Controller) HTTPHandler() http.Handler { return &front{c, false} }

@@ -21,6 +21,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +43,9 @@ type world struct {
 	c   *Controller
 	api client.Interface
 
-	mu sync.Mutex
+	// listen opens ports.
+	listen atomic.Value
+	mu     sync.Mutex
 	// pods lead from the addresses in EndpointSlices to real listeners; the
 	// API takes no loopback addresses.
 	pods map[string]string
@@ -50,8 +54,9 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, api: kajitest.Start(t).Client(), pods: map[string]string{}}
+	w.listen.Store(anywhere)
 	var err error
-	w.c, err = New(Config{Client: w.api, NodeName: "n1", HTTP: "127.0.0.1:0", HTTPS: "127.0.0.1:0", Dial: w.dial})
+	w.c, err = New(Config{Client: w.api, NodeName: "n1", Lead: true, HTTPPort: 80, HTTPSPort: 443, Listen: w.open, Dial: w.dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +77,10 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	return w
+}
+
+func (w *world) open(ctx context.Context, port uint16) (net.Listener, error) {
+	return w.listen.Load().(func(context.Context, uint16) (net.Listener, error))(ctx, port)
 }
 
 func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -147,12 +156,17 @@ func until(t *testing.T, what string, cond func() bool) {
 
 // at returns the address of a listener.
 func (w *world) at(secure bool) string {
-	s := w.c.servers[0]
+	port := uint16(80)
 	if secure {
-		s = w.c.servers[1]
+		port = 443
 	}
-	until(w.t, "the listener", func() bool { return s.bound.Load() != nil })
-	return s.bound.Load().String()
+	until(w.t, "the listener", func() bool { return w.c.ports.Bound(port) != nil })
+	return w.c.ports.Bound(port).String()
+}
+
+// anywhere opens some port in place of another.
+func anywhere(ctx context.Context, _ uint16) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 }
 
 func (w *world) client() *http.Client {
@@ -335,7 +349,7 @@ func TestTLS(t *testing.T) {
 		t.Errorf("over TLS: %+v", got)
 	}
 	plain := w.get("http://app.test/x?y=1")
-	if want := fmt.Sprintf("https://app.test:%d/x?y=1", w.c.servers[1].port()); plain.status != 308 || plain.header.Get("Location") != want {
+	if want := "https://app.test/x?y=1"; plain.status != 308 || plain.header.Get("Location") != want {
 		t.Errorf("in the clear: %d %q, want 308 %q", plain.status, plain.header.Get("Location"), want)
 	}
 }
@@ -448,18 +462,11 @@ func TestAnnotations(t *testing.T) {
 		}
 	}))
 	w.pod("10.0.0.2:8080", echo("b"))
-	nginx := func(pairs ...string) map[string]string {
-		out := map[string]string{}
-		for i := 0; i < len(pairs); i += 2 {
-			out["nginx.ingress.kubernetes.io/"+pairs[i]] = pairs[i+1]
-		}
-		return out
-	}
 	all := map[string]map[string]string{
 		"rewrite": nginx("rewrite-target", "/to/$1"), "redirect": nginx("permanent-redirect", "https://example.com/a b"), "force": nginx("force-ssl-redirect", "true"),
 		"small": nginx("proxy-body-size", "10"), "closed": nginx("whitelist-source-range", "10.0.0.0/8"), "open": nginx("whitelist-source-range", "127.0.0.0/8"),
 		"limited": nginx("limit-rpm", "1", "limit-burst-multiplier", "1"), "sticky": nginx("affinity", "cookie", "session-cookie-name", "route"),
-		"basic": nginx("auth-type", "basic", "auth-secret", "users"), "guarded": nginx("auth-url", "http://auth.test"), "cors": nginx("enable-cors", "true", "cors-allow-origin", "https://*.o.test"),
+		"basic": nginx("auth-type", "basic", "auth-secret", "users"), "guarded": nginx("auth-tls-secret", "default/ca", "some-day", "x", "another", "y"), "cors": nginx("enable-cors", "true", "cors-allow-origin", "https://*.o.test"),
 	}
 	for name, annotations := range maps.All(all) {
 		w.service(name, "10.0.0.1", "10.0.0.2")
@@ -481,7 +488,10 @@ func TestAnnotations(t *testing.T) {
 	w.reaches("http://closed.test/", 403)
 	w.reaches("http://open.test/", 200)
 	w.reaches("http://guarded.test/", 503)
-	until(t, "an Event about auth-url", func() bool { return w.hasEvent("annotation auth-url is not supported") })
+	until(t, "an Event about auth-tls-secret", func() bool { return w.hasEvent("annotation auth-tls-secret is not supported") })
+	until(t, "one Event about all others", func() bool {
+		return w.hasEvent("these annotations are not supported and have no effect: another, some-day")
+	})
 	w.reaches("http://limited.test/", 200)
 	if got := w.get("http://limited.test/"); got.status != 503 {
 		t.Errorf("over the limit: %d", got.status)
@@ -542,19 +552,30 @@ func TestSlowBackends(t *testing.T) {
 }
 
 func TestPortInUse(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	w := newWorld(t)
+	taken := make(chan struct{})
+	w.listen.Store(func(ctx context.Context, port uint16) (net.Listener, error) {
+		select {
+		case <-taken:
+			return anywhere(ctx, port)
+		default:
+			return nil, &net.OpError{Op: "listen", Err: syscall.EADDRINUSE}
+		}
+	})
+	w.pod("10.0.0.1:8080", echo("a"))
+	w.service("app", "10.0.0.1")
+	w.ingress("app", nil, nil)
+	note := func(name string) string {
+		n, err := client.For[*corev1.Node](w.api).Get(t.Context(), "", "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Annotations[name]
 	}
-	w := &world{t: t, api: kajitest.Start(t).Client(), pods: map[string]string{}}
-	if w.c, err = New(Config{Client: w.api, NodeName: "n1", HTTP: l.Addr().String(), HTTPS: "127.0.0.1:0"}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { w.c.servers[0].run(ctx) })
-	l.Close()
-	w.at(false) // it takes the port as soon as it is free
-	stop()
-	running.Wait()
+	until(t, "the node says that its port is in use", func() bool {
+		return strings.Contains(note(problemAnnotation), "port 80 is in use by another program")
+	})
+	close(taken)
+	w.reaches("http://app.test/", 200) // it takes the port as soon as it is free
+	until(t, "the node says that it serves", func() bool { return note(problemAnnotation) == "" && note(servedAnnotation) == "80,443" })
 }

@@ -5,7 +5,11 @@ package ingress
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -20,12 +24,51 @@ import (
 // component is the name Events are written under.
 const component = "kaji-ingress-controller"
 
-// publish writes this node's addresses into the status of the Ingresses, once
-// something listens there.
-func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) {
-	if c.servers[0].bound.Load() == nil && c.servers[1].bound.Load() == nil {
+// Annotations of a node: the ports Ingresses are served at, and what is wrong.
+const (
+	servedAnnotation  = "kaji.dev/ingress-ports"
+	problemAnnotation = "kaji.dev/ingress-problem"
+)
+
+// announce notes on the node which ports are open: the leader publishes the
+// addresses of such nodes, and `kaji status` shows it.
+func (c *Controller) announce(ctx context.Context) {
+	node, err := c.nodes.Cached("", c.cfg.NodeName)
+	if err != nil {
+		return // the kubelet has not registered it yet
+	}
+	var open, problems []string
+	for _, port := range slices.Sorted(maps.Keys(c.wanted())) {
+		if c.ports.Bound(port) != nil {
+			open = append(open, strconv.Itoa(int(port)))
+		}
+		if err := c.ports.Problem(port); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	want := map[string]string{servedAnnotation: strings.Join(open, ","), problemAnnotation: strings.Join(problems, "; ")}
+	patch := map[string]any{}
+	for name, value := range want {
+		switch {
+		case node.Annotations[name] == value:
+		case value == "":
+			patch[name] = nil
+		default:
+			patch[name] = value
+		}
+	}
+	if len(patch) == 0 {
 		return
 	}
+	_, err = client.For[*corev1.Node](c.cfg.Node).MergePatch(ctx, "", c.cfg.NodeName, map[string]any{"metadata": map[string]any{"annotations": patch}}, "")
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("what is served here could not be noted on the node", "err", err)
+	}
+}
+
+// publish writes the addresses of the nodes that serve them into the status of
+// the Ingresses.
+func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) {
 	want := c.addresses()
 	if len(want) == 0 {
 		return
@@ -42,14 +85,17 @@ func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) 
 }
 
 func (c *Controller) addresses() []networkingv1.IngressLoadBalancerIngress {
-	node, err := c.nodes.Cached("", c.cfg.NodeName)
-	if err != nil {
-		return nil // the kubelet has not registered it yet
-	}
 	var out []networkingv1.IngressLoadBalancerIngress
-	for _, a := range node.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP {
-			out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.Address})
+	nodes := c.nodes.CachedList("", nil)
+	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	for _, node := range nodes {
+		if node.Annotations[servedAnnotation] == "" {
+			continue
+		}
+		for _, a := range node.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.Address})
+			}
 		}
 	}
 	return out
@@ -59,12 +105,12 @@ func (c *Controller) addresses() []networkingv1.IngressLoadBalancerIngress {
 func (c *Controller) report(ctx context.Context, ing *networkingv1.Ingress, source *route.Source) {
 	problems := source.Problems
 	for _, name := range source.Secrets() {
-		switch e := c.secrets.get(name); {
+		switch e := c.secrets.Get(name); {
 		case e == nil:
-		case !e.exists:
+		case !e.Exists:
 			problems = append(problems[:len(problems):len(problems)], fmt.Sprintf("Secret %s does not exist", name))
-		case e.err != nil && usesCertificate(source, name):
-			problems = append(problems[:len(problems):len(problems)], fmt.Sprintf("Secret %s: %v; the default certificate is shown", name, e.err))
+		case e.Err != nil && usesCertificate(source, name):
+			problems = append(problems[:len(problems):len(problems)], fmt.Sprintf("Secret %s: %v; the default certificate is shown", name, e.Err))
 		}
 	}
 	now := map[string]bool{}

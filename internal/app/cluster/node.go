@@ -32,6 +32,7 @@ func (cl *Cluster) newNode() (*node.Node, error) {
 		return nil, err
 	}
 	authenticator, authorizer := cl.plane.Trust()
+	c.Ingress.Lead = true
 	return node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, DNS: dns, Domain: c.Domain,
 		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress,

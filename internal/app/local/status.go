@@ -58,6 +58,12 @@ func Status(ctx context.Context, c Cluster, out io.Writer) error {
 	}
 	for _, n := range nodes {
 		row("node", "%s, %s", n.Name, describe(n))
+		if ports := n.Annotations["kaji.dev/ingress-ports"]; ports != "" {
+			row("ingress", "%s, ports %s", n.Name, ports)
+		}
+		if problem := n.Annotations["kaji.dev/ingress-problem"]; problem != "" {
+			row("ingress", "%s, WARNING: %s; Ingresses are not served there (see --ingress-http-port and --ingress-https-port)", n.Name, problem)
+		}
 	}
 	return nil
 }

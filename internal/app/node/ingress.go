@@ -4,10 +4,9 @@ package node
 
 import (
 	"context"
-	"net"
-	"strconv"
 
 	"kaji/internal/ingress"
+	"kaji/internal/ingress/listen"
 	"kaji/internal/lifecycle"
 )
 
@@ -17,13 +16,8 @@ type Ingress struct {
 	Address string
 	// HTTPPort and HTTPSPort are the ports; zero is none.
 	HTTPPort, HTTPSPort uint16
-}
-
-func (i Ingress) at(port uint16) string {
-	if port == 0 {
-		return ""
-	}
-	return net.JoinHostPort(i.Address, strconv.Itoa(int(port)))
+	// Lead is true on one node of the cluster, which writes status and Events.
+	Lead bool
 }
 
 // ingress serves Ingresses on this node. It listens only once there is one, and
@@ -37,8 +31,12 @@ func (n *Node) ingress(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
-	s, err := ingress.New(ingress.Config{Client: api, NodeName: c.NodeName, HTTP: c.Ingress.at(c.Ingress.HTTPPort), HTTPS: c.Ingress.at(c.Ingress.HTTPSPort),
-		Metrics: c.Metrics, Logger: c.Logger.With("component", "ingress")})
+	own, err := c.Client(Kubelet)
+	if err != nil {
+		return err
+	}
+	s, err := ingress.New(ingress.Config{Client: api, Node: own, NodeName: c.NodeName, Lead: c.Ingress.Lead, HTTPPort: c.Ingress.HTTPPort, HTTPSPort: c.Ingress.HTTPSPort,
+		Listen: listen.At(c.Ingress.Address), Metrics: c.Metrics, Logger: c.Logger.With("component", "ingress")})
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ package annotation
 
 import (
 	"net/netip"
+	"regexp"
 	"time"
 )
 
@@ -46,25 +47,60 @@ type Settings struct {
 	RedirectCode int
 	// BodySize bounds a request's body in bytes; zero is no bound.
 	BodySize int64
-	// ConnectTimeout and ReadTimeout bound the connection to a backend and the
-	// pauses in its answer.
-	ConnectTimeout, ReadTimeout time.Duration
+	// ConnectTimeout, SendTimeout and ReadTimeout bound the connection to a
+	// backend, the pauses in the request and those in the answer.
+	ConnectTimeout, SendTimeout, ReadTimeout time.Duration
 	// Affinity keeps a client at one endpoint, by a cookie.
 	Affinity *Cookie
-	// Auth asks for a name and a password.
-	Auth *Basic
+	// Auth asks for a name and a password, External another server.
+	Auth     *Basic
+	External *External
 	// Rate is how many requests a second one client address may make; zero is
 	// no bound. Burst may come at once.
 	Rate  float64
 	Burst int
+	// Connections is how many requests of one client address may be under way;
+	// zero is no bound. Unlimited are the clients that neither bound counts for.
+	Connections int
+	Unlimited   []netip.Prefix
 	// Allow, unless empty, are the clients that are let in; Deny those that are not.
 	Allow, Deny []netip.Prefix
 	Protocol    Protocol
 	// Host replaces the Host header towards the backend.
 	Host string
-	CORS *CORS
+	// Prefix is sent as X-Forwarded-Prefix unless it is empty.
+	Prefix string
+	CORS   *CORS
+	// Aliases are more hosts with the rules of the first.
+	Aliases []string
+	// Substitute is a Service of the namespace that answers where the backend
+	// has no endpoints.
+	Substitute string
+	// Passthrough leaves TLS to the backend.
+	Passthrough bool
+	// Canary makes the Ingress one that takes some requests of another.
+	Canary *Canary
 	// Refused says why the Ingress must not be served at all.
 	Refused string
+}
+
+// External is a server that is asked about each request.
+type External struct {
+	// URL is asked, by Method; Signin is where who is not let in is sent, unless
+	// it is empty. Both may contain nginx's variables, as Expand replaces them.
+	URL, Method, Signin string
+	// Parameter of Signin is where to return to.
+	Parameter string
+	// Headers of its answer go to the backend.
+	Headers []string
+}
+
+// Canary says which requests an Ingress takes from another: those with the
+// header, else those with the cookie, else a share by chance.
+type Canary struct {
+	Header, Value, Cookie string
+	Pattern               *regexp.Regexp
+	Weight, Total         int
 }
 
 // Cookie describes the cookie of an affinity.

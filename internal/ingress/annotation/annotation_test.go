@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 // What protects a backend is never dropped silently.
 func TestProtectionIsNotDropped(t *testing.T) {
 	for name, value := range map[string]string{
-		"auth-url": "http://auth.test", "auth-tls-secret": "default/ca", "whitelist-source-range": "10.0.0.0/8, nonsense", "denylist-source-range": "x",
+		"auth-url": "ftp://auth.test", "auth-tls-secret": "default/ca", "whitelist-source-range": "10.0.0.0/8, nonsense", "denylist-source-range": "x",
 		"auth-type": "digest", "enable-modsecurity": "true",
 	} {
 		s, problems := annotation.Parse(map[string]string{annotation.Nginx + name: value})
@@ -60,7 +60,7 @@ func TestProtectionIsNotDropped(t *testing.T) {
 func TestWhatCannotBeReadHasItsDefault(t *testing.T) {
 	s, problems := annotation.Parse(map[string]string{
 		annotation.Nginx + "proxy-body-size": "-1", annotation.Nginx + "proxy-read-timeout": "soon", annotation.Nginx + "ssl-redirect": "perhaps",
-		annotation.Nginx + "backend-protocol": "FCGI", annotation.Nginx + "canary": "true", annotation.Nginx + "app-root": "x"})
+		annotation.Nginx + "backend-protocol": "FCGI", annotation.Nginx + "nonsense": "true", annotation.Nginx + "app-root": "x"})
 	if len(problems) != 6 {
 		t.Errorf("problems are %q", problems)
 	}

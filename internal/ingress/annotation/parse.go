@@ -25,15 +25,20 @@ const (
 
 // protective are annotations of ingress-nginx that guard a backend in a way
 // that does not exist here.
-var protective = []string{"auth-url", "auth-tls-secret", "enable-modsecurity", "enable-owasp-core-rules", "global-rate-limit", "limit-connections", "satisfy"}
+var protective = []string{"auth-tls-secret", "auth-snippet", "enable-global-auth", "enable-modsecurity", "enable-owasp-core-rules", "modsecurity-snippet", "global-rate-limit", "satisfy"}
 
-// without are annotations that do something else, which does not exist here.
-var without = []string{"configuration-snippet", "server-snippet", "stream-snippet", "canary", "mirror-target", "auth-snippet", "modsecurity-snippet", "server-alias", "default-backend"}
+// idle are annotations of ingress-nginx that tune what works by itself here, or
+// says what is so anyway.
+var idle = []string{"proxy-buffering", "proxy-buffer-size", "proxy-buffers-number", "proxy-busy-buffers-size", "proxy-max-temp-file-size", "proxy-request-buffering",
+	"proxy-http-version", "proxy-next-upstream", "proxy-next-upstream-timeout", "proxy-next-upstream-tries", "client-body-buffer-size", "connection-proxy-header",
+	"enable-access-log", "enable-rewrite-log", "enable-opentelemetry", "enable-opentracing", "http2-push-preload", "load-balance", "preserve-trailing-slash",
+	"ssl-ciphers", "ssl-prefer-server-ciphers", "affinity-mode", "affinity-canary-behavior", "session-cookie-hash", "session-cookie-change-on-failure",
+	"session-cookie-conditional-samesite-none", "auth-keepalive", "auth-cache-duration", "auth-always-set-cookie", "websocket-services", "service-upstream"}
 
 // Parse reads the annotations of an Ingress. The problems are for its owner:
 // what they name has its default, or Refused is set.
 func Parse(annotations map[string]string) (*Settings, []string) {
-	p := &parser{all: annotations}
+	p := &parser{all: annotations, asked: map[string]bool{}}
 	s := &Settings{}
 	p.paths(s)
 	p.redirects(s)
@@ -41,11 +46,9 @@ func Parse(annotations map[string]string) (*Settings, []string) {
 	p.guards(s)
 	p.towards(s)
 	p.cors(s)
-	for _, name := range without {
-		if v, _ := p.value(name); v != "" && v != "false" {
-			p.problem("annotation %s is not supported and has no effect", name)
-		}
-	}
+	p.external(s)
+	p.canary(s)
+	p.unknown()
 	if len(p.refused) > 0 {
 		s.Refused = strings.Join(p.refused, "; ")
 	}
@@ -53,11 +56,14 @@ func Parse(annotations map[string]string) (*Settings, []string) {
 }
 
 type parser struct {
-	all               map[string]string
+	all map[string]string
+	// asked are the annotations that have a meaning here.
+	asked             map[string]bool
 	problems, refused []string
 }
 
 func (p *parser) value(name string) (string, bool) {
+	p.asked[name] = true
 	v, ok := p.all[Own+name]
 	if !ok {
 		v, ok = p.all[Nginx+name]
@@ -126,6 +132,7 @@ func (p *parser) redirects(s *Settings) {
 		name string
 		code int
 	}{{"temporal-redirect", 302}, {"permanent-redirect", 301}} {
+		p.asked[one.name+"-code"] = true
 		to := p.text(one.name, "")
 		if to == "" {
 			continue
@@ -138,19 +145,23 @@ func (p *parser) redirects(s *Settings) {
 		if code < 300 {
 			code = one.code
 		}
-		s.Redirect, s.RedirectCode = to, code
-		return
+		if s.Redirect == "" {
+			s.Redirect, s.RedirectCode = to, code
+		}
 	}
 }
 
 func (p *parser) bounds(s *Settings) {
 	const longest = 7 * 24 * 3600
-	s.ConnectTimeout, s.ReadTimeout = connectTimeout, readTimeout
+	s.ConnectTimeout, s.SendTimeout, s.ReadTimeout = connectTimeout, readTimeout, readTimeout
 	if n := p.number("proxy-connect-timeout", 0, longest); n > 0 {
 		s.ConnectTimeout = time.Duration(n) * time.Second
 	}
 	if n := p.number("proxy-read-timeout", 0, longest); n > 0 {
 		s.ReadTimeout = time.Duration(n) * time.Second
+	}
+	if n := p.number("proxy-send-timeout", 0, longest); n > 0 {
+		s.SendTimeout = time.Duration(n) * time.Second
 	}
 	if v, ok := p.value("proxy-body-size"); ok {
 		size, err := parseSize(v)
@@ -187,6 +198,9 @@ func (p *parser) guards(s *Settings) {
 	s.Allow = append(p.prefixes("whitelist-source-range"), p.prefixes("allowlist-source-range")...)
 	s.Deny = p.prefixes("denylist-source-range")
 	p.rate(s)
+	for _, name := range []string{"auth-secret", "auth-secret-type", "auth-realm"} {
+		p.asked[name] = true
+	}
 	switch kind := p.text("auth-type", ""); kind {
 	case "":
 		return
@@ -225,6 +239,8 @@ func (p *parser) rate(s *Settings) {
 		s.Rate, s.Burst = float64(n), n
 	}
 	s.Burst *= max(1, p.number("limit-burst-multiplier", burstMultiplier, 1000))
+	s.Connections = p.number("limit-connections", 0, highest)
+	s.Unlimited = append(p.prefixes("limit-whitelist"), p.prefixes("limit-allowlist")...)
 }
 
 func (p *parser) prefixes(name string) []netip.Prefix {
@@ -259,7 +275,28 @@ func (p *parser) towards(s *Settings) {
 	} else if v != "AUTO_HTTP" {
 		p.problem("annotation backend-protocol: %q is not supported, HTTP is spoken", v)
 	}
-	s.Host = p.text("upstream-vhost", "")
+	s.Host, s.Prefix = p.text("upstream-vhost", ""), p.text("x-forwarded-prefix", "")
+	for _, v := range []*string{&s.Host, &s.Prefix} {
+		if strings.ContainsFunc(*v, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			p.problem("annotations upstream-vhost and x-forwarded-prefix: %q cannot stand in a header", *v)
+			*v = ""
+		}
+	}
+	s.Substitute, s.Passthrough = p.text("default-backend", ""), p.bool("ssl-passthrough", false)
+	for alias := range strings.SplitSeq(p.text("server-alias", ""), ",") {
+		if alias = strings.TrimSpace(alias); alias != "" && !strings.HasPrefix(alias, "~") {
+			s.Aliases = append(s.Aliases, alias)
+		} else if alias != "" {
+			p.problem("annotation server-alias: patterns such as %q are not supported", alias)
+		}
+	}
+	p.affinity(s)
+}
+
+func (p *parser) affinity(s *Settings) {
+	for _, name := range []string{"session-cookie-name", "session-cookie-path", "session-cookie-samesite", "session-cookie-secure", "session-cookie-max-age", "session-cookie-expires"} {
+		p.asked[name] = true
+	}
 	switch kind := p.text("affinity", ""); kind {
 	case "":
 	case "cookie":
@@ -272,6 +309,9 @@ func (p *parser) towards(s *Settings) {
 }
 
 func (p *parser) cors(s *Settings) {
+	for _, name := range []string{"cors-allow-methods", "cors-allow-headers", "cors-expose-headers", "cors-allow-credentials", "cors-max-age", "cors-allow-origin"} {
+		p.asked[name] = true
+	}
 	if !p.bool("enable-cors", false) {
 		return
 	}

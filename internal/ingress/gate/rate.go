@@ -25,15 +25,9 @@ type client struct {
 	addr    netip.Addr
 }
 
-// Allow says whether the client may make one more request now. IPv6 clients
-// count by their /64, of which each has all addresses.
+// Allow says whether the client may make one more request now.
 func (l *Limiter) Allow(ingress types.UID, addr netip.Addr, perSecond float64, burst int) bool {
-	if addr.Is6() {
-		if p, err := addr.WithZone("").Prefix(64); err == nil {
-			addr = p.Addr()
-		}
-	}
-	key := client{ingress, addr}
+	key := keyOf(ingress, addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.buckets[key]

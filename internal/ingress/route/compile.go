@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/ingress/annotation"
+	"kaji/internal/ingress/backend"
 )
 
 // Source is what one Ingress asks for.
@@ -23,6 +24,8 @@ type Source struct {
 	Fallback *Rule
 	// Certificates lead from hosts to the names of Secrets in the namespace.
 	Certificates []Certificate
+	// Canary says that the rules take requests of other rules.
+	Canary bool
 	// Problems are for the owner of the Ingress.
 	Problems []string
 }
@@ -50,13 +53,14 @@ func (s *Source) Secrets() []types.NamespacedName {
 func Compile(ing *networkingv1.Ingress) *Source {
 	settings, problems := annotation.Parse(ing.Annotations)
 	c := &compiler{ing: ing, settings: settings, out: &Source{
-		Ingress: types.NamespacedName{Namespace: ing.Namespace, Name: ing.Name}, Created: ing.CreationTimestamp.Time, Problems: problems}}
+		Ingress: types.NamespacedName{Namespace: ing.Namespace, Name: ing.Name}, Created: ing.CreationTimestamp.Time, Problems: problems, Canary: settings.Canary != nil}}
 	if b := ing.Spec.DefaultBackend; b != nil {
 		c.out.Fallback = c.rule("", "", networkingv1.PathTypePrefix, b)
 	}
 	for _, r := range ing.Spec.Rules {
 		c.host(r)
 	}
+	c.aliases()
 	for _, t := range ing.Spec.TLS {
 		for _, host := range c.hosts(t) {
 			c.out.Certificates = append(c.out.Certificates, Certificate{Host(host), t.SecretName})
@@ -112,6 +116,23 @@ func (c *compiler) host(r networkingv1.IngressRule) {
 	}
 }
 
+// aliases gives more hosts the rules of the first one.
+func (c *compiler) aliases() {
+	if len(c.ing.Spec.Rules) == 0 {
+		return
+	}
+	first := strings.ToLower(c.ing.Spec.Rules[0].Host)
+	for _, alias := range c.settings.Aliases {
+		for _, r := range c.out.Rules {
+			if r.Host == first {
+				same := *r
+				same.Host = strings.ToLower(alias)
+				c.out.Rules = append(c.out.Rules, &same)
+			}
+		}
+	}
+}
+
 // compile makes the path a pattern, anchored and blind to case as nginx has it.
 func (r *Rule) compile() error {
 	text := "(?i)^" + r.Path
@@ -126,7 +147,7 @@ func (r *Rule) compile() error {
 func (c *compiler) rule(host, at string, kind networkingv1.PathType, b *networkingv1.IngressBackend) *Rule {
 	r := &Rule{Ingress: c.out.Ingress, UID: c.ing.UID, Host: host, Path: at, Settings: c.settings, kind: kind}
 	if b.Service != nil {
-		r.Backend = &Backend{Namespace: c.ing.Namespace, Service: b.Service.Name, Port: b.Service.Port, Protocol: c.settings.Protocol}
+		r.Backend = &backend.Ref{Namespace: c.ing.Namespace, Service: b.Service.Name, Port: b.Service.Port}
 	} else {
 		c.out.Problems = append(c.out.Problems, "backends that are resources are not supported")
 	}

@@ -14,14 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/ingress/annotation"
+	"kaji/internal/ingress/backend"
 )
-
-// Backend names a port of a Service. It is comparable.
-type Backend struct {
-	Namespace, Service string
-	Port               networkingv1.ServiceBackendPort
-	Protocol           annotation.Protocol
-}
 
 // Rule leads to one backend.
 type Rule struct {
@@ -33,7 +27,7 @@ type Rule struct {
 	// Path is as the Ingress says it; of a default backend it is empty.
 	Path string
 	// Backend is nil where the Ingress names a resource instead of a Service.
-	Backend  *Backend
+	Backend  *backend.Ref
 	Settings *annotation.Settings
 
 	kind    networkingv1.PathType

@@ -17,6 +17,10 @@ type Table struct {
 	fallback *Rule
 	secrets  map[string]types.NamespacedName
 	rules    []*Rule
+	// canaries lead from rules to those that take some of their requests.
+	canaries map[*Rule][]*Rule
+	// passthrough leads from hosts to the rules whose backends do TLS themselves.
+	passthrough map[string]*Rule
 }
 
 // server is one host.
@@ -33,8 +37,13 @@ func Merge(sources []*Source) *Table {
 	slices.SortFunc(sorted, func(a, b *Source) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Ingress.String(), b.Ingress.String()))
 	})
-	t := &Table{hosts: map[string]*server{}, secrets: map[string]types.NamespacedName{}}
+	t := &Table{hosts: map[string]*server{}, secrets: map[string]types.NamespacedName{}, canaries: map[*Rule][]*Rule{}, passthrough: map[string]*Rule{}}
+	var canaries []*Rule
 	for _, s := range sorted {
+		if s.Canary {
+			canaries = append(canaries, s.Rules...)
+			continue
+		}
 		for _, r := range s.Rules {
 			t.add(r, s.Fallback)
 		}
@@ -51,7 +60,37 @@ func Merge(sources []*Source) *Table {
 			return cmp.Or(cmp.Compare(len(b.Path), len(a.Path)), cmp.Compare(order(a), order(b)))
 		})
 	}
+	for _, r := range canaries {
+		t.addCanary(r)
+	}
 	return t
+}
+
+// addCanary gives a canary's rule to the one with the same host and path. Where
+// there is none, it has no effect.
+func (t *Table) addCanary(r *Rule) {
+	one := t.hosts[r.Host]
+	if one == nil {
+		return
+	}
+	for _, main := range append([]*Rule{one.exact[r.Path]}, one.other...) {
+		if main != nil && main.Path == r.Path && main.kind == r.kind {
+			t.canaries[main] = append(t.canaries[main], r)
+			t.rules = append(t.rules, r)
+			return
+		}
+	}
+}
+
+// Canaries are the rules that may take requests of a rule.
+func (t *Table) Canaries(r *Rule) []*Rule { return t.canaries[r] }
+
+// Passthrough returns the rule of a host whose backend does TLS itself, or nil.
+func (t *Table) Passthrough(host string) *Rule {
+	if r := t.passthrough[host]; r != nil {
+		return r
+	}
+	return t.passthrough[wildcard(host)]
 }
 
 // order is which of two rules of the same length comes first.
@@ -75,6 +114,9 @@ func (t *Table) add(r, fallback *Rule) {
 		one.fallback = fallback
 	}
 	t.rules = append(t.rules, r)
+	if r.Settings.Passthrough && r.Host != "" && r.Backend != nil && t.passthrough[r.Host] == nil {
+		t.passthrough[r.Host] = r
+	}
 	if r.kind == networkingv1.PathTypeExact && r.pattern == nil {
 		if one.exact[r.Path] == nil {
 			one.exact[r.Path] = r
@@ -93,7 +135,7 @@ func (t *Table) certificates(s *Source) {
 	}
 }
 
-// Rules returns all rules, default backends among them.
+// Rules returns all rules, default backends and canaries among them.
 func (t *Table) Rules() []*Rule { return t.rules }
 
 // Match returns the rule for a request, or nil. Host and Clean prepare its

@@ -15,43 +15,61 @@ import (
 
 // Pool are the ready endpoints of one backend. It is safe for concurrent use.
 type Pool struct {
-	endpoints atomic.Pointer[[]Endpoint]
-	next      atomic.Uint32
+	state atomic.Pointer[state]
+	next  atomic.Uint32
+}
+
+// state is what a pool holds at one time.
+type state struct {
+	endpoints []Endpoint
+	protocol  string
 }
 
 // Endpoint is an address, "host:port", with the name that cookies know it by.
 type Endpoint struct{ Address, ID string }
 
-// Set replaces the endpoints.
-func (p *Pool) Set(addresses []string) {
+// Set replaces the endpoints and the protocol that their Service names for
+// them, as appProtocol has it.
+func (p *Pool) Set(addresses []string, protocol string) {
 	all := make([]Endpoint, 0, len(addresses))
 	for _, a := range addresses {
 		sum := sha256.Sum256([]byte(a))
 		all = append(all, Endpoint{a, hex.EncodeToString(sum[:12])})
 	}
-	p.endpoints.Store(&all)
+	p.state.Store(&state{all, protocol})
 }
 
-// Addresses returns the endpoints' addresses.
-func (p *Pool) Addresses() []string {
-	var out []string
-	if all := p.endpoints.Load(); all != nil {
-		for _, e := range *all {
-			out = append(out, e.Address)
-		}
+// Protocol is the one that Set was given.
+func (p *Pool) Protocol() string {
+	if s := p.state.Load(); s != nil {
+		return s.protocol
 	}
-	return out
+	return ""
+}
+
+// Empty says whether there is no endpoint.
+func (p *Pool) Empty() bool {
+	s := p.state.Load()
+	return s == nil || len(s.endpoints) == 0
+}
+
+// Next returns the address of the endpoint whose turn it is, or "".
+func (p *Pool) Next() string {
+	if one := p.order("", 1); len(one) > 0 {
+		return one[0].Address
+	}
+	return ""
 }
 
 // order returns the endpoints to try: the one with the id first, if it is
 // there, then in turn.
 func (p *Pool) order(id string, most int) []Endpoint {
-	loaded := p.endpoints.Load()
-	if loaded == nil || len(*loaded) == 0 {
+	now := p.state.Load()
+	if now == nil || len(now.endpoints) == 0 {
 		return nil
 	}
-	all := *loaded
-	start := int(p.next.Add(1)-1) % len(all)
+	all := now.endpoints
+	start := int((p.next.Add(1) - 1) % uint32(len(all)))
 	if id != "" {
 		if at := slices.IndexFunc(all, func(e Endpoint) bool { return e.ID == id }); at >= 0 {
 			start = at

@@ -3,6 +3,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -28,14 +29,17 @@ const (
 	// idle is how long an unused connection is kept: less than most servers do.
 	idle        = 55 * time.Second
 	idlePerHost = 128
+	// unbounded is how long a connection may take where nothing else is said.
+	unbounded = 2 * time.Minute
 )
 
 // Call says where one request goes.
 type Call struct {
-	Pool        *Pool
-	TLS, HTTP2  bool
-	Connect     time.Duration
-	ReadTimeout time.Duration
+	Pool       *Pool
+	TLS, HTTP2 bool
+	// Connect, SendTimeout and ReadTimeout bound the connection, the pauses in
+	// the request and those in the answer; zero is no bound.
+	Connect, SendTimeout, ReadTimeout time.Duration
 	// Sticky is the ID of the endpoint to prefer.
 	Sticky string
 	// Chosen is the endpoint that answered.
@@ -60,6 +64,7 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Transport sends requests by the call in their context.
 type Transport struct {
+	dial         Dial
 	http1, http2 *http.Transport
 }
 
@@ -91,7 +96,7 @@ func New(dial Dial) *Transport {
 			// checked; TLS to it keeps listeners out, no more.
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	}
-	return &Transport{http1: made(false), http2: made(true)}
+	return &Transport{dial: dial, http1: made(false), http2: made(true)}
 }
 
 // Close closes the connections that are not in use.
@@ -117,7 +122,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := newWatch(req.Context(), call.ReadTimeout)
 	var body *kept
 	if req.Body != nil && req.Body != http.NoBody {
-		body = &kept{ReadCloser: req.Body, watch: w}
+		w.limitTo(call.SendTimeout)
+		body = &kept{ReadCloser: req.Body, watch: w, readTimeout: call.ReadTimeout}
 	}
 	inner := t.http1
 	if call.HTTP2 {
@@ -143,6 +149,21 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
+// Connect opens a connection to an endpoint of the pool, for what is no HTTP.
+func (t *Transport) Connect(ctx context.Context, pool *Pool, limit time.Duration) (net.Conn, error) {
+	err := error(ErrNoEndpoints)
+	for _, e := range pool.order("", tries) {
+		inner, stop := context.WithTimeout(ctx, cmp.Or(limit, unbounded))
+		var conn net.Conn
+		conn, err = t.dial(inner, "tcp", e.Address)
+		stop()
+		if err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
 // aim returns the request for one endpoint; r is the caller's own.
 func aim(r *http.Request, e Endpoint, secure bool, body *kept) *http.Request {
 	url := *r.URL
@@ -160,13 +181,17 @@ func aim(r *http.Request, e Endpoint, secure bool, body *kept) *http.Request {
 // kept is a request's body that outlives a try, as long as nobody read of it.
 type kept struct {
 	io.ReadCloser
-	touched atomic.Bool
-	watch   *watch
+	touched     atomic.Bool
+	watch       *watch
+	readTimeout time.Duration
 }
 
 func (k *kept) Read(p []byte) (int, error) {
 	k.touched.Store(true)
 	n, err := k.ReadCloser.Read(p)
+	if err != nil {
+		k.watch.limitTo(k.readTimeout)
+	}
 	k.watch.again()
 	return n, err
 }

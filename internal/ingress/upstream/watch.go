@@ -15,12 +15,13 @@ type watch struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	limit  time.Duration
+	limit  atomic.Int64
 	ended  atomic.Bool
 }
 
 func newWatch(ctx context.Context, limit time.Duration) *watch {
-	w := &watch{limit: limit}
+	w := &watch{}
+	w.limit.Store(int64(limit))
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	if limit > 0 {
 		w.timer = time.AfterFunc(limit, func() { w.cancel(ErrTimeout) })
@@ -30,10 +31,13 @@ func newWatch(ctx context.Context, limit time.Duration) *watch {
 
 // again starts the time anew.
 func (w *watch) again() {
-	if w.timer != nil && !w.ended.Load() {
-		w.timer.Reset(w.limit)
+	if limit := time.Duration(w.limit.Load()); w.timer != nil && !w.ended.Load() && limit > 0 {
+		w.timer.Reset(limit)
 	}
 }
+
+// limitTo makes the limit another, from the next time it starts anew.
+func (w *watch) limitTo(limit time.Duration) { w.limit.Store(int64(limit)) }
 
 // off ends the watching, not the request.
 func (w *watch) off() {

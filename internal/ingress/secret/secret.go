@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ingress
+// Package secret holds those Secrets that Ingresses and Gateways refer to, by one
+// watch for each: no other Secret comes near the component. Certificates and
+// lists of passwords are read once per revision.
+package secret
 
 import (
 	"context"
@@ -20,35 +23,41 @@ import (
 	"kaji/internal/ingress/gate"
 )
 
-// secrets holds those Secrets that Ingresses refer to, by one watch for each:
-// no other Secret comes near this component.
-type secrets struct {
+// Watcher watches Secrets. It is safe for concurrent use.
+type Watcher struct {
 	api     client.Interface
 	changed func()
 	running sync.WaitGroup
 
 	mu      sync.RWMutex
-	entries map[types.NamespacedName]*entry
+	entries map[types.NamespacedName]*Entry
 }
 
-// entry is one Secret, read.
-type entry struct {
+// Entry is one Secret, read. It must not be changed.
+type Entry struct {
 	stop context.CancelFunc
 	// known is set with the first answer of the server.
-	known, exists bool
-	certificate   *tls.Certificate
-	err           error
-	file, dict    *gate.Passwords
+	known bool
+	// Exists is false of a Secret that is not there.
+	Exists bool
+	// Certificate is that of a TLS Secret; Err says why there is none.
+	Certificate *tls.Certificate
+	Err         error
+	// File are the passwords of the htpasswd file "auth", if there is one; Map
+	// has the keys as names.
+	File, Map *gate.Passwords
 }
 
-func newSecrets(api client.Interface, changed func()) *secrets {
-	return &secrets{api: api, changed: changed, entries: map[types.NamespacedName]*entry{}}
+// New returns a watcher that calls changed whenever a Secret is another.
+func New(api client.Interface, changed func()) *Watcher {
+	return &Watcher{api: api, changed: changed, entries: map[types.NamespacedName]*Entry{}}
 }
 
-func (s *secrets) wait() { s.running.Wait() }
+// Wait returns once all watches have ended, which they do with their context.
+func (s *Watcher) Wait() { s.running.Wait() }
 
-// watch makes the wanted Secrets those that are watched.
-func (s *secrets) watch(ctx context.Context, wanted map[types.NamespacedName]bool) {
+// Watch makes the wanted Secrets those that are watched.
+func (s *Watcher) Watch(ctx context.Context, wanted map[types.NamespacedName]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, e := range s.entries {
@@ -60,13 +69,13 @@ func (s *secrets) watch(ctx context.Context, wanted map[types.NamespacedName]boo
 	for name := range wanted {
 		if s.entries[name] == nil {
 			inner, stop := context.WithCancel(ctx)
-			s.entries[name] = &entry{stop: stop}
+			s.entries[name] = &Entry{stop: stop}
 			s.running.Go(func() { s.follow(inner, name) })
 		}
 	}
 }
 
-func (s *secrets) follow(ctx context.Context, name types.NamespacedName) {
+func (s *Watcher) follow(ctx context.Context, name types.NamespacedName) {
 	r := client.For[*corev1.Secret](s.api).Resource(name.Namespace)
 	selector := "metadata.name=" + name.Name
 	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
@@ -98,15 +107,15 @@ func (s *secrets) follow(ctx context.Context, name types.NamespacedName) {
 }
 
 // take reads a new state; nil is a Secret that is not there.
-func (s *secrets) take(ctx context.Context, name types.NamespacedName, o any) {
-	next := entry{known: true}
+func (s *Watcher) take(ctx context.Context, name types.NamespacedName, o any) {
+	next := Entry{known: true}
 	if secret, ok := o.(*corev1.Secret); ok {
-		next.exists = true
-		next.certificate, next.err = certificate(secret)
+		next.Exists = true
+		next.Certificate, next.Err = certificate(secret)
 		if file, ok := secret.Data["auth"]; ok {
-			next.file = gate.ParsePasswords(file)
+			next.File = gate.ParsePasswords(file)
 		}
-		next.dict = gate.PasswordMap(secret.Data)
+		next.Map = gate.PasswordMap(secret.Data)
 	}
 	s.mu.Lock()
 	if now := s.entries[name]; now != nil && ctx.Err() == nil {
@@ -117,8 +126,8 @@ func (s *secrets) take(ctx context.Context, name types.NamespacedName, o any) {
 	s.changed()
 }
 
-// get returns a Secret, or nil while nothing is known of it. It must not be changed.
-func (s *secrets) get(name types.NamespacedName) *entry {
+// Get returns a Secret, or nil while nothing is known of it.
+func (s *Watcher) Get(name types.NamespacedName) *Entry {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if e := s.entries[name]; e != nil && e.known {
