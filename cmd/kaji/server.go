@@ -17,6 +17,7 @@ import (
 	"kaji/internal/app/home"
 	"kaji/internal/app/logging"
 	"kaji/internal/app/node"
+	"kaji/internal/controller/servicelb"
 )
 
 // clusterFlags are what server and up have in common.
@@ -25,6 +26,8 @@ type clusterFlags struct {
 	podCIDRs                        []string
 	nodes                           int
 	nodeNetwork                     string
+	loadBalancer                    bool
+	loadBalancerPools               []string
 	ingress                         node.Ingress
 	api                             *controlplane.Options
 	log                             logging.Options
@@ -44,6 +47,8 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.ingress.Address, "ingress-address", "", "IP address that Ingresses are served at; all of the machine's when empty")
 	fs.Uint16Var(&f.ingress.HTTPPort, "ingress-http-port", f.ingress.HTTPPort, "port that Ingresses are served at by HTTP; 0 is none")
 	fs.Uint16Var(&f.ingress.HTTPSPort, "ingress-https-port", f.ingress.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
+	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
+	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
 	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
@@ -81,6 +86,10 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 			return c, fmt.Errorf("--cluster-cidr: %w", err)
 		}
 		c.PodCIDRs = append(c.PodCIDRs, prefix.Masked())
+	}
+	c.LoadBalancer = f.loadBalancer
+	if c.LoadBalancerPools, err = servicelb.ParsePools(f.loadBalancerPools); err != nil {
+		return c, fmt.Errorf("--load-balancer-pool: %w", err)
 	}
 	return c, nil
 }

@@ -40,6 +40,7 @@ import (
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
 	"kaji/internal/controller/serviceaccounttoken"
+	"kaji/internal/controller/servicelb"
 	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
 	"kaji/internal/controller/tainteviction"
@@ -76,6 +77,9 @@ type Config struct {
 	// EndedPods is how many pods that ended are kept: 12,500 when zero, all when
 	// negative.
 	EndedPods int
+	// LoadBalancer says which addresses Services of type LoadBalancer get; its
+	// Client and Logger are set here. Nil leaves them to others.
+	LoadBalancer *servicelb.Config
 	// Controllers selects what runs, by upstream's names: "*" is all that run
 	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
 	Controllers []string
@@ -211,6 +215,9 @@ var list = []entry{
 	{"certificatesigningrequest-cleaner-controller", "certificate-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return certificates.NewCleaner(api, log), nil
 	}},
+	{"service-lb-controller", "service-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return serviceLoadBalancers(c, api, log), nil
+	}},
 	{"serviceaccount-token-controller", "", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return serviceAccountTokens(c, api, log), nil
 	}},
@@ -283,4 +290,15 @@ func serviceAccountTokens(c Config, api client.Interface, log *slog.Logger) Cont
 		return off{}
 	}
 	return serviceaccounttoken.New(serviceaccounttoken.Config{Client: api, Key: c.TokenKey, RootCA: c.RootCA, Logger: log})
+}
+
+// serviceLoadBalancers returns the controller of load balancers' addresses, if
+// there are any to give.
+func serviceLoadBalancers(c Config, api client.Interface, log *slog.Logger) Controller {
+	if c.LoadBalancer == nil {
+		return off{}
+	}
+	config := *c.LoadBalancer
+	config.Client, config.Logger = api, log
+	return servicelb.New(config)
 }

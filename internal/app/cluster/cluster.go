@@ -21,6 +21,7 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/controller"
 	"kaji/internal/controller/certificates"
+	"kaji/internal/controller/servicelb"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/scheduler"
@@ -52,7 +53,11 @@ type Config struct {
 	HealthzBindAddress string
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
-	Logger  *slog.Logger
+	// LoadBalancer gives Services of type LoadBalancer their addresses: of
+	// LoadBalancerPools, or the nodes' own where there are none.
+	LoadBalancer      bool
+	LoadBalancerPools []servicelb.Pool
+	Logger            *slog.Logger
 }
 
 // Cluster is a running cluster. Create it with New.
@@ -146,7 +151,13 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	var balancer *servicelb.Config
+	if cl.c.LoadBalancer {
+		balancer = &servicelb.Config{Pools: cl.c.LoadBalancerPools, Reserved: cl.ownPorts(),
+			Ingress: []int32{int32(cl.c.Ingress.HTTPPort), int32(cl.c.Ingress.HTTPSPort)}}
+	}
 	m, err := controller.New(controller.Config{
+		LoadBalancer: balancer,
 		Client: func(account string) (client.Interface, error) {
 			if account == "" {
 				return shared, nil
@@ -170,4 +181,14 @@ func signers(ca *pki.CA) map[string]*pki.CA {
 		out[name] = ca
 	}
 	return out
+}
+
+// ownPorts are TCP ports of the nodes' addresses that no Service may take over:
+// the way in for their owner, the node agent's and the API server's.
+func (cl *Cluster) ownPorts() []int32 {
+	ports := []int32{22, 10250, int32(cl.c.API.Serving.SecurePort)}
+	if cl.c.KubeletPort != 0 {
+		ports = append(ports, cl.c.KubeletPort)
+	}
+	return ports
 }

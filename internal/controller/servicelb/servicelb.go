@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -38,7 +39,10 @@ type Config struct {
 	Pools []Pool
 	// Reserved are TCP ports of the nodes' addresses that no Service gets.
 	Reserved []int32
-	Logger   *slog.Logger
+	// Ingress are TCP ports that Ingresses are served at. A Service may take
+	// them over, and is told.
+	Ingress []int32
+	Logger  *slog.Logger
 }
 
 // Controller gives out addresses. Make it with New.
@@ -266,11 +270,16 @@ func (c *Controller) assign(s *corev1.Service) ([]netip.Addr, error) {
 	return addrs, err
 }
 
-// warn tells of annotations that nothing is done for.
+// warn tells of annotations that nothing is done for, and of what is in the way.
 func (c *Controller) warn(ctx context.Context, s *corev1.Service) {
 	for _, u := range unsupported {
 		if s.Annotations[u.annotation] != "" {
 			c.record(ctx, s, corev1.EventTypeWarning, "UnsupportedLoadBalancerAnnotation", "The annotation "+u.annotation+" has no effect: "+u.what)
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if len(c.cfg.Pools) == 0 && p.Protocol == corev1.ProtocolTCP && slices.Contains(c.cfg.Ingress, p.Port) {
+			c.record(ctx, s, corev1.EventTypeWarning, "IngressPortTaken", fmt.Sprintf("Port %d of the nodes' addresses is this Service's now: Ingresses are not reached at it", p.Port))
 		}
 	}
 }

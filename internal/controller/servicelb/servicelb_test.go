@@ -47,7 +47,7 @@ func (b *bench) run(api client.Interface, pools ...string) (stop func()) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := New(Config{Client: api, Pools: parsed, Reserved: []int32{22}, Logger: slog.New(slog.NewTextHandler(b.Output(), nil))})
+	c := New(Config{Client: api, Pools: parsed, Reserved: []int32{22}, Ingress: []int32{80}, Logger: slog.New(slog.NewTextHandler(b.Output(), nil))})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	api.Start(ctx)
 	done := make(chan error, 1)
@@ -302,6 +302,7 @@ func TestNodes(t *testing.T) {
 	b.event("a", "UnAvailableLoadBalancer", "There are no available nodes for LoadBalancer")
 	b.node("n1", "203.0.113.1")
 	b.gets("a", "203.0.113.1")
+	b.event("a", "IngressPortTaken", "Port 80 of the nodes' addresses")
 	b.node("n2", "203.0.113.2")
 	b.gets("a", "203.0.113.1", "203.0.113.2")
 	b.event("a", "UpdatedLoadBalancer", "Updated load balancer with new hosts")
