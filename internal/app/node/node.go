@@ -13,7 +13,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -28,6 +27,9 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/app/daemon"
+	"kaji/internal/app/depot"
+	"kaji/internal/app/engine"
 	"kaji/internal/app/home"
 	"kaji/internal/app/image"
 	"kaji/internal/client"
@@ -99,6 +101,9 @@ type Node struct {
 	runtime *container.Runtime
 }
 
+// RuntimeState is where the runtime of a node keeps sockets and mounts.
+func RuntimeState(name string) string { return filepath.Join(stateRoot, name, "container") }
+
 // New opens the runtime; nothing runs before Start.
 func New(c Config) (*Node, error) {
 	if c.KubeletPort == 0 {
@@ -114,7 +119,7 @@ func New(c Config) (*Node, error) {
 	n.gate = &gate{Network: n.network}
 	var err error
 	n.runtime, err = container.New(container.Config{
-		Root: c.Dir.Runtime(), State: filepath.Join(stateRoot, c.Name, "container"), Network: n.gate,
+		Root: c.Dir.Runtime(), State: RuntimeState(c.Name), Network: n.gate,
 		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Logger: c.Logger.With("component", "runtime"),
 	})
 	if err != nil {
@@ -267,7 +272,8 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		return errors.Join(fmt.Errorf("kubelet: %w", err), listener.Close())
 	}
 	group.Go("runtime", n.runtime.Run)
-	group.Go("image", n.importImage)
+	group.Go("images", n.images)
+	group.Go("image", func(ctx context.Context) error { return engine.Import(ctx, n.runtime) })
 	group.Go("kubelet", k.Run)
 	return nil
 }
@@ -331,17 +337,19 @@ func (i imported) PullImage(ctx context.Context, req *runtimeapi.PullImageReques
 	return &runtimeapi.PullImageResponse{ImageRef: status.Image.Id}, nil
 }
 
-// importImage gives the runtime the image localhost/kaji.
-func (n *Node) importImage(ctx context.Context) error {
-	reader, writer := io.Pipe()
-	go func() { writer.CloseWithError(image.Write(writer)) }()
-	_, err := n.runtime.ImportImage(ctx, reader)
-	// The writer must not hang when the import ends early.
-	reader.CloseWithError(err)
-	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("importing %s: %w", image.Name, err)
+// images offers the runtime's images to the verb image, and keeps it from the
+// directory itself.
+func (n *Node) images(ctx context.Context) error {
+	release, err := daemon.Hold(depot.Lock(n.c.Dir.Runtime()))
+	if err != nil {
+		return err
 	}
-	return nil
+	defer release()
+	s, err := depot.Serve(depot.Socket(RuntimeState(n.c.Name)), n.runtime.Images())
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
 }
 
 // Name is what a node after the first keeps its things on the machine under.

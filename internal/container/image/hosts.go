@@ -16,12 +16,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 // hosts knows where the images of a registry may be had: the registry itself,
@@ -55,8 +57,9 @@ type hostConfig struct {
 	skipVerify   bool
 }
 
-// sources lists where to look for images of a registry, in order.
-func (h *hosts) sources(registry string) ([]source, error) {
+// sources lists the hosts of a registry that can do something, "pull" or
+// "push", in order.
+func (h *hosts) sources(registry, capability string) ([]source, error) {
 	own := hostConfig{url: "https://" + registry}
 	if registry == defaultRegistry {
 		own.url = "https://index.docker.io"
@@ -65,8 +68,8 @@ func (h *hosts) sources(registry string) ([]source, error) {
 	}
 	configs := []hostConfig{own}
 	if h.dir != "" {
-		for _, name := range []string{registry, "_default"} {
-			path := filepath.Join(h.dir, name, "hosts.toml")
+		for _, section := range []string{registry, "_default"} {
+			path := filepath.Join(h.dir, section, "hosts.toml")
 			raw, err := os.ReadFile(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -82,7 +85,7 @@ func (h *hosts) sources(registry string) ([]source, error) {
 	}
 	var list []source
 	for _, c := range configs {
-		if len(c.capabilities) > 0 && !strings.Contains(strings.Join(c.capabilities, " "), "pull") {
+		if len(c.capabilities) > 0 && !slices.Contains(c.capabilities, capability) {
 			continue
 		}
 		u, err := url.Parse(c.url)
@@ -269,4 +272,19 @@ func decodeAuth(auth string) (user, password string, ok bool) {
 	}
 	user, password, ok = strings.Cut(string(raw), ":")
 	return user, strings.TrimRight(password, "\x00"), ok
+}
+
+// Login looks the registry of an image up in a docker client's configuration;
+// the zero value is none.
+func Login(path, image string) Auth {
+	ref, err := parseReference(image)
+	if err != nil {
+		return Auth{} // refused where it is used
+	}
+	registry := ref.registry()
+	if registry == defaultRegistry {
+		registry = name.DefaultRegistry
+	}
+	a, _ := dockerAuth(path, registry)
+	return Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
 }

@@ -421,3 +421,46 @@ func TestReferences(t *testing.T) {
 		}
 	}
 }
+
+// TestPush brings an image to a registry that demands a login, and back.
+func TestPush(t *testing.T) {
+	from := serve(t, plain)
+	to := serve(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+				http.Error(w, "who are you?", http.StatusUnauthorized)
+				return
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	push(t, from+"/x/y:v1", imageOf(t, layerOf(t, map[string]string{"f": "x"}), layerOf(t, map[string]string{"g": "y"})))
+	s := newStore(t)
+	img, err := s.Pull(t.Context(), from+"/x/y:v1", Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Push(t.Context(), to+"/new/name:v2", Auth{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("pushing what is not there: %v", err)
+	}
+	if err := s.Tag(img.ID, to+"/new/name:v2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Push(t.Context(), to+"/new/name:v2", Auth{}); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("pushing without a login: %v", err)
+	}
+	config := filepath.Join(t.TempDir(), "config.json")
+	text := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, to, base64.StdEncoding.EncodeToString([]byte("me:secret")))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	auth := Login(config, to+"/new/name:v2")
+	if err := s.Push(t.Context(), to+"/new/name:v2", auth); err != nil {
+		t.Fatal(err)
+	}
+	back, err := newStore(t).Pull(t.Context(), to+"/new/name:v2", auth)
+	if err != nil || back.ID != img.ID {
+		t.Errorf("pulled %v, %v; want %s", back, err, img.ID)
+	}
+}

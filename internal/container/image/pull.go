@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -87,7 +86,7 @@ func reasonOf(err error) PullReason {
 }
 
 func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, error) {
-	sources, err := s.hosts.sources(ref.registry())
+	sources, err := s.hosts.sources(ref.registry(), "pull")
 	if err != nil {
 		return nil, err
 	}
@@ -118,17 +117,7 @@ func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, err
 
 // resolve asks one source for the manifest.
 func (s *Store) resolve(ctx context.Context, ref reference, source source, auth Auth) (*remote.Descriptor, error) {
-	named := source.host + strings.TrimPrefix(ref.repository, ref.registry())
-	if ref.digest != "" {
-		named += "@" + ref.digest
-	} else {
-		named += ":" + ref.tag
-	}
-	var options []name.Option
-	if source.plain {
-		options = append(options, name.Insecure)
-	}
-	target, err := name.ParseReference(named, options...)
+	target, err := ref.at(source)
 	if err != nil {
 		return nil, err
 	}

@@ -79,3 +79,18 @@ func (r reference) registry() string {
 	host, _, _ := strings.Cut(r.repository, "/")
 	return host
 }
+
+// at is the reference as it is asked for at a host.
+func (r reference) at(place source) (name.Reference, error) {
+	named := place.host + strings.TrimPrefix(r.repository, r.registry())
+	if r.digest != "" {
+		named += "@" + r.digest
+	} else {
+		named += ":" + r.tag
+	}
+	var options []name.Option
+	if place.plain {
+		options = append(options, name.Insecure)
+	}
+	return name.ParseReference(named, options...)
+}
