@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package event records Events for the controllers. The same event again within
-// ten minutes counts up the first one.
+// Package event records Events for the controllers, as many as tell something:
+// the same event again within ten minutes counts up the first one, many that
+// differ in their message only become one, an object that is spoken of without
+// end is spoken of seldom, and a storm about many objects is cut. These are the
+// rules of client-go's recorder, with its numbers.
 package event
 
 import (
@@ -14,14 +17,26 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/client"
 )
 
-// window is how long repetitions are counted, remembered how many events are.
 const (
-	window     = 10 * time.Minute
+	// window is how long repetitions are counted.
+	window = 10 * time.Minute
+	// different is how many events of one reason about one object may differ in
+	// their message; later ones are combined.
+	different = 10
+	combined  = "(combined from similar events): "
+	// remembered is about how many objects.
 	remembered = 4096
+)
+
+// What is written about one object, and by one recorder altogether.
+var (
+	perObject = rate{burst: 25, every: 5 * time.Minute}
+	overall   = rate{burst: 1000, every: 20 * time.Millisecond}
 )
 
 // Recorder writes Events of one component. It is safe for concurrent use.
@@ -30,11 +45,25 @@ type Recorder struct {
 	component string
 	log       *slog.Logger
 
-	mu   sync.Mutex
-	seen map[key]*repeated
+	mu      sync.Mutex
+	objects map[types.UID]*spoken
+	all     bucket
+	stamp   int64 // of the last name; two events may come in one nanosecond
 }
 
-type key struct{ uid, reason, message string }
+// spoken is what was told about one object.
+type spoken struct {
+	bucket
+	reasons map[reason]*similar
+}
+
+type reason struct{ kind, reason string }
+
+// similar are the events of one reason, by message.
+type similar struct {
+	last     time.Time
+	messages map[string]*repeated
+}
 
 type repeated struct {
 	name  string
@@ -44,47 +73,97 @@ type repeated struct {
 
 // New returns a recorder; component is upstream's name of the controller.
 func New(api client.Interface, component string, log *slog.Logger) *Recorder {
-	return &Recorder{events: client.For[*corev1.Event](api), component: component, log: log, seen: map[key]*repeated{}}
+	return &Recorder{events: client.For[*corev1.Event](api), component: component, log: log, objects: map[types.UID]*spoken{}}
 }
 
 // Record writes an Event about an object. It is best effort: an Event that
 // cannot be written is logged and lost.
-func (r *Recorder) Record(ctx context.Context, about metav1.Object, gvk schema.GroupVersionKind, kind, reason, format string, args ...any) {
+func (r *Recorder) Record(ctx context.Context, about metav1.Object, gvk schema.GroupVersionKind, kind, why, format string, args ...any) {
 	message, now := fmt.Sprintf(format, args...), metav1.Now()
-	k := key{string(about.GetUID()), reason, message}
 	namespace := about.GetNamespace()
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	r.mu.Lock()
-	before := r.seen[k]
-	if before != nil && now.Sub(before.last) < window {
-		before.count++
-		before.last = now.Time
-		name, count := before.name, before.count
-		r.mu.Unlock()
-		_, err := r.events.MergePatch(ctx, namespace, name, map[string]any{"count": count, "lastTimestamp": now}, "")
-		r.failed(err, reason)
+	e, written := r.observe(about, reason{kind, why}, &message, now.Time)
+	if !written {
 		return
 	}
-	if len(r.seen) >= remembered {
-		clear(r.seen)
+	if e.count > 1 {
+		_, err := r.events.MergePatch(ctx, namespace, e.name, map[string]any{"count": e.count, "lastTimestamp": now, "message": message}, "")
+		r.failed(err, why)
+		return
 	}
-	name := fmt.Sprintf("%s.%x", about.GetName(), now.UnixNano())
-	r.seen[k] = &repeated{name, 1, now.Time}
-	r.mu.Unlock()
 	_, err := r.events.Create(ctx, &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: e.name},
 		InvolvedObject: corev1.ObjectReference{Kind: gvk.Kind, APIVersion: gvk.GroupVersion().String(), Namespace: about.GetNamespace(),
 			Name: about.GetName(), UID: about.GetUID(), ResourceVersion: about.GetResourceVersion()},
-		Type: kind, Reason: reason, Message: message, Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
+		Type: kind, Reason: why, Message: message, Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	})
-	r.failed(err, reason)
+	r.failed(err, why)
+}
+
+// observe counts an event and says under which name, how often and whether it is
+// written; message changes when it is combined.
+func (r *Recorder) observe(about metav1.Object, why reason, message *string, now time.Time) (e repeated, written bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.objects[about.GetUID()]
+	if s == nil {
+		if len(r.objects) >= remembered {
+			clear(r.objects)
+		}
+		s = &spoken{reasons: map[reason]*similar{}}
+		r.objects[about.GetUID()] = s
+	}
+	of := s.reasons[why]
+	if of == nil || now.Sub(of.last) > window {
+		of = &similar{messages: map[string]*repeated{}}
+		s.reasons[why] = of
+	}
+	of.last = now
+	key := *message
+	if of.messages[key] == nil && len(of.messages) >= different {
+		key, *message = combined, combined+*message
+	}
+	before := of.messages[key]
+	if before == nil || now.Sub(before.last) >= window {
+		r.stamp = max(r.stamp+1, now.UnixNano())
+		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp)}
+	}
+	if !s.take(perObject, now) || !r.all.take(overall, now) {
+		return repeated{}, false
+	}
+	of.messages[key] = before
+	before.count++
+	before.last = now
+	return *before, true
 }
 
 func (r *Recorder) failed(err error, reason string) {
 	if err != nil && r.log != nil {
 		r.log.Warn("an event could not be written", "reason", reason, "err", err)
 	}
+}
+
+// rate allows a burst, and one more every so often.
+type rate struct {
+	burst float64
+	every time.Duration
+}
+
+// bucket is what is left of a rate. Its zero value is full.
+type bucket struct {
+	used float64
+	last time.Time
+}
+
+func (b *bucket) take(r rate, now time.Time) bool {
+	b.used = max(0, b.used-float64(now.Sub(b.last))/float64(r.every))
+	b.last = now
+	if b.used+1 > r.burst {
+		return false
+	}
+	b.used++
+	return true
 }
