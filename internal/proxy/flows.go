@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"kaji/internal/netfilter"
 	"kaji/internal/proxy/plan"
 )
 
@@ -65,7 +66,11 @@ func equal(ip net.IP, addr netip.Addr) bool {
 
 // forget deletes flows from the connection tracking table. It is read once for
 // all of a family.
-func forget(all []stale) error {
+func forget(netns int, all []stale) error {
+	return netfilter.Within(netns, func() error { return forgetHere(all) })
+}
+
+func forgetHere(all []stale) error {
 	var errs []error
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		var filters []netlink.CustomConntrackFilter

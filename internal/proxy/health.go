@@ -13,12 +13,15 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"kaji/internal/netfilter"
 )
 
 // healthServer answers load balancers: whether the node's proxy is well, and,
 // for Services that keep traffic on the node, whether it has endpoints.
 type healthServer struct {
-	log *slog.Logger
+	log   *slog.Logger
+	netns int
 
 	mu       sync.Mutex
 	ports    map[key]*healthPort
@@ -33,8 +36,8 @@ type healthPort struct {
 	server *http.Server
 }
 
-func newHealthServer(log *slog.Logger) *healthServer {
-	return &healthServer{log: log, ports: map[key]*healthPort{}}
+func newHealthServer(netns int, log *slog.Logger) *healthServer {
+	return &healthServer{log: log, netns: netns, ports: map[key]*healthPort{}}
 }
 
 // serve answers on bind, if any; stop ends every listener and waits.
@@ -62,7 +65,11 @@ func (h *healthServer) serve(_ context.Context, bind string) (stop func(), err e
 }
 
 func (h *healthServer) listen(address string, handler http.Handler) (*http.Server, error) {
-	l, err := net.Listen("tcp", address)
+	var l net.Listener
+	err := netfilter.Within(h.netns, func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,8 @@ type Config struct {
 	PodCIDRs []netip.Prefix
 	// IPv4 and IPv6 say which families are programmed; both false means IPv4.
 	IPv4, IPv6 bool
+	// NetNS is a file descriptor of the network namespace; zero is the own one.
+	NetNS int
 	// HealthzBindAddress serves /healthz and /livez; empty serves nothing.
 	HealthzBindAddress string
 	// Metrics receives the metrics; nil drops them.
@@ -81,7 +83,7 @@ func New(c Config) (*Proxy, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{c: c, changes: newChanges(), health: newHealthServer(c.Logger), metrics: newMetrics(c.Metrics), owners: newOwners()}
+	p := &Proxy{c: c, changes: newChanges(), health: newHealthServer(c.NetNS, c.Logger), metrics: newMetrics(c.Metrics), owners: newOwners()}
 	p.services = client.For[*corev1.Service](c.Client)
 	p.slices = client.For[*discoveryv1.EndpointSlice](c.Client)
 	p.nodes = client.For[*corev1.Node](c.Client).With(client.InformerOptions{FieldSelector: "metadata.name=" + c.NodeName})
@@ -90,7 +92,7 @@ func New(c Config) (*Proxy, error) {
 		if v6 && !c.IPv6 || !v6 && !c.IPv4 {
 			continue
 		}
-		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs})
+		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs, NetNS: c.NetNS})
 		if err != nil {
 			return nil, err
 		}
@@ -260,7 +262,7 @@ func (p *Proxy) sync(keys []key) error {
 			return err
 		}
 	}
-	if err := forget(stale); err != nil {
+	if err := forget(p.c.NetNS, stale); err != nil {
 		// The flows time out by themselves; new ones are right already.
 		p.c.Logger.Warn("stale UDP flows could not be removed", "err", err)
 	}

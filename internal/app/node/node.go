@@ -41,6 +41,7 @@ import (
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/lifecycle"
+	"kaji/internal/loadbalancer"
 	"kaji/internal/pki"
 	"kaji/internal/policy"
 	"kaji/internal/provisioner"
@@ -168,8 +169,10 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 		return err
 	}
 	ways := mesh.New(mesh.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "network")})
+	announcer := loadbalancer.New(loadbalancer.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "loadbalancer")})
 	group.Go("routes", ways.Run)
 	group.Go("proxy", p.Run)
+	group.Go("load balancer", announcer.Run)
 	return nil
 }
 
