@@ -16,6 +16,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/autoscaler"
+	"kaji/internal/controller/bootstraptoken"
 	"kaji/internal/controller/certificates"
 	"kaji/internal/controller/clusterroleaggregation"
 	"kaji/internal/controller/cronjob"
@@ -28,6 +29,7 @@ import (
 	"kaji/internal/controller/ephemeralvolume"
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/job"
+	"kaji/internal/controller/legacytoken"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/nodelifecycle"
@@ -40,10 +42,12 @@ import (
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
 	"kaji/internal/controller/serviceaccounttoken"
+	"kaji/internal/controller/servicecidr"
 	"kaji/internal/controller/servicelb"
 	"kaji/internal/controller/statefulset"
 	"kaji/internal/controller/storageversionmigrator"
 	"kaji/internal/controller/tainteviction"
+	"kaji/internal/controller/trustbundle"
 	"kaji/internal/controller/ttlafterfinished"
 	"kaji/internal/controller/volumebinder"
 	"kaji/internal/controller/volumeexpand"
@@ -71,6 +75,9 @@ type Config struct {
 	// TokenKey returns the key that signs the tokens of legacy Secrets; nil
 	// leaves that to others.
 	TokenKey func() (crypto.Signer, error)
+	// LegacyTokenPeriod is how long a token that is kept in a Secret is not used
+	// before it becomes invalid; a year when zero.
+	LegacyTokenPeriod time.Duration
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
@@ -217,6 +224,27 @@ var list = []entry{
 	}},
 	{"service-lb-controller", "service-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return serviceLoadBalancers(c, api, log), nil
+	}},
+	{"podcertificaterequest-cleaner-controller", "podcertificaterequestcleaner", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return certificates.NewPodRequestCleaner(api, log), nil
+	}},
+	{"kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		if len(c.RootCA) == 0 {
+			return off{}, nil
+		}
+		return trustbundle.New(api, c.RootCA, log), nil
+	}},
+	{"bootstrap-signer-controller", "bootstrap-signer", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return bootstraptoken.NewSigner(api, log), nil
+	}},
+	{"token-cleaner-controller", "token-cleaner", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return bootstraptoken.NewCleaner(api, log), nil
+	}},
+	{"legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return legacytoken.New(api, c.LegacyTokenPeriod, log), nil
+	}},
+	{"service-cidr-controller", "service-cidrs-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return servicecidr.New(api, log), nil
 	}},
 	{"serviceaccount-token-controller", "", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return serviceAccountTokens(c, api, log), nil

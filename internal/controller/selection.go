@@ -8,26 +8,19 @@ import (
 )
 
 // onDemand are controllers that run only when they are named.
-var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-cleaner-controller": true}
+var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-cleaner-controller": true, "selinux-warning-controller": true}
 
 // elsewhere are names of upstream's controllers that may be selected although
 // nothing of that name runs here: another controller does their work, or the
 // cloud's manager, or nobody yet.
 var elsewhere = strings.Fields(`
-	bootstrap-signer-controller
 	cloud-node-lifecycle-controller
 	device-taint-eviction-controller
-	kube-apiserver-serving-clustertrustbundle-publisher-controller
-	legacy-serviceaccount-token-cleaner-controller
 	node-route-controller
 	persistentvolume-attach-detach-controller
-	podcertificaterequest-cleaner-controller
 	resourceclaim-controller
 	selinux-warning-controller
-	service-cidr-controller
-	service-lb-controller
 	storageversion-garbage-collector-controller
-	token-cleaner-controller
 `)
 
 // former maps the names that upstream's controllers once had, and that still work.

@@ -165,6 +165,7 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 			own, err := cl.plane.Client("system:serviceaccount:kube-system:"+account, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, "kube-controller-manager")
 			return client.WithInformers(own, shared), err
 		},
+		Controllers:  []string{"*", "bootstrap-signer-controller", "token-cleaner-controller"}, // nodes join by tokens
 		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Signers: signers(cl.plane.Keys.CA), TokenKey: cl.plane.Keys.Signing, Logger: cl.c.Logger.With("component", "controller"),
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 
+	"kaji/internal/controller/legacytoken"
 	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/scheduler/flags"
 )
@@ -31,12 +32,13 @@ type ControllerOptions struct {
 	SigningKeyFile        string
 	SigningDuration       time.Duration
 	// signers are the files of single signers, in place of SigningCertFile.
-	signers       map[string]*signingFiles
-	EnableGC      bool
-	Nodes         nodelifecycle.Config
-	EndedPods     int
-	Verbosity     int
-	LoggingFormat string
+	signers           map[string]*signingFiles
+	LegacyTokenPeriod time.Duration
+	EnableGC          bool
+	Nodes             nodelifecycle.Config
+	EndedPods         int
+	Verbosity         int
+	LoggingFormat     string
 
 	Serving        flags.Serving
 	Authentication flags.Authentication
@@ -88,6 +90,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 		fs.StringVar(&files.key, "cluster-signing-"+name+"-key-file", "", "File with the key of the authority that signs for "+signer+".")
 	}
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
+	fs.DurationVar(&o.LegacyTokenPeriod, "legacy-service-account-token-clean-up-period", legacytoken.DefaultPeriod, "How long a token that is kept in a Secret is not used before it becomes invalid, and then before it is deleted.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
 	fs.DurationVar(&o.Nodes.MonitorGrace, "node-monitor-grace-period", 50*time.Second, "How long a running node may be silent before it is unhealthy.")
@@ -131,7 +134,7 @@ var unused = []struct {
 	{"horizontal-pod-autoscaler-cpu-initialization-period", 5 * time.Minute}, {"horizontal-pod-autoscaler-downscale-stabilization", 5 * time.Minute},
 	{"horizontal-pod-autoscaler-initial-readiness-delay", 30 * time.Second}, {"horizontal-pod-autoscaler-sync-period", 15 * time.Second},
 	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
-	{"legacy-service-account-token-clean-up-period", 8760 * time.Hour}, {"log-flush-frequency", 5 * time.Second},
+	{"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
 	{"max-endpoints-per-slice", 100}, {"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
 	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},

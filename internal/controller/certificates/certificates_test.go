@@ -104,6 +104,26 @@ func TestANodesRequestIsApprovedSignedAndCleaned(t *testing.T) {
 	})
 }
 
+func TestPodsRequestsGo(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{certificates.NewPodRequestCleaner(api, nil)}
+	}
+	bubble.Run(t, start, func(b *bubble.Bubble) {
+		all := client.For[*certificatesv1.PodCertificateRequest](b.API)
+		key := bubble.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(b)
+		stub := bubble.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key))(b)
+		bubble.Must(all.Create(b.Context(), &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "r"},
+			Spec: certificatesv1.PodCertificateRequestSpec{SignerName: "example.com/x", PodName: "p", PodUID: "u", ServiceAccountName: "default", ServiceAccountUID: "s",
+				NodeName: "n", NodeUID: "m", StubPKCS10Request: stub}}))(b)
+		b.Wait(14 * time.Minute)
+		bubble.Must(all.Get(b.Context(), "default", "r"))(b)
+		b.Wait(2 * time.Minute)
+		if _, err := all.Get(b.Context(), "default", "r"); !apierrors.IsNotFound(err) {
+			b.Errorf("a quarter of an hour later: %v", err)
+		}
+	})
+}
+
 func TestWhatIsNotSigned(t *testing.T) {
 	run(t, func(b *bench) {
 		someone := pkix.Name{CommonName: "someone"}
