@@ -129,11 +129,7 @@ func (r *Runtime) removeStrays() error {
 	})
 	strays("netns", sandboxes, unpin)
 	strays("containers", containers, func(path string) error {
-		mounts, err := names(path)
-		for _, m := range mounts {
-			err = errors.Join(err, image.Unmount(filepath.Join(path, m)))
-		}
-		if err != nil {
+		if err := unmountBelow(path); err != nil {
 			return err
 		}
 		return os.RemoveAll(path)

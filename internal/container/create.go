@@ -180,7 +180,6 @@ func (r *Runtime) mountImages(c *container) (*runtimeapi.ContainerConfig, error)
 		}
 		own.Mounts[i].HostPath, own.Mounts[i].Readonly = path, true
 		if err := r.updateContainer(c, func(rec *containerRecord) {
-			rec.ImageMounts = append(append([]string(nil), rec.ImageMounts...), target)
 			rec.VolumeLayers = append(append([]string(nil), rec.VolumeLayers...), img.DiffIDs...)
 		}); err != nil {
 			return nil, err

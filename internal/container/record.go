@@ -71,7 +71,6 @@ type containerRecord struct {
 	Cgroup       string                             `json:"cgroup"`
 	StopSignal   string                             `json:"stopSignal,omitempty"`
 	User         message[*runtimeapi.ContainerUser] `json:"user"`
-	ImageMounts  []string                           `json:"imageMounts,omitempty"`
 	HasHooks     bool                               `json:"hasHooks,omitempty"`
 	// Complete is false while CreateContainer has not finished.
 	Complete bool `json:"complete"`

@@ -32,6 +32,9 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, req *runtimeapi.RunPodSandb
 	if h := req.GetRuntimeHandler(); h != "" && !slices.Contains(r.cfg.Handlers, h) {
 		return nil, status.Errorf(codes.InvalidArgument, "failed to get sandbox runtime: no runtime for %q is configured", h)
 	}
+	if mode := namespaceOptions(config).GetUsernsOptions().GetMode(); mode == runtimeapi.NamespaceMode_CONTAINER || mode == runtimeapi.NamespaceMode_TARGET {
+		return nil, status.Errorf(codes.InvalidArgument, "unsupported user namespace mode: %q", mode)
+	}
 	id := newID()
 	s := &sandbox{}
 	hostname, err := sandboxHostname(config)
@@ -282,7 +285,16 @@ func bandwidth(config *runtimeapi.PodSandboxConfig, annotation string) int64 {
 	return q.Value()
 }
 
-// undoSandbox takes back what RunPodSandbox has done so far.
+// undoSandbox takes back what RunPodSandbox has done so far. What cannot be taken
+// back now stays as a stopped sandbox, to be stopped and removed again later.
 func (r *Runtime) undoSandbox(ctx context.Context, s *sandbox) error {
-	return errors.Join(r.stopSandbox(ctx, s), r.deleteSandbox(s))
+	err := r.stopSandbox(ctx, s)
+	if err == nil {
+		return r.deleteSandbox(s)
+	}
+	err = errors.Join(err, r.updateSandbox(s, func(rec *sandboxRecord) { rec.Complete = true }))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sandboxes[s.record.Load().ID] = s
+	return err
 }

@@ -51,14 +51,7 @@ func (r *Runtime) stopSandbox(ctx context.Context, s *sandbox) error {
 			return err
 		}
 	}
-	if rec.Networked && r.cfg.Network != nil {
-		if err := r.cfg.Network.Teardown(ctx, r.networkSandbox(rec)); err != nil {
-			return fmt.Errorf("failed to destroy network for sandbox %q: %w", rec.ID, err)
-		}
-	}
-	if err := unpin(r.netns(rec.ID)); err != nil {
-		return err
-	}
+	errs := []error{r.disconnectSandbox(ctx, s)}
 	if m, err := s.connection(); err == nil {
 		if err := m.Stop(); err != nil {
 			r.log.Warn("the pod's monitor does not stop; killing it", "sandbox", rec.ID, "err", err)
@@ -69,13 +62,23 @@ func (r *Runtime) stopSandbox(ctx context.Context, s *sandbox) error {
 			_ = unix.Kill(p.Pid, unix.SIGKILL)
 		}
 	}
-	errs := []error{s.disconnect()}
-	errs = append(errs, image.Unmount(filepath.Join(r.sandboxState(rec.ID), "shm")))
-	errs = append(errs, r.cgroups.Remove(rec.Cgroup))
-	if rec.Networked {
-		errs = append(errs, r.updateSandbox(s, func(rec *sandboxRecord) { rec.Networked = false }))
-	}
+	errs = append(errs, s.disconnect(), image.Unmount(filepath.Join(r.sandboxState(rec.ID), "shm")), r.cgroups.Remove(rec.Cgroup))
 	return errors.Join(errs...)
+}
+
+// disconnectSandbox ends the network of a sandbox. A network that fails keeps the
+// namespace, so that it can be asked again.
+func (r *Runtime) disconnectSandbox(ctx context.Context, s *sandbox) error {
+	rec := s.record.Load()
+	if rec.Networked && r.cfg.Network != nil {
+		if err := r.cfg.Network.Teardown(ctx, r.networkSandbox(rec)); err != nil {
+			return fmt.Errorf("failed to destroy network for sandbox %q: %w", rec.ID, err)
+		}
+	}
+	if err := unpin(r.netns(rec.ID)); err != nil || !rec.Networked {
+		return err
+	}
+	return r.updateSandbox(s, func(rec *sandboxRecord) { rec.Networked = false })
 }
 
 // unpin lets a network namespace go.

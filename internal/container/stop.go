@@ -137,8 +137,20 @@ func (r *Runtime) cleanUp(ctx context.Context, c *container) error {
 		errs = append(errs, r.helper.Delete(ctx, r.ociRoot(), rec.ID))
 	}
 	errs = append(errs, r.cgroups.Remove(rec.Cgroup), os.RemoveAll(filepath.Join(r.ociRoot(), rec.ID)))
-	for _, mount := range append([]string{filepath.Join(r.containerState(rec.ID), "rootfs")}, rec.ImageMounts...) {
-		errs = append(errs, image.Unmount(mount))
+	errs = append(errs, unmountBelow(r.containerState(rec.ID)))
+	return errors.Join(errs...)
+}
+
+// unmountBelow unmounts a container's root file system and image volumes, whether
+// or not its record came to know of them.
+func unmountBelow(dir string) error {
+	mounts, err := names(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, name := range mounts {
+		errs = append(errs, image.Unmount(filepath.Join(dir, name)))
 	}
 	return errors.Join(errs...)
 }
