@@ -92,6 +92,7 @@ type Runtime struct {
 
 var (
 	_ cri.Runtime = (*Runtime)(nil)
+	_ cri.Metrics = (*Runtime)(nil)
 	_ cri.Images  = (*Runtime)(nil)
 )
 

@@ -3,12 +3,10 @@
 package container
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +14,8 @@ import (
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"kaji/internal/container/metric"
 )
 
 // usageLife is how long the measured size of a writable layer is good for:
@@ -84,14 +84,7 @@ func memoryUsage(s *cgroups.Stats, now int64) *runtimeapi.MemoryUsage {
 		}
 		return m.Stats[v2]
 	}
-	used := m.Usage.Usage
-	working := used
-	// What the kernel can drop at once does not count.
-	if inactive := detail("total_inactive_file", "inactive_file"); inactive < working {
-		working -= inactive
-	} else {
-		working = 0
-	}
+	used, working := m.Usage.Usage, metric.WorkingSet(s)
 	out := &runtimeapi.MemoryUsage{
 		Timestamp: now, UsageBytes: value(used), WorkingSetBytes: value(working), RssBytes: value(detail("total_rss", "anon")),
 		PageFaults: value(detail("total_pgfault", "pgfault")), MajorPageFaults: value(detail("total_pgmajfault", "pgmajfault")), Psi: psi(m.PSI),
@@ -103,11 +96,7 @@ func memoryUsage(s *cgroups.Stats, now int64) *runtimeapi.MemoryUsage {
 }
 
 func swapUsage(s *cgroups.Stats, now int64) *runtimeapi.SwapUsage {
-	swap := s.MemoryStats.SwapOnlyUsage.Usage
-	if swap == 0 && s.MemoryStats.SwapUsage.Usage > s.MemoryStats.Usage.Usage {
-		swap = s.MemoryStats.SwapUsage.Usage - s.MemoryStats.Usage.Usage
-	}
-	return &runtimeapi.SwapUsage{Timestamp: now, SwapUsageBytes: value(swap)}
+	return &runtimeapi.SwapUsage{Timestamp: now, SwapUsageBytes: value(metric.Swap(s))}
 }
 
 func (r *Runtime) containerStats(c *container) (*runtimeapi.ContainerStats, error) {
@@ -195,26 +184,13 @@ func (r *Runtime) podStats(rec *sandboxRecord) *runtimeapi.PodSandboxStats {
 	return out
 }
 
-// networkUsage reads the counters of a pod's interfaces.
+// networkUsage gives the counters of a pod's interfaces.
 func networkUsage(pid int, now int64) *runtimeapi.NetworkUsage {
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/net/dev")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
 	out := &runtimeapi.NetworkUsage{Timestamp: now}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		name, counters, ok := strings.Cut(lines.Text(), ":")
-		n := strings.Fields(counters)
-		if name = strings.TrimSpace(name); !ok || name == "lo" || len(n) < 11 {
-			continue
-		}
-		count := func(i int) *runtimeapi.UInt64Value {
-			v, _ := strconv.ParseUint(n[i], 10, 64) // zero for what is no number
-			return value(v)
-		}
-		usage := &runtimeapi.NetworkInterfaceUsage{Name: name, RxBytes: count(0), RxErrors: count(2), TxBytes: count(8), TxErrors: count(10)}
-		if name == "eth0" || out.DefaultInterface == nil {
+	for _, i := range interfaces(pid) {
+		usage := &runtimeapi.NetworkInterfaceUsage{
+			Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors)}
+		if i.Name == "eth0" || out.DefaultInterface == nil {
 			usage, out.DefaultInterface = out.DefaultInterface, usage
 		}
 		if usage != nil {

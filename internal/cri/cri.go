@@ -54,6 +54,13 @@ type Runtime interface {
 	Events(ctx context.Context) (<-chan *runtimeapi.ContainerEventResponse, error)
 }
 
+// Metrics is what a Runtime may offer besides: cAdvisor's metrics of pods and
+// containers.
+type Metrics interface {
+	ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error)
+	ListPodSandboxMetrics(context.Context, *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error)
+}
+
 // Images manages container images.
 type Images interface {
 	ListImages(context.Context, *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error)

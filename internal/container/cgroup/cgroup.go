@@ -173,6 +173,15 @@ func (d Driver) OOMKills(path string) uint64 {
 	return n
 }
 
+// Processes lists the processes of the group and those below it.
+func (d Driver) Processes(path string) ([]int, error) {
+	m, err := d.manager(path, &cgroups.Resources{})
+	if err != nil {
+		return nil, err
+	}
+	return m.GetAllPids()
+}
+
 // Stats measures a group.
 func (d Driver) Stats(path string) (*cgroups.Stats, error) {
 	m, err := d.manager(path, &cgroups.Resources{})

@@ -3,7 +3,7 @@
 // Package serve offers a container runtime on a gRPC socket, as the Container
 // Runtime Interface v1 wants it, for crictl and for node agents in other
 // processes. It knows no particular runtime. What package cri leaves out
-// (checkpoints, Prometheus metrics) answers Unimplemented.
+// (checkpoints) and what a runtime lacks (metrics) answers Unimplemented.
 package serve
 
 import (
@@ -60,7 +60,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(coded))
-	runtimeapi.RegisterRuntimeServiceServer(server, &runtimeService{Runtime: cfg.Runtime})
+	metrics, _ := cfg.Runtime.(cri.Metrics) // nil where there are none
+	runtimeapi.RegisterRuntimeServiceServer(server, &runtimeService{Runtime: cfg.Runtime, metrics: metrics})
 	runtimeapi.RegisterImageServiceServer(server, &imageService{Images: cfg.Images})
 	return &Server{listener, server}, nil
 }
@@ -105,6 +106,7 @@ func message(err error) string {
 type runtimeService struct {
 	cri.Runtime
 	unimplemented
+	metrics cri.Metrics // or nil
 }
 
 // unimplemented has what package cri leaves out, one level deeper than what it
@@ -174,6 +176,44 @@ func (s *runtimeService) StreamPodSandboxStats(req *runtimeapi.StreamPodSandboxS
 	return inChunks(got.GetStats(), out, func(l []*runtimeapi.PodSandboxStats) *runtimeapi.StreamPodSandboxStatsResponse {
 		return &runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: l}
 	})
+}
+
+func (s *runtimeService) ListMetricDescriptors(ctx context.Context, req *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
+	if s.metrics == nil {
+		return s.unimplemented.ListMetricDescriptors(ctx, req)
+	}
+	return s.metrics.ListMetricDescriptors(ctx, req)
+}
+
+func (s *runtimeService) ListPodSandboxMetrics(ctx context.Context, req *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
+	if s.metrics == nil {
+		return s.unimplemented.ListPodSandboxMetrics(ctx, req)
+	}
+	return s.metrics.ListPodSandboxMetrics(ctx, req)
+}
+
+func (s *runtimeService) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, out grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxMetricsResponse]) error {
+	got, err := s.ListPodSandboxMetrics(out.Context(), &runtimeapi.ListPodSandboxMetricsRequest{})
+	if err != nil {
+		return err
+	}
+	return inChunks(got.GetPodMetrics(), out, func(l []*runtimeapi.PodSandboxMetrics) *runtimeapi.StreamPodSandboxMetricsResponse {
+		return &runtimeapi.StreamPodSandboxMetricsResponse{PodSandboxMetrics: l}
+	})
+}
+
+var errCheckpoint = status.Error(codes.Unimplemented, "this container runtime does not checkpoint or restore: it has no CRIU")
+
+func (*runtimeService) CheckpointContainer(context.Context, *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
+	return nil, errCheckpoint
+}
+
+func (*runtimeService) CheckpointPod(context.Context, *runtimeapi.CheckpointPodRequest) (*runtimeapi.CheckpointPodResponse, error) {
+	return nil, errCheckpoint
+}
+
+func (*runtimeService) RestorePod(context.Context, *runtimeapi.RestorePodRequest) (*runtimeapi.RestorePodResponse, error) {
+	return nil, errCheckpoint
 }
 
 type imageService struct {
