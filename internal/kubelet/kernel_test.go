@@ -18,6 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -97,8 +98,11 @@ func startReal(t *testing.T) *real {
 		zero := int64(0)
 		pods, err := a.pods.List(context.Background(), "default", metav1.ListOptions{})
 		for _, p := range pods {
-			if err == nil {
+			if err == nil { // the agent may end the deletion of one just now
 				err = a.pods.Delete(context.Background(), "default", p.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+				if apierrors.IsNotFound(err) {
+					err = nil
+				}
 			}
 		}
 		if err != nil {
