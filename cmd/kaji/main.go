@@ -23,6 +23,7 @@ import (
 var upstream = map[string]string{
 	"kubectl": "kubectl",
 	"etcd":    "etcd",
+	"kubelet": "kubelet",
 }
 
 func main() {
@@ -79,6 +80,7 @@ func commands() []*cobra.Command {
 		controllerManagerCommand(),
 		schedulerCommand(),
 		runtimeCommand(),
+		kubeletCommand(),
 		etcdCommand(),
 		storeCommand(),
 		imageCommand(),

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,11 +28,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/client"
 	"kaji/internal/cri"
@@ -87,13 +90,21 @@ type Config struct {
 	Version string
 	// MaxPods is 110 where it is zero.
 	MaxPods int
-	// Reserved is kept from pods.
+	// Reserved is kept from pods, besides what the hard eviction thresholds keep.
 	Reserved corev1.ResourceList
+	// NoRegister leaves it to others to make the Node object.
+	NoRegister bool
+	// Beat, Report and LeaseDuration are those of the Node's status and Lease;
+	// zero means 10 s, 5 min and 40 s.
+	Beat, Report, LeaseDuration time.Duration
 
 	// StaticPodPath is a file or a directory of static pods, StaticPodURL where
 	// they are asked for with StaticPodHeader.
 	StaticPodPath, StaticPodURL string
 	StaticPodHeader             http.Header
+	// StaticPodCheck is how often they are looked at even if nothing tells of
+	// changes; zero means 20 s.
+	StaticPodCheck time.Duration
 
 	// AllowedUnsafeSysctls are names or prefixes with a star.
 	AllowedUnsafeSysctls []string
@@ -122,7 +133,9 @@ type Config struct {
 	// Listener is where the server answers, TLS included; nil serves nothing
 	// (Handler is there for others to serve). Authenticator and Authorizer are
 	// asked about each request; both nil lets everybody in.
-	Listener        net.Listener
+	Listener net.Listener
+	// NoSystemLogs leaves out /logs/.
+	NoSystemLogs    bool
 	Authenticator   authenticator.Request
 	Authorizer      authorizer.UnconditionalAuthorizer
 	NoDebugHandlers bool
@@ -248,7 +261,8 @@ func New(cfg Config) (*Kubelet, error) {
 	k.node = node.New(node.Config{
 		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,
 		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
-		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: cfg.Reserved,
+		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
+		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
 		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
@@ -378,7 +392,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		if static.Path == "" && static.URL == "" {
 			continue
 		}
-		static.NodeName, static.Sink, static.Logger = k.cfg.NodeName, (*sinkOf)(k), k.log
+		static.NodeName, static.Check, static.Sink, static.Logger = k.cfg.NodeName, k.cfg.StaticPodCheck, (*sinkOf)(k), k.log
 		part("static pods", static.Run)
 	}
 	select {
@@ -398,9 +412,31 @@ func (k *Kubelet) nodeObject() *corev1.Node {
 	return n
 }
 
+// reserved is what pods may not have of the node: what the configuration says,
+// and what would be too little to leave.
+func reserved(cfg Config) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	maps.Copy(out, cfg.Reserved)
+	add := func(name corev1.ResourceName, bytes uint64) {
+		total := out[name]
+		total.Add(*resource.NewQuantity(int64(bytes), resource.BinarySI)) //nolint:gosec // less than the machine has
+		out[name] = total
+	}
+	for _, t := range cfg.Eviction {
+		switch {
+		case t.Grace > 0:
+		case t.Signal == evict.MemoryAvailable:
+			add(corev1.ResourceMemory, t.Value(uint64(cfg.Machine.Memory))) //nolint:gosec // not negative
+		case t.Signal == evict.NodeFsAvailable:
+			add(corev1.ResourceEphemeralStorage, t.Value(uint64(cfg.Machine.Disk))) //nolint:gosec // not negative
+		}
+	}
+	return out
+}
+
 // nodeChanged hands the pod address ranges to the network.
 func (k *Kubelet) nodeChanged(n *corev1.Node) {
-	if k.cfg.Network == nil || len(n.Spec.PodCIDRs) == 0 {
+	if len(n.Spec.PodCIDRs) == 0 {
 		return
 	}
 	k.mu.Lock()
@@ -418,7 +454,7 @@ func (k *Kubelet) nodeChanged(n *corev1.Node) {
 		}
 		cidrs = append(cidrs, p)
 	}
-	if err := k.cfg.Network.SetPodCIDRs(context.Background(), cidrs); err != nil {
+	if err := k.setPodCIDRs(cidrs, n.Spec.PodCIDRs); err != nil {
 		k.log.Error("the network did not take the pod address ranges", "cidrs", n.Spec.PodCIDRs, "err", err)
 		return
 	}
@@ -427,6 +463,17 @@ func (k *Kubelet) nodeChanged(n *corev1.Node) {
 	k.mu.Unlock()
 	k.node.Wake()
 	k.pool.WakeAll()
+}
+
+// setPodCIDRs tells the network, or where the runtime looks after it, that.
+func (k *Kubelet) setPodCIDRs(cidrs []netip.Prefix, texts []string) error {
+	ctx := context.Background()
+	if k.cfg.Network != nil {
+		return k.cfg.Network.SetPodCIDRs(ctx, cidrs)
+	}
+	_, err := k.cfg.Runtime.UpdateRuntimeConfig(ctx, &runtimeapi.UpdateRuntimeConfigRequest{RuntimeConfig: &runtimeapi.RuntimeConfig{
+		NetworkConfig: &runtimeapi.NetworkConfig{PodCidr: strings.Join(texts, ",")}}})
+	return err
 }
 
 // apiPod is what the API server has of a pod, a mirror for a static one.

@@ -30,9 +30,25 @@ var _ server.Host = (*served)(nil)
 // Handler is the agent's HTTP interface, with the authentication and
 // authorization of the Config. Run serves it where the Config has a listener.
 func (k *Kubelet) Handler() http.Handler {
-	return server.New(server.Config{NodeName: k.cfg.NodeName, Host: (*served)(k), Authenticator: k.cfg.Authenticator, Authorizer: k.cfg.Authorizer,
-		Logger: k.log, LogDir: "/var/log", NoDebug: k.cfg.NoDebugHandlers, Profiling: k.cfg.Profiling,
-		Metrics: k.meter.Handler(), CAdvisor: k.stats.CAdvisor(), Probes: k.meter.Probes(), Resource: k.stats.Resource()})
+	c := k.handlerConfig()
+	c.Authenticator, c.Authorizer, c.NoDebug, c.Profiling = k.cfg.Authenticator, k.cfg.Authorizer, k.cfg.NoDebugHandlers, k.cfg.Profiling
+	if !k.cfg.NoSystemLogs {
+		c.LogDir = "/var/log"
+	}
+	return server.New(c)
+}
+
+// ReadOnlyHandler shows everybody what the agent does, and reaches into nothing:
+// what upstream's read-only port serves.
+func (k *Kubelet) ReadOnlyHandler() http.Handler {
+	c := k.handlerConfig()
+	c.NoDebug = true
+	return server.New(c)
+}
+
+func (k *Kubelet) handlerConfig() server.Config {
+	return server.Config{NodeName: k.cfg.NodeName, Host: (*served)(k), Logger: k.log,
+		Metrics: k.meter.Handler(), CAdvisor: k.stats.CAdvisor(), Probes: k.meter.Probes(), Resource: k.stats.Resource()}
 }
 
 // serve answers on the listener until ctx ends.

@@ -27,6 +27,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/depot"
 	"kaji/internal/app/engine"
@@ -121,7 +122,7 @@ func New(c Config) (*Node, error) {
 	var err error
 	n.runtime, err = container.New(container.Config{
 		Root: c.Dir.Runtime(), State: RuntimeState(c.Name), Network: n.gate,
-		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Logger: c.Logger.With("component", "runtime"),
+		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("container runtime: %w", err)
@@ -354,6 +355,10 @@ func (n *Node) images(ctx context.Context) error {
 	}
 	return s.Run(ctx)
 }
+
+// Version is the container runtime's, as Node objects show it: this program's,
+// without the v that other runtimes' lack too.
+func Version() string { return strings.TrimPrefix(apiserver.Version().GitVersion, "v") }
 
 // Name is what a node after the first keeps its things on the machine under.
 func Name(cluster, node string) string { return cluster + "." + node }

@@ -48,6 +48,8 @@ type Config struct {
 	// until that has seen it.
 	ExternalCloud bool
 	Unschedulable bool
+	// NoRegister leaves it to others to make the Node.
+	NoRegister bool
 	// Port is that of the agent's server.
 	Port int32
 
@@ -206,8 +208,13 @@ func (k *Keeper) register(ctx context.Context) *corev1.Node {
 	wait := 100 * time.Millisecond
 	nodes := client.For[*corev1.Node](k.cfg.Client)
 	for {
-		node, err := nodes.Create(ctx, k.initial(ctx))
-		if err == nil {
+		var node *corev1.Node
+		var err error
+		if k.cfg.NoRegister {
+			if node, err = nodes.Get(ctx, "", k.cfg.Name); err == nil {
+				return node
+			}
+		} else if node, err = nodes.Create(ctx, k.initial(ctx)); err == nil {
 			return node
 		}
 		if apierrors.IsAlreadyExists(err) {

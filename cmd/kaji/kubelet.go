@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"kaji/internal/app/component"
+	"kaji/internal/app/logging"
+	"kaji/internal/kubelet/flags"
+)
+
+func kubeletCommand() *cobra.Command {
+	o := flags.New()
+	cmd := &cobra.Command{
+		Use:     "kubelet",
+		Short:   "Run the node agent alone, over any container runtime (kubelet)",
+		GroupID: "component",
+		Long: `Run the node agent alone, over the container runtime of a CRI socket, for any
+API server. It takes upstream's configuration file, drop-in files and flags;
+flags override files.`,
+		// The command line is laid over the configuration file once that is read.
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmd.Flags().Parse(args); err != nil {
+				return err
+			}
+			if help, _ := cmd.Flags().GetBool("help"); help {
+				return cmd.Help()
+			}
+			if rest := cmd.Flags().Args(); len(rest) > 0 {
+				return cobra.NoArgs(cmd, rest)
+			}
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.Configuration.Logging.Format == "json"}
+			return component.Kubelet(cmd.Context(), o, args, log.New(os.Stderr))
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package component
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/client-go/util/certificate"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	configv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
+
+	"kaji/internal/client/remote"
+	"kaji/internal/cri/socket"
+	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/cgroup"
+	"kaji/internal/kubelet/config"
+	"kaji/internal/kubelet/flags"
+	"kaji/internal/kubelet/image"
+	"kaji/internal/lifecycle"
+)
+
+// Kubelet runs the node agent alone, over the container runtime of a socket,
+// until ctx ends. args are the command line that o was parsed from.
+func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Logger) error {
+	if err := settle(o, args, log); err != nil {
+		return err
+	}
+	a, err := newAgent(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	k, err := kubelet.New(a.config)
+	if err != nil {
+		return err
+	}
+	group := lifecycle.New(ctx, log)
+	if err := a.serve(group, k); err != nil {
+		group.Stop()
+		return errors.Join(err, group.Wait())
+	}
+	group.Go("credentials", a.credentials.run)
+	group.Go("kubelet", k.Run)
+	log.Info("node agent runs", "node", a.config.NodeName, "server", a.credentials.config.Host)
+	err = group.Wait()
+	a.api.Wait()
+	return err
+}
+
+// settle reads the configuration: files, defaults, then flags.
+func settle(o *flags.Options, args []string, log *slog.Logger) error {
+	main, dropIns, err := configFiles(o)
+	if err != nil {
+		return err
+	}
+	if main != nil || len(dropIns) > 0 {
+		c, lenient, err := config.Load(main, dropIns)
+		if err != nil {
+			return err
+		}
+		if lenient != nil {
+			log.Warn("Using lenient decoding as strict decoding failed", "err", lenient)
+		}
+		config.SetDefaults(c)
+		if err := o.Override(args, c); err != nil {
+			return err
+		}
+	}
+	if err := config.Validate(o.Configuration); err != nil {
+		return fmt.Errorf("failed to validate kubelet configuration, error: %w, path: %s", err, o.ConfigFile)
+	}
+	return machineFits(o)
+}
+
+func configFiles(o *flags.Options) (main *config.File, dropIns []config.File, err error) {
+	if o.ConfigFile != "" {
+		data, err := os.ReadFile(o.ConfigFile)
+		if err != nil {
+			return nil, nil, fmt.Errorf("failed to load kubelet config file, path: %s, error: %w", o.ConfigFile, err)
+		}
+		main = &config.File{Path: o.ConfigFile, Data: data}
+	}
+	if o.ConfigDir == "" {
+		return main, nil, nil
+	}
+	err = filepath.WalkDir(o.ConfigDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".conf" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		dropIns = append(dropIns, config.File{Path: path, Data: data})
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("failed to walk through kubelet dropin directory %q: %w", o.ConfigDir, err)
+	}
+	return main, dropIns, nil
+}
+
+// machineFits refuses machines that the configuration does not want, and what
+// the agent cannot do.
+func machineFits(o *flags.Options) error {
+	c := o.Configuration
+	if *c.FailSwapOn {
+		if swaps, err := os.ReadFile("/proc/swaps"); err == nil && strings.Count(strings.TrimSpace(string(swaps)), "\n") > 0 {
+			return fmt.Errorf("running with swap on is not supported, please disable swap or set --fail-swap-on flag to false. /proc/swaps contained: %q", strings.TrimSpace(string(swaps)))
+		}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); *c.FailCgroupV1 && errors.Is(err, fs.ErrNotExist) {
+		return errors.New("kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release")
+	}
+	if o.Kubeconfig == "" {
+		return errors.New("--kubeconfig is needed: kaji's kubelet has no standalone mode")
+	}
+	if o.ImageCredentialProviderConfig != "" {
+		return errors.New("--image-credential-provider-config is not supported by kaji's kubelet")
+	}
+	switch o.CloudProvider {
+	case "", "external":
+		return nil
+	}
+	return fmt.Errorf("unknown cloud provider %q: in-tree ones are gone, \"external\" is left", o.CloudProvider)
+}
+
+// agent is what a Kubelet is made of here.
+type agent struct {
+	options     *flags.Options
+	settings    *configv1beta1.KubeletConfiguration
+	log         *slog.Logger
+	credentials *credentials
+	api         *remote.Client
+	runtime     *socket.Client
+	images      *socket.Client
+	serving     certificate.Manager // nil unless the cluster signs the server's certificate
+	config      kubelet.Config
+}
+
+func (a *agent) close() {
+	for _, c := range []*socket.Client{a.runtime, a.images} {
+		if c != nil {
+			_ = c.Close() // it held nothing back
+		}
+	}
+}
+
+func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent, err error) {
+	a := &agent{options: o, settings: o.Configuration, log: log}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	name := o.HostnameOverride
+	if name == "" {
+		name = strings.ToLower(hostname())
+	}
+	if a.credentials, err = newCredentials(ctx, o, name, log); err != nil {
+		return nil, err
+	}
+	if a.api, err = remote.New(a.credentials.config); err != nil {
+		return nil, err
+	}
+	if err := a.connect(); err != nil {
+		return nil, err
+	}
+	c := a.settings
+	a.config = kubelet.Config{NodeName: name, Client: a.api, Runtime: a.runtime, Images: a.images, RootDir: o.RootDir, LogDir: c.PodLogsDir,
+		ClusterDomain: c.ClusterDomain, ResolvConf: *c.ResolverConfig, NodeLabels: o.NodeLabels, Taints: c.RegisterWithTaints, ProviderID: c.ProviderID,
+		ExternalCloud: o.CloudProvider == "external", NoRegister: !*c.RegisterNode, Port: c.Port,
+		Beat: c.NodeStatusUpdateFrequency.Duration, Report: c.NodeStatusReportFrequency.Duration, LeaseDuration: seconds(c.NodeLeaseDurationSeconds),
+		StaticPodPath: c.StaticPodPath, StaticPodURL: c.StaticPodURL, StaticPodHeader: c.StaticPodURLHeader, StaticPodCheck: c.FileCheckFrequency.Duration,
+		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: *c.SeccompDefault, NoCPUQuota: !*c.CPUCFSQuota,
+		SerialImagePulls: *c.SerializeImagePulls, MaxParallelImagePulls: int(ptr.Deref(c.MaxParallelImagePulls, 0)),
+		MaxContainerBackOff: c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		ImageGC: image.Policy{High: int(*c.ImageGCHighThresholdPercent), Low: int(*c.ImageGCLowThresholdPercent),
+			MinAge: c.ImageMinimumGCAge.Duration, MaxAge: c.ImageMaximumGCAge.Duration},
+		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
+		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler, Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
+	return a, a.derive(ctx)
+}
+
+// derive computes what the configuration says in words.
+func (a *agent) derive(ctx context.Context) (err error) {
+	c, k := a.settings, &a.config
+	size := resource.MustParse(c.ContainerLogMaxSize) // validated
+	k.LogMaxSize = size.Value()
+	if k.Reserved, err = config.Reserved(c); err != nil {
+		return err
+	}
+	delete(k.Reserved, corev1.ResourceName("pid"))
+	if k.Eviction, err = config.Eviction(c); err != nil {
+		return err
+	}
+	k.MaxPods = int(c.MaxPods)
+	if c.PodsPerCore > 0 {
+		k.MaxPods = min(k.MaxPods, int(c.PodsPerCore)*runtime.NumCPU())
+	}
+	for _, text := range c.ClusterDNS {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("invalid clusterDNS (--cluster-dns): %w", err)
+		}
+		k.ClusterDNS = append(k.ClusterDNS, addr)
+	}
+	if k.NodeIPs, err = nodeIPs(a.options.NodeIP); err != nil {
+		return err
+	}
+	if *c.CgroupsPerQOS {
+		k.Cgroups = &cgroup.Config{Root: c.CgroupRoot, Systemd: a.systemd(ctx), PodPids: max(0, *c.PodPidsLimit), Quota: *c.CPUCFSQuota}
+		if k.Cgroups.Root == "" {
+			k.Cgroups.Root = "/"
+		}
+	}
+	return a.judge()
+}
+
+// systemd says whether control groups are systemd's: as the runtime has it,
+// where it tells, as the configuration else.
+func (a *agent) systemd(ctx context.Context) bool {
+	answer, err := a.runtime.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
+	if err != nil || answer.GetLinux() == nil {
+		return a.settings.CgroupDriver == "systemd"
+	}
+	return answer.Linux.CgroupDriver == runtimeapi.CgroupDriver_SYSTEMD
+}
+
+// connect opens the runtime's socket, and that of images if it is another.
+func (a *agent) connect() (err error) {
+	c := a.settings
+	if a.runtime, err = socket.Dial(c.ContainerRuntimeEndpoint); err != nil {
+		return err
+	}
+	a.images = a.runtime
+	if c.ImageServiceEndpoint != "" && c.ImageServiceEndpoint != c.ContainerRuntimeEndpoint {
+		a.images, err = socket.Dial(c.ImageServiceEndpoint)
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/validation"
+	configv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
+)
+
+// verdict collects refusals in upstream's words.
+type verdict []error
+
+func (v *verdict) refuse(when bool, format string, args ...any) {
+	if when {
+		*v = append(*v, fmt.Errorf("invalid configuration: "+format, args...))
+	}
+}
+
+// Validate says what a defaulted configuration may not ask for; last come the
+// things that upstream's agent does and this one does not.
+func Validate(c *configv1beta1.KubeletConfiguration) error {
+	var v verdict
+	v.server(c)
+	v.node(c)
+	v.pods(c)
+	v.images(c)
+	v.shutdown(c)
+	v.unsupported(c)
+	return utilerrors.NewAggregate(v)
+}
+
+func badPort(port int32) bool { return validation.IsValidPortNum(int(port)) != nil }
+
+func (v *verdict) server(c *configv1beta1.KubeletConfiguration) {
+	v.refuse(badPort(c.Port), "port (--port) %v must be between 1 and 65535, inclusive", c.Port)
+	v.refuse(c.ReadOnlyPort != 0 && badPort(c.ReadOnlyPort), "readOnlyPort (--read-only-port) %v must be between 0 and 65535, inclusive", c.ReadOnlyPort)
+	v.refuse(*c.HealthzPort != 0 && badPort(*c.HealthzPort), "healthzPort (--healthz-port) %v must be between 1 and 65535, inclusive", *c.HealthzPort)
+	modes := []configv1beta1.KubeletAuthorizationMode{configv1beta1.KubeletAuthorizationModeAlwaysAllow, configv1beta1.KubeletAuthorizationModeWebhook}
+	v.refuse(!slices.Contains(modes, c.Authorization.Mode), "authorization.mode (--authorization-mode) %q must be one of: %q", c.Authorization.Mode, modes)
+	v.refuse(c.RunOnce, "runOnce (--runOnce) %v, Runonce mode has been deprecated and should not be set", c.RunOnce)
+}
+
+func (v *verdict) node(c *configv1beta1.KubeletConfiguration) {
+	v.refuse(c.NodeLeaseDurationSeconds <= 0, "nodeLeaseDurationSeconds must be greater than 0")
+	v.refuse(c.SystemCgroups != "" && c.CgroupRoot == "", "systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was not specified")
+	v.refuse(c.EventBurst < 0, "eventBurst (--event-burst) %v must not be a negative number", c.EventBurst)
+	v.refuse(*c.EventRecordQPS < 0, "eventRecordQPS (--event-qps) %v must not be a negative number", *c.EventRecordQPS)
+	v.refuse(c.KubeAPIBurst < 0, "kubeAPIBurst (--kube-api-burst) %v must not be a negative number", c.KubeAPIBurst)
+	v.refuse(*c.KubeAPIQPS < 0, "kubeAPIQPS (--kube-api-qps) %v must not be a negative number", *c.KubeAPIQPS)
+	v.refuse(*c.OOMScoreAdj < -1000 || *c.OOMScoreAdj > 1000, "oomScoreAdj (--oom-score-adj) %v must be between -1000 and 1000, inclusive", *c.OOMScoreAdj)
+	v.refuse(*c.NodeStatusMaxImages < -1, "nodeStatusMaxImages (--node-status-max-images) must be -1 or greater")
+	v.refuse(c.MaxOpenFiles < 0, "maxOpenFiles (--max-open-files) %v must not be a negative number", c.MaxOpenFiles)
+	for _, t := range c.RegisterWithTaints {
+		v.refuse(t.TimeAdded != nil, "taint.TimeAdded is not nil")
+		if t.Key == "" || t.Effect == "" {
+			*v = append(*v, fmt.Errorf("invalid taint: %v", t))
+		}
+	}
+	for _, level := range c.EnforceNodeAllocatable {
+		switch level {
+		case "none":
+			v.refuse(len(c.EnforceNodeAllocatable) > 1, "enforceNodeAllocatable (--enforce-node-allocatable) may not contain additional enforcements when %q is specified", level)
+			continue
+		case "pods":
+		case "system-reserved", "system-reserved-compressible":
+			v.refuse(c.SystemReservedCgroup == "", "systemReservedCgroup (--system-reserved-cgroup) must be specified when %q or %q included in enforceNodeAllocatable (--enforce-node-allocatable)", "system-reserved", "system-reserved-compressible")
+		case "kube-reserved", "kube-reserved-compressible":
+			v.refuse(c.KubeReservedCgroup == "", "kubeReservedCgroup (--kube-reserved-cgroup) must be specified when %q or %q included in enforceNodeAllocatable (--enforce-node-allocatable)", "kube-reserved", "kube-reserved-compressible")
+		default:
+			v.refuse(true, "option %q specified for enforceNodeAllocatable (--enforce-node-allocatable). Valid options are %q, %q, %q, %q, %q or %q",
+				level, "pods", "system-reserved", "system-reserved-compressible", "kube-reserved", "kube-reserved-compressible", "none")
+			continue
+		}
+		v.refuse(!*c.CgroupsPerQOS, "cgroupsPerQOS (--cgroups-per-qos) must be set to true when %q contained in enforceNodeAllocatable (--enforce-node-allocatable)", level)
+	}
+	if _, err := Reserved(c); err != nil {
+		*v = append(*v, err)
+	}
+}
+
+func (v *verdict) pods(c *configv1beta1.KubeletConfiguration) {
+	v.refuse(c.MaxPods < 0, "maxPods (--max-pods) %v must not be a negative number", c.MaxPods)
+	v.refuse(c.PodsPerCore < 0, "podsPerCore (--pods-per-core) %v must not be a negative number", c.PodsPerCore)
+	period := c.CPUCFSQuotaPeriod.Duration
+	v.refuse(period != 100*time.Millisecond && !c.FeatureGates["CustomCPUCFSQuotaPeriod"], "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) %v requires feature gate CustomCPUCFSQuotaPeriod", period)
+	policies := []string{configv1beta1.NoneTopologyManagerPolicy, configv1beta1.BestEffortTopologyManagerPolicy, configv1beta1.RestrictedTopologyManagerPolicy, configv1beta1.SingleNumaNodeTopologyManagerPolicy}
+	v.refuse(!slices.Contains(policies, c.TopologyManagerPolicy), "topologyManagerPolicy (--topology-manager-policy) %q must be one of: %q", c.TopologyManagerPolicy, policies)
+	scopes := []string{configv1beta1.ContainerTopologyManagerScope, configv1beta1.PodTopologyManagerScope}
+	v.refuse(!slices.Contains(scopes, c.TopologyManagerScope), "topologyManagerScope (--topology-manager-scope) %q must be one of: %q, or %q", c.TopologyManagerScope, scopes[0], scopes[1])
+	hairpins := []string{configv1beta1.HairpinNone, configv1beta1.HairpinVeth, configv1beta1.PromiscuousBridge}
+	v.refuse(!slices.Contains(hairpins, c.HairpinMode), "option %q specified for hairpinMode (--hairpin-mode). Valid options are %q, %q or %q", c.HairpinMode, hairpins[0], hairpins[1], hairpins[2])
+	longest := c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
+	v.refuse(longest < time.Second || longest > 5*time.Minute, "CrashLoopBackOff.MaxContainerRestartPeriod (got: %v seconds) must be set between 1s and 300s", longest.Seconds())
+	v.refuse(*c.ContainerLogMaxFiles <= 1, "containerLogMaxFiles (--container-log-max-files) must be greater than 1")
+	if _, err := resource.ParseQuantity(c.ContainerLogMaxSize); err != nil {
+		v.refuse(true, "containerLogMaxSize (--container-log-max-size) %q: %w", c.ContainerLogMaxSize, err)
+	}
+	switch c.MemorySwap.SwapBehavior {
+	case "", "NoSwap", "LimitedSwap":
+	default:
+		v.refuse(true, "memorySwap.swapBehavior %q must be one of: \"\", %q or %q", c.MemorySwap.SwapBehavior, "LimitedSwap", "NoSwap")
+	}
+}
+
+func (v *verdict) images(c *configv1beta1.KubeletConfiguration) {
+	high, low := *c.ImageGCHighThresholdPercent, *c.ImageGCLowThresholdPercent
+	v.refuse(high < 0 || high > 100, "imageGCHighThresholdPercent (--image-gc-high-threshold) %v must be between 0 and 100, inclusive", high)
+	v.refuse(low < 0 || low > 100, "imageGCLowThresholdPercent (--image-gc-low-threshold) %v must be between 0 and 100, inclusive", low)
+	v.refuse(low >= high, "imageGCLowThresholdPercent (--image-gc-low-threshold) %v must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) %v", low, high)
+	youngest, oldest := c.ImageMinimumGCAge.Duration, c.ImageMaximumGCAge.Duration
+	v.refuse(youngest < 0, "imageMinimumGCAge %v must not be negative", youngest)
+	v.refuse(oldest < 0, "imageMaximumGCAge %v must not be negative", oldest)
+	v.refuse(oldest > 0 && oldest <= youngest, "imageMaximumGCAge %v must be greater than imageMinimumGCAge %v", oldest, youngest)
+	v.refuse(c.RegistryBurst < 0, "registryBurst (--registry-burst) %v must not be a negative number", c.RegistryBurst)
+	v.refuse(*c.RegistryPullQPS < 0, "registryPullQPS (--registry-qps) %v must not be a negative number", *c.RegistryPullQPS)
+	parallel := ptr.Deref(c.MaxParallelImagePulls, 1)
+	v.refuse(parallel < 1, "maxParallelImagePulls %v must be a positive number", parallel)
+	v.refuse(*c.SerializeImagePulls && parallel > 1, "maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) is set to false")
+}
+
+func (v *verdict) shutdown(c *configv1beta1.KubeletConfiguration) {
+	all, critical := c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration
+	v.refuse(critical > all, "shutdownGracePeriodCriticalPods %v must be <= shutdownGracePeriod %v", c.ShutdownGracePeriodCriticalPods, c.ShutdownGracePeriod)
+	v.refuse(all < 0 || all > 0 && all < time.Second, "shutdownGracePeriod %v must be either zero or otherwise >= 1 sec", c.ShutdownGracePeriod)
+	v.refuse(critical < 0 || critical > 0 && critical < time.Second, "shutdownGracePeriodCriticalPods %v must be either zero or otherwise >= 1 sec", c.ShutdownGracePeriodCriticalPods)
+	v.refuse(len(c.ShutdownGracePeriodByPodPriority) > 0 && (all > 0 || critical > 0), "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time")
+}
+
+// unsupported refuses what would silently not happen otherwise.
+func (v *verdict) unsupported(c *configv1beta1.KubeletConfiguration) {
+	for _, one := range []struct {
+		field string
+		asked bool
+	}{
+		{"cpuManagerPolicy " + c.CPUManagerPolicy, c.CPUManagerPolicy != "none"},
+		{"memoryManagerPolicy " + c.MemoryManagerPolicy, c.MemoryManagerPolicy != configv1beta1.NoneMemoryManagerPolicy},
+		{"topologyManagerPolicy " + c.TopologyManagerPolicy, c.TopologyManagerPolicy != configv1beta1.NoneTopologyManagerPolicy},
+		{"reservedSystemCPUs", c.ReservedSystemCPUs != ""},
+		{"memorySwap.swapBehavior LimitedSwap", c.MemorySwap.SwapBehavior == "LimitedSwap"},
+	} {
+		if one.asked {
+			*v = append(*v, errors.New(one.field+" is not supported by kaji's kubelet"))
+		}
+	}
+}
