@@ -87,5 +87,6 @@ func commands() []*cobra.Command {
 		kubectlCommand(),
 		versionCommand(),
 		doctorCommand(),
+		benchCommand(),
 	}
 }

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"kaji/kajitest"
+)
+
+func target(t *testing.T) *Target {
+	t.Helper()
+	self, err := Watch(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Target{Name: "self", Config: kajitest.Start(t).RESTConfig(), Process: self}
+}
+
+func TestAPI(t *testing.T) {
+	to := target(t)
+	report := NewReport(nil)
+	load := API{Objects: 20, Lists: 3, Watchers: 5, Events: 4, Workers: 3, Idle: time.Millisecond}
+	if err := load.Run(t.Context(), to, report); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	for _, res := range report.Results() {
+		seen = append(seen, res.Operation)
+		if res.Errors > 0 {
+			t.Errorf("%s: %s", res.Operation, res.Error)
+		}
+		if strings.HasPrefix(res.Operation, "list") && res.Bytes == 0 {
+			t.Errorf("%s: no bytes came", res.Operation)
+		}
+	}
+	if got, want := strings.Join(seen, ","), strings.Join(Operations(), ","); got != want {
+		t.Errorf("ran %s, want %s", got, want)
+	}
+	pods, err := kubernetes.NewForConfigOrDie(to.Config).CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(pods.Items) > 0 {
+		t.Errorf("%d pods are left (%v)", len(pods.Items), err)
+	}
+	for name, write := range map[string]func(*Report, *bytes.Buffer) error{
+		"table": func(r *Report, b *bytes.Buffer) error { return r.Table(b) },
+		"json":  func(r *Report, b *bytes.Buffer) error { return r.JSON(b) },
+	} {
+		var out bytes.Buffer
+		if err := write(report, &out); err != nil || !strings.Contains(out.String(), "strategic patch") {
+			t.Errorf("%s (%v):\n%s", name, err, out.String())
+		}
+	}
+}
+
+func TestFailuresAreCounted(t *testing.T) {
+	to := target(t)
+	report := NewReport(nil)
+	load := API{Objects: 4, Workers: 2, Lists: 1, Only: []string{"get"}}
+	c, err := to.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &apiRun{API: load, c: c, pods: "/api/v1/namespaces/nowhere/pods"}
+	report.Add(measure(t.Context(), "get", nil, 2, 4, r.get))
+	if res := report.Results()[0]; res.Errors != 4 || !strings.Contains(res.Error, "404") {
+		t.Errorf("got %d errors, the first %q", res.Errors, res.Error)
+	}
+	if err := (API{Only: []string{"fly"}}).Run(t.Context(), to, report); err == nil || !strings.Contains(err.Error(), `no operation "fly"`) {
+		t.Errorf("an unknown operation: %v", err)
+	}
+}
+
+func TestCRD(t *testing.T) {
+	report := NewReport(nil)
+	load := CRD{Definitions: 3, Bytes: 12 << 10, Objects: 5, Workers: 2}
+	if err := load.Run(t.Context(), target(t), report); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range report.Results() {
+		if res.Errors > 0 {
+			t.Errorf("%s: %s", res.Operation, res.Error)
+		}
+	}
+}

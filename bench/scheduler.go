@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+// Scheduler measures how fast pods are bound through the API, on nodes that
+// exist as objects only. The shapes are those of upstream's scheduler_perf.
+type Scheduler struct {
+	Nodes, Pods int
+	Shapes      []string // all when empty
+	Workers     int      // that create objects
+	// Binary is this program; it is started as API server and scheduler unless a
+	// target is given.
+	Binary string
+}
+
+// DefaultScheduler is the size of upstream's middle cases.
+func DefaultScheduler() Scheduler { return Scheduler{Nodes: 1000, Pods: 2000, Workers: 8} }
+
+// shape is one kind of pods and the nodes they meet.
+type shape struct {
+	name string
+	node func(i int, n *corev1.Node)
+	pod  func(i int, p *corev1.Pod)
+	// filler makes the pods that are bound before, one a node; nil for none.
+	filler func(i int, p *corev1.Pod)
+	// churn keeps making and deleting other nodes meanwhile.
+	churn bool
+	// perNode bounds the pods by the nodes: no two fit on one.
+	perNode bool
+}
+
+const zones = 10
+
+var group = &metav1.LabelSelector{MatchLabels: map[string]string{"group": "bench"}}
+
+func shapes() []shape {
+	return []shape{
+		{name: "plain"},
+		{name: "node affinity", pod: func(_ int, p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
+					{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{"zone-1", "zone-3"}}}}}}}}
+		}},
+		{name: "taints", node: func(i int, n *corev1.Node) {
+			if i%2 == 0 {
+				n.Spec.Taints = []corev1.Taint{{Key: "dedicated", Value: "other", Effect: corev1.TaintEffectNoSchedule}}
+			}
+		}, pod: func(i int, p *corev1.Pod) {
+			if i%2 == 0 {
+				p.Spec.Tolerations = []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}
+			}
+		}},
+		{name: "spreading", pod: func(_ int, p *corev1.Pod) {
+			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: group}}
+		}},
+		{name: "preferred spreading", pod: func(_ int, p *corev1.Pod) {
+			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: group}}
+		}},
+		{name: "pod affinity", pod: func(_ int, p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+				{TopologyKey: corev1.LabelTopologyZone, LabelSelector: group}}}}
+			// One zone cannot hold all of them by default.
+			p.Spec.Containers[0].Resources = corev1.ResourceRequirements{}
+		}},
+		{name: "pod anti-affinity", perNode: true, pod: func(_ int, p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+				{TopologyKey: corev1.LabelHostname, LabelSelector: group}}}}
+		}},
+		{name: "preferred pod affinity", pod: func(_ int, p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{
+				{Weight: 10, PodAffinityTerm: corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: group}}}}}
+		}},
+		{name: "preemption", perNode: true,
+			filler: func(_ int, p *corev1.Pod) {
+				p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](0)
+				p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("30")
+			},
+			pod: func(_ int, p *corev1.Pod) {
+				p.Spec.PriorityClassName = "system-node-critical"
+				p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("10")
+			}},
+		{name: "churn", churn: true},
+	}
+}
+
+// Shapes are the names that Scheduler.Shapes knows.
+func Shapes() []string {
+	var names []string
+	for _, s := range shapes() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// Run measures every shape. With a target its scheduler is measured, while pods
+// are being created; t.Process is the scheduler's then. Without one each
+// shape gets a control plane of its own, and its scheduler starts when all pods are there.
+func (s Scheduler) Run(ctx context.Context, t *Target, report *Report) error {
+	for _, name := range s.Shapes {
+		if !slices.Contains(Shapes(), name) {
+			return fmt.Errorf("no shape %q: there are %s", name, strings.Join(Shapes(), ", "))
+		}
+	}
+	for _, sh := range shapes() {
+		if len(s.Shapes) > 0 && !slices.Contains(s.Shapes, sh.name) {
+			continue
+		}
+		if err := s.one(ctx, sh, t, report); err != nil {
+			return fmt.Errorf("%s: %w", sh.name, err)
+		}
+	}
+	return nil
+}
+
+func (s Scheduler) one(ctx context.Context, sh shape, t *Target, report *Report) error {
+	var own *plane
+	if t == nil {
+		var err error
+		if own, err = startPlane(ctx, s.Binary); err != nil {
+			return err
+		}
+		defer own.stop()
+		t = own.Target
+	}
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	r := &schedulerRun{Scheduler: s, shape: sh, c: c, ns: fmt.Sprintf("bench-%d", time.Now().UnixNano())}
+	done, err := c.namespace(ctx, r.ns)
+	if err != nil {
+		return err
+	}
+	defer done()
+	defer r.removeNodes(context.WithoutCancel(ctx), s.Nodes)
+	if res := measure(ctx, "nodes", nil, s.Workers, s.Nodes, r.createNode); res.Errors > 0 {
+		return fmt.Errorf("making nodes: %s", res.Error)
+	}
+	if own == nil {
+		return r.against(ctx, t, report)
+	}
+	return r.alone(ctx, own, report)
+}
+
+type schedulerRun struct {
+	Scheduler
+	shape shape
+	c     *client
+	ns    string
+}
+
+func (r *schedulerRun) pods() int {
+	if r.shape.perNode {
+		return min(r.Pods, r.Nodes)
+	}
+	return r.Pods
+}
+
+// alone makes everything first and then starts a scheduler: what is measured is
+// from its first binding to its last.
+func (r *schedulerRun) alone(ctx context.Context, own *plane, report *Report) error {
+	if r.shape.filler != nil {
+		if err := r.fill(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.createPods(ctx); err != nil {
+		return err
+	}
+	watch, err := r.bindings(ctx)
+	if err != nil {
+		return err
+	}
+	api := own.Process.CPU()
+	pid, err := own.run(ctx, "scheduler", "--kubeconfig", own.config, "--leader-elect=false", "--secure-port", "0")
+	if err != nil {
+		return err
+	}
+	process, err := Watch(pid)
+	if err != nil {
+		return own.explain("scheduler", err)
+	}
+	stop := r.stir(ctx)
+	res, err := watch(process)
+	stop()
+	if err != nil {
+		return own.explain("scheduler", err)
+	}
+	res.Target = fmt.Sprintf("%d nodes", r.Nodes)
+	report.Add(res)
+	report.Add(Result{Target: res.Target, Operation: r.shape.name + ", the API server's part", Count: res.Count, Elapsed: res.Elapsed, CPU: own.Process.CPU() - api})
+	return nil
+}
+
+// against measures a scheduler that runs already.
+func (r *schedulerRun) against(ctx context.Context, t *Target, report *Report) error {
+	if r.shape.filler != nil {
+		if err := r.fill(ctx); err != nil {
+			return err
+		}
+	}
+	watch, err := r.bindings(ctx)
+	if err != nil {
+		return err
+	}
+	stop := r.stir(ctx)
+	defer stop()
+	failed := make(chan error, 1)
+	go func() { failed <- r.createPods(ctx) }()
+	res, err := watch(t.Process)
+	if createErr := <-failed; createErr != nil {
+		return createErr
+	}
+	res.Target = t.Name
+	report.Add(res)
+	return err
+}
+
+func nodeName(i int) string { return fmt.Sprintf("bench-node-%06d", i) }
+
+func (r *schedulerRun) createNode(ctx context.Context, i int) (int64, error) {
+	room := corev1.ResourceList{"cpu": resource.MustParse("32"), "memory": resource.MustParse("128Gi"), "pods": resource.MustParse("500"), "ephemeral-storage": resource.MustParse("500Gi")}
+	n := &corev1.Node{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{Name: nodeName(i), Labels: map[string]string{
+			corev1.LabelHostname: nodeName(i), corev1.LabelTopologyZone: fmt.Sprintf("zone-%d", i%zones), corev1.LabelArchStable: "amd64", corev1.LabelOSStable: "linux"}},
+		Status: corev1.NodeStatus{Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
+	}
+	if r.shape.node != nil {
+		r.shape.node(i, n)
+	}
+	taints, err := json.Marshal(append([]corev1.Taint{}, n.Spec.Taints...))
+	if err != nil {
+		return 0, err
+	}
+	if err := r.c.post(ctx, "/api/v1/nodes", n); err != nil {
+		return 0, err
+	}
+	// A new node is tainted as not ready until somebody has seen it; nobody will.
+	return r.c.do(ctx, http.MethodPatch, "/api/v1/nodes/"+n.Name, asMerge, asJSON, fmt.Appendf(nil, `{"spec":{"taints":%s}}`, taints))
+}
+
+func (r *schedulerRun) removeNodes(ctx context.Context, n int) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	measure(ctx, "", nil, r.Workers, n, func(ctx context.Context, i int) (int64, error) {
+		return r.c.do(ctx, http.MethodDelete, "/api/v1/nodes/"+nodeName(i), "", asJSON, nil)
+	})
+}
+
+func (r *schedulerRun) pod(name string) *corev1.Pod {
+	return &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"group": "bench"}},
+		Spec: corev1.PodSpec{AutomountServiceAccountToken: ptr.To(false), Containers: []corev1.Container{{Name: "c", Image: "registry.example/pause:1",
+			Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("32Mi")}}}}},
+	}
+}
+
+func (r *schedulerRun) createPods(ctx context.Context) error {
+	res := measure(ctx, "pods", nil, r.Workers, r.pods(), func(ctx context.Context, i int) (int64, error) {
+		p := r.pod(podName(i))
+		if r.shape.pod != nil {
+			r.shape.pod(i, p)
+		}
+		return 0, r.c.post(ctx, "/api/v1/namespaces/"+r.ns+"/pods", p)
+	})
+	if res.Errors > 0 {
+		return fmt.Errorf("making pods: %s", res.Error)
+	}
+	return ctx.Err()
+}
+
+// fill puts one pod on each node, bound by name.
+func (r *schedulerRun) fill(ctx context.Context) error {
+	res := measure(ctx, "fill", nil, r.Workers, r.Nodes, func(ctx context.Context, i int) (int64, error) {
+		p := r.pod("filler-" + strconv.Itoa(i))
+		p.Labels = nil
+		r.shape.filler(i, p)
+		p.Spec.NodeName = nodeName(i)
+		return 0, r.c.post(ctx, "/api/v1/namespaces/"+r.ns+"/pods", p)
+	})
+	if res.Errors > 0 {
+		return fmt.Errorf("filling nodes: %s", res.Error)
+	}
+	return nil
+}
+
+// bindings starts to watch the pods without a node. A pod that is bound leaves
+// the watch's selection, which it reports as a deletion, so that nothing needs decoding.
+func (r *schedulerRun) bindings(ctx context.Context) (func(*Process) (Result, error), error) {
+	path := "/api/v1/namespaces/" + r.ns + "/pods?fieldSelector=spec.nodeName%3D"
+	var list struct{ Metadata metav1.ListMeta }
+	if err := r.c.read(ctx, path+"&limit=1", &list); err != nil {
+		return nil, err
+	}
+	body, err := r.c.open(ctx, http.MethodGet, path+"&watch=1&resourceVersion="+list.Metadata.ResourceVersion, "", asJSON, nil)
+	if err != nil {
+		return nil, err
+	}
+	return func(p *Process) (Result, error) {
+		defer body.Close()
+		in := bufio.NewReaderSize(body, 64<<10)
+		res := Result{Operation: r.shape.name, Count: r.pods()}
+		began, before := time.Now(), p.CPU()
+		for bound := 0; bound < res.Count; {
+			head, err := in.Peek(24)
+			if err != nil {
+				return res, fmt.Errorf("after %d bindings: %w", bound, err)
+			}
+			if bytes.HasPrefix(head, []byte(`{"type":"DELETED"`)) {
+				if bound++; bound == 1 {
+					began = time.Now()
+				}
+			}
+			if _, err := line(in); err != nil {
+				return res, fmt.Errorf("after %d bindings: %w", bound, err)
+			}
+		}
+		res.Elapsed, res.CPU = time.Since(began), p.CPU()-before
+		res.RSS, res.Anonymous = p.Memory()
+		return res, nil
+	}, nil
+}
+
+// stir makes and deletes nodes that nobody needs until the returned function is called.
+func (r *schedulerRun) stir(ctx context.Context) (stop func()) {
+	if !r.shape.churn {
+		return func() {}
+	}
+	var ended atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; !ended.Load() && ctx.Err() == nil; i++ {
+			name := r.Nodes + i%10
+			_, _ = r.createNode(ctx, name) // a failure shows in the next one's
+			_, _ = r.c.do(ctx, http.MethodDelete, "/api/v1/nodes/"+nodeName(name), "", asJSON, nil)
+		}
+	}()
+	return func() {
+		ended.Store(true)
+		<-done
+	}
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"kaji/bench"
+)
+
+// benchFlags are what every bench has: where it runs and how it reports.
+type benchFlags struct {
+	kubeconfig, output string
+	pid                []int
+	quiet              bool
+}
+
+func (f *benchFlags) add(cmd *cobra.Command, target string) {
+	if target != "" {
+		cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", target)
+		cmd.Flags().IntSliceVar(&f.pid, "pid", nil, "processes of this machine whose CPU time and memory are the target's")
+	}
+	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "how to report: table or json, a document a line")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say nothing before the report")
+}
+
+// target is the one that flags name; nil when none does.
+func (f *benchFlags) target(name string) (*bench.Target, error) {
+	if f.kubeconfig == "" {
+		if len(f.pid) > 0 {
+			return nil, errors.New("--pid needs --kubeconfig")
+		}
+		return nil, nil
+	}
+	p, err := bench.Watch(f.pid...)
+	if err != nil {
+		return nil, err
+	}
+	return bench.FromKubeconfig(name, f.kubeconfig, p)
+}
+
+// run measures and reports, also what was measured before a failure.
+func (f *benchFlags) run(cmd *cobra.Command, measure func(context.Context, *bench.Report) error) error {
+	if f.output != "table" && f.output != "json" {
+		return fmt.Errorf("--output is table or json, not %q", f.output)
+	}
+	report := bench.NewReport(cmd.ErrOrStderr())
+	if f.quiet {
+		report = bench.NewReport(nil)
+	}
+	err := measure(cmd.Context(), report)
+	write := report.Table
+	if f.output == "json" {
+		write = report.JSON
+	}
+	return errors.Join(err, write(cmd.OutOrStdout()))
+}
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "bench",
+		Short:   "Measure an API server, a scheduler, custom resources or a whole cluster",
+		GroupID: "tool",
+		Long: `Measure an API server, a scheduler, custom resources or a whole cluster.
+
+Beside rates and latencies it reports the CPU time an operation costs and the
+resident memory of processes on this machine, which compare well even when the
+machine does other things meanwhile.`,
+	}
+	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand())
+	return cmd
+}
+
+func benchAPICommand() *cobra.Command {
+	var f, vs benchFlags
+	load := bench.DefaultAPI()
+	cmd := &cobra.Command{
+		Use:   "api --kubeconfig FILE [--pid N] [--vs FILE [--vs-pid N]]",
+		Short: "Measure the verbs of any API server, or of two in one run",
+		Long: `Measure the verbs of any API server, or of two in one run.
+
+It makes pods that no scheduler takes in a namespace of its own, reads, changes,
+lists, watches and deletes them. Operations: ` + strings.Join(bench.Operations(), ", ") + `.`,
+		Example: `  kaji bench api --kubeconfig ~/.kube/config --pid $(cat /var/lib/kaji/default/kaji.pid)
+  kaji bench api --kubeconfig a.kubeconfig --vs b.kubeconfig --only get,"list protobuf"`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var targets []*bench.Target
+			for _, flags := range []*benchFlags{&f, &vs} {
+				t, err := flags.target(strings.TrimSuffix(filepath.Base(flags.kubeconfig), filepath.Ext(flags.kubeconfig)))
+				if err != nil {
+					return err
+				}
+				if t != nil {
+					targets = append(targets, t)
+				}
+			}
+			if f.kubeconfig == "" {
+				return errors.New("--kubeconfig says which API server to measure")
+			}
+			return f.run(cmd, func(ctx context.Context, report *bench.Report) error {
+				for _, t := range targets {
+					if err := load.Run(ctx, t, report); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	f.add(cmd, "kubeconfig of the API server to measure")
+	cmd.Flags().StringVar(&vs.kubeconfig, "vs", "", "kubeconfig of an API server to compare it with")
+	cmd.Flags().IntSliceVar(&vs.pid, "vs-pid", nil, "processes of this machine that are the other's")
+	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "pods to make, read, change and delete")
+	cmd.Flags().IntVar(&load.Lists, "lists", load.Lists, "times to list them, in each of the ways")
+	cmd.Flags().IntVar(&load.Watchers, "watchers", load.Watchers, "watches of one object")
+	cmd.Flags().IntVar(&load.Events, "events", load.Events, "changes of that object")
+	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	cmd.Flags().DurationVar(&load.Idle, "idle", load.Idle, "how long to leave the server alone")
+	cmd.Flags().StringSliceVar(&load.Only, "only", nil, "operations to measure, all when empty")
+	return cmd
+}
+
+func benchSchedulerCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultScheduler()
+	cmd := &cobra.Command{
+		Use:   "scheduler",
+		Short: "Measure how fast pods are bound, on nodes that exist as objects only",
+		Long: `Measure how fast pods are bound, on nodes that exist as objects only.
+
+Without --kubeconfig an API server and a scheduler of this program are started
+for each shape, the scheduler when all pods are there. With it the scheduler of
+that cluster is measured while pods are made; --pid names its process. Other
+nodes of that cluster take pods, too. Shapes: ` + strings.Join(bench.Shapes(), ", ") + `.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := f.target("target")
+			if err != nil {
+				return err
+			}
+			if load.Binary, err = os.Executable(); err != nil {
+				return err
+			}
+			return f.run(cmd, func(ctx context.Context, report *bench.Report) error { return load.Run(ctx, t, report) })
+		},
+	}
+	f.add(cmd, "kubeconfig of a cluster whose scheduler to measure")
+	cmd.Flags().IntVar(&load.Nodes, "nodes", load.Nodes, "nodes to make")
+	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods to make; shapes of one pod a node make no more than nodes")
+	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	cmd.Flags().StringSliceVar(&load.Shapes, "shapes", nil, "shapes to measure, all when empty")
+	return cmd
+}
+
+func benchCRDCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultCRD()
+	cmd := &cobra.Command{
+		Use:   "crd",
+		Short: "Measure what custom resource definitions and their objects cost",
+		Long: `Measure what custom resource definitions and their objects cost.
+
+Without --kubeconfig an API server of this program is started for it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := f.target("target")
+			if err != nil {
+				return err
+			}
+			if load.Binary, err = os.Executable(); err != nil {
+				return err
+			}
+			return f.run(cmd, func(ctx context.Context, report *bench.Report) error { return load.Run(ctx, t, report) })
+		},
+	}
+	f.add(cmd, "kubeconfig of the API server to measure")
+	cmd.Flags().IntVar(&load.Definitions, "definitions", load.Definitions, "definitions to make")
+	cmd.Flags().IntVar(&load.Bytes, "bytes", load.Bytes, "bytes of JSON in the schema of each")
+	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "objects to make of the first")
+	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	return cmd
+}
+
+func benchClusterCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultCluster("localhost/kaji")
+	cmd := &cobra.Command{
+		Use:   "cluster [-- FLAGS OF UP]",
+		Short: "Measure a whole new cluster: start, pods, idle cost (as root)",
+		Long: `Measure a whole new cluster named bench: from exec to ready, the first pod, many
+pods at once, and what it costs idle. It is removed with its data afterwards.
+Another cluster on this machine needs other ports; arguments after -- go to up.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			var err error
+			if load.Binary, err = os.Executable(); err != nil {
+				return err
+			}
+			load.Args = args
+			return f.run(cmd, load.Run)
+		},
+	}
+	f.add(cmd, "")
+	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods to start at once")
+	cmd.Flags().StringVar(&load.Image, "image", load.Image, "image of the pods; its entrypoint gets the argument pause")
+	cmd.Flags().DurationVar(&load.Idle, "idle", load.Idle, "how long to leave the cluster alone")
+	return cmd
+}
