@@ -79,7 +79,7 @@ func TestFailuresAreCounted(t *testing.T) {
 
 func TestCRD(t *testing.T) {
 	report := NewReport(nil)
-	load := CRD{Definitions: 3, Bytes: 12 << 10, Objects: 5, Workers: 2}
+	load := CRD{Definitions: 3, Bytes: 12 << 10, Objects: 5, Workers: 2, Idle: time.Millisecond}
 	if err := load.Run(t.Context(), target(t), report); err != nil {
 		t.Fatal(err)
 	}

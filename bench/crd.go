@@ -22,12 +22,14 @@ type CRD struct {
 	// Objects is how many custom resources are made of the first.
 	Objects int
 	Workers int
+	// Idle is how long the server is left alone before and after.
+	Idle time.Duration
 	// Binary is this program; it is started as an API server unless a target is given.
 	Binary string
 }
 
 // DefaultCRD is a cluster full of operators.
-func DefaultCRD() CRD { return CRD{Definitions: 200, Bytes: 100 << 10, Objects: 1000, Workers: 8} }
+func DefaultCRD() CRD { return CRD{Definitions: 200, Bytes: 100 << 10, Objects: 1000, Workers: 8, Idle: 5 * time.Second} }
 
 const crdGroup = "bench.example.com"
 
@@ -47,7 +49,7 @@ func (b CRD) Run(ctx context.Context, t *Target, report *Report) error {
 		return err
 	}
 	r := &crdRun{CRD: b, c: c}
-	add(report, t, idle(ctx, t.Process, 2*time.Second))
+	add(report, t, idle(ctx, t.Process, b.Idle))
 	made := measure(ctx, "define", t.Process, b.Workers, b.Definitions, r.define)
 	add(report, t, made)
 	defer r.remove(context.WithoutCancel(ctx))
@@ -67,7 +69,7 @@ func (b CRD) Run(ctx context.Context, t *Target, report *Report) error {
 	add(report, t, measure(ctx, "list", t.Process, b.Workers, 20, func(ctx context.Context, _ int) (int64, error) {
 		return c.get(ctx, r.objects(), asJSON)
 	}))
-	add(report, t, idle(ctx, t.Process, 5*time.Second))
+	add(report, t, idle(ctx, t.Process, b.Idle))
 	return ctx.Err()
 }
 
