@@ -29,7 +29,9 @@ type CRD struct {
 }
 
 // DefaultCRD is a cluster full of operators.
-func DefaultCRD() CRD { return CRD{Definitions: 200, Bytes: 100 << 10, Objects: 1000, Workers: 8, Idle: 5 * time.Second} }
+func DefaultCRD() CRD {
+	return CRD{Definitions: 200, Bytes: 100 << 10, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
+}
 
 const crdGroup = "bench.example.com"
 
