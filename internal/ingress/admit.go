@@ -13,6 +13,7 @@ import (
 
 	"kaji/internal/ingress/annotation"
 	"kaji/internal/ingress/forward"
+	"kaji/internal/ingress/gate"
 	"kaji/internal/ingress/route"
 )
 
@@ -29,7 +30,7 @@ func (c *Controller) admit(w http.ResponseWriter, r *http.Request, q *request) b
 	case c.tooMany(s, q):
 		forward.Answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
 	case s.CORS != nil && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
-		preflight(w, s.CORS, r.Header.Get("Origin"))
+		gate.Preflight(w, s.CORS, r.Header.Get("Origin"))
 	case s.Auth != nil && !c.authenticated(w, r, q.rule):
 	case s.External != nil && !c.permitted(w, r, q):
 	default:
@@ -114,47 +115,4 @@ func (c *Controller) authenticated(w http.ResponseWriter, r *http.Request, rule 
 	w.Header().Set("WWW-Authenticate", `Basic realm="`+auth.Realm+`"`)
 	forward.Answer(w, http.StatusUnauthorized, "401 Authorization Required")
 	return false
-}
-
-// preflight answers a browser that asks whether it may ask.
-func preflight(w http.ResponseWriter, s *annotation.CORS, origin string) {
-	h := w.Header()
-	if allowOrigin(h, s, origin) {
-		h.Set("Access-Control-Allow-Methods", s.Methods)
-		h.Set("Access-Control-Allow-Headers", s.Headers)
-		h.Set("Access-Control-Max-Age", strconv.Itoa(s.MaxAge))
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// allowOrigin names the origin in an answer if it may see it.
-func allowOrigin(h http.Header, s *annotation.CORS, origin string) bool {
-	all := slices.Contains(s.Origins, "*")
-	if !all && (origin == "" || !slices.ContainsFunc(s.Origins, func(o string) bool { return sameOrigin(o, origin) })) {
-		return false
-	}
-	to := origin
-	if all {
-		to = "*"
-	} else {
-		h.Add("Vary", "Origin")
-	}
-	h.Set("Access-Control-Allow-Origin", to)
-	if s.Credentials {
-		h.Set("Access-Control-Allow-Credentials", "true")
-	}
-	if s.Expose != "" {
-		h.Set("Access-Control-Expose-Headers", s.Expose)
-	}
-	return true
-}
-
-// sameOrigin compares an origin with one that may have a wildcard label.
-func sameOrigin(pattern, origin string) bool {
-	before, after, ok := strings.Cut(pattern, "*")
-	if !ok {
-		return strings.EqualFold(pattern, origin)
-	}
-	return len(origin) > len(before)+len(after) && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, after) &&
-		!strings.ContainsAny(origin[len(before):len(origin)-len(after)], "/:")
 }

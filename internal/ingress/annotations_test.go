@@ -149,10 +149,11 @@ func TestSubstituteAndAlias(t *testing.T) {
 	}
 }
 
-// TLS is the backend's own business where it is passed through.
-func TestPassthrough(t *testing.T) {
-	w := newWorld(t)
-	chain, key := pair(t, "pod")
+// backend makes a Service whose pod does TLS itself, with a certificate for a
+// name, and gives back the line it gets.
+func (w *world) backend(t *testing.T, service, address, name string) {
+	t.Helper()
+	chain, key := pair(t, name)
 	certificate, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		t.Fatal(err)
@@ -176,9 +177,15 @@ func TestPassthrough(t *testing.T) {
 		}
 	}()
 	w.mu.Lock()
-	w.pods["10.0.0.1:8080"] = l.Addr().String()
+	w.pods[address+":8080"] = l.Addr().String()
 	w.mu.Unlock()
-	w.service("app", "10.0.0.1")
+	w.service(service, address)
+}
+
+// TLS is the backend's own business where it is passed through.
+func TestPassthrough(t *testing.T) {
+	w := newWorld(t)
+	w.backend(t, "app", "10.0.0.1", "pod")
 	w.ingress("app", nginx("ssl-passthrough", "true"), nil)
 	until(t, "the pod's certificate", func() bool { return w.shown("app.test") == "pod" })
 	if got := w.shown("other.test"); got == "pod" {

@@ -17,7 +17,10 @@ import (
 
 // certificateFor chooses the certificate of a handshake: a renewed Secret
 // counts from the next one on.
-func (c *Controller) certificateFor(_ uint16, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (c *Controller) certificateFor(port uint16, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if found := c.gateway.Certificate(port, hello, route.Host(hello.ServerName)); found != nil {
+		return found, nil
+	}
 	name, ok := c.current.Load().table.Secret(route.Host(hello.ServerName))
 	if ok && name.Name != "" {
 		if e := c.secrets.Get(name); e != nil && e.Certificate != nil {

@@ -29,6 +29,7 @@ import (
 	"kaji/internal/ingress/backend"
 	"kaji/internal/ingress/forward"
 	"kaji/internal/ingress/gate"
+	"kaji/internal/ingress/gateway"
 	"kaji/internal/ingress/listen"
 	"kaji/internal/ingress/route"
 	"kaji/internal/ingress/secret"
@@ -76,11 +77,17 @@ type Controller struct {
 	standard  func() (*tls.Certificate, error)
 	asker     *http.Client
 	metrics   *metrics
+	gateway   *gateway.Controller
 
 	// compiled and told belong to the worker.
 	compiled map[types.UID]*compiled
 	told     map[types.UID]map[string]bool
 	wake     chan struct{}
+	// serving says that there has been an Ingress.
+	serving atomic.Bool
+	started sync.Once
+
+	mu sync.Mutex // held while ports are opened and announced
 }
 
 // snapshot is what requests are answered by; it does not change.
@@ -121,7 +128,9 @@ func New(cfg Config) (*Controller, error) {
 	c.secrets = secret.New(cfg.Client, c.touch)
 	c.asker = c.newAsker()
 	c.current.Store(&snapshot{table: route.Merge(nil)})
-	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.touch, Logger: cfg.Logger})
+	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.moved, Logger: cfg.Logger})
+	c.gateway = gateway.New(gateway.Config{Client: cfg.Client, Backends: backend.New(cfg.Client, func() { c.gateway.Touch() }), Proxy: c.proxy, Lead: cfg.Lead,
+		Begin: c.begin, Addresses: c.addresses, Problem: c.ports.Problem, Taken: c.own(), Changed: c.open, Logger: cfg.Logger})
 	return c, nil
 }
 
@@ -132,7 +141,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.asker.CloseIdleConnections()
 	defer c.secrets.Wait()
 	defer c.ports.Wait()
+	var gateways sync.WaitGroup
+	defer gateways.Wait()
 	defer stop()
+	gateways.Go(func() { c.gateway.Run(ctx) })
 	c.ingresses.AddHandler(client.Handler[*networkingv1.Ingress]{
 		Add: func(*networkingv1.Ingress) { c.touch() }, Delete: func(*networkingv1.Ingress) { c.touch() },
 		Update: func(old, now *networkingv1.Ingress) {
@@ -146,16 +158,15 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !client.WaitForSync(ctx, c.ingresses.Informer(), c.classes.Informer()) || !c.idle(ctx) {
 		return nil
 	}
-	c.watchNodes()
-	if !c.backends.Start(ctx) || !client.WaitForSync(ctx, c.nodes.Informer()) {
+	if !c.begin(ctx) || !c.backends.Start(ctx) {
 		return nil
 	}
+	c.serving.Store(true)
 	c.touch()
 	for {
 		select {
 		case <-c.wake:
 			c.rebuild(ctx)
-			c.announce(ctx)
 		case <-ctx.Done():
 			return nil
 		}
@@ -172,6 +183,18 @@ func (c *Controller) idle(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// begin watches the nodes; false says that ctx ended before they were there.
+func (c *Controller) begin(ctx context.Context) bool {
+	c.started.Do(c.watchNodes)
+	return client.WaitForSync(ctx, c.nodes.Informer())
+}
+
+// moved takes up that the nodes or the ports are others.
+func (c *Controller) moved() {
+	c.touch()
+	c.gateway.Touch()
 }
 
 // touch has everything looked at again.

@@ -12,6 +12,7 @@ import (
 
 	"kaji/internal/ingress/annotation"
 	"kaji/internal/ingress/forward"
+	"kaji/internal/ingress/gate"
 	"kaji/internal/ingress/route"
 	"kaji/internal/ingress/upstream"
 )
@@ -40,7 +41,9 @@ type request struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := f.c.current.Load()
 	q := &request{port: f.port, secure: f.secure, client: forward.ClientOf(r), path: route.Clean(r.URL.Path)}
-	q.rule = now.table.Match(route.Host(r.Host), q.path)
+	if f.port == f.c.cfg.HTTPPort || f.port == f.c.cfg.HTTPSPort {
+		q.rule = now.table.Match(route.Host(r.Host), q.path)
+	}
 	seen := &forward.Recorder{ResponseWriter: w, Status: http.StatusOK}
 	started := time.Now()
 	defer func() {
@@ -49,6 +52,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			q.end()
 		}
 	}()
+	if f.c.gateway.Serve(seen, r, f.port, f.secure) {
+		q.rule = nil
+		return
+	}
 	if q.rule == nil {
 		forward.Answer(seen, http.StatusNotFound, "default backend - 404")
 		return
@@ -109,7 +116,7 @@ func rewrite(out *http.Request, q *request) {
 func modify(answer *http.Response, q *request, call *upstream.Call) {
 	s := q.rule.Settings
 	if s.CORS != nil {
-		allowOrigin(answer.Header, s.CORS, answer.Request.Header.Get("Origin"))
+		gate.AllowOrigin(answer.Header, s.CORS, answer.Request.Header.Get("Origin"))
 	}
 	if s.Affinity != nil && call.Chosen.ID != call.Sticky {
 		answer.Header.Add("Set-Cookie", q.cookie(call.Chosen.ID).String())
@@ -139,6 +146,9 @@ func (q *request) cookie(id string) *http.Cookie {
 
 // divert takes connections for hosts whose backends do TLS themselves.
 func (c *Controller) divert(port uint16, name string) func(context.Context, net.Conn) {
+	if take := c.gateway.Divert(port, name); take != nil {
+		return take
+	}
 	if port != c.cfg.HTTPSPort {
 		return nil
 	}

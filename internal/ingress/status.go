@@ -32,13 +32,13 @@ const (
 
 // announce notes on the node which ports are open: the leader publishes the
 // addresses of such nodes, and `kaji status` shows it.
-func (c *Controller) announce(ctx context.Context) {
+func (c *Controller) announce(ctx context.Context, wanted map[uint16]bool) {
 	node, err := c.nodes.Cached("", c.cfg.NodeName)
 	if err != nil {
 		return // the kubelet has not registered it yet
 	}
 	var open, problems []string
-	for _, port := range slices.Sorted(maps.Keys(c.wanted())) {
+	for _, port := range slices.Sorted(maps.Keys(wanted)) {
 		if c.ports.Bound(port) != nil {
 			open = append(open, strconv.Itoa(int(port)))
 		}
@@ -69,7 +69,10 @@ func (c *Controller) announce(ctx context.Context) {
 // publish writes the addresses of the nodes that serve them into the status of
 // the Ingresses.
 func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) {
-	want := c.addresses()
+	var want []networkingv1.IngressLoadBalancerIngress
+	for _, a := range c.addresses() {
+		want = append(want, networkingv1.IngressLoadBalancerIngress{IP: a})
+	}
 	if len(want) == 0 {
 		return
 	}
@@ -84,8 +87,9 @@ func (c *Controller) publish(ctx context.Context, ours []*networkingv1.Ingress) 
 	}
 }
 
-func (c *Controller) addresses() []networkingv1.IngressLoadBalancerIngress {
-	var out []networkingv1.IngressLoadBalancerIngress
+// addresses are those of the nodes that serve anything.
+func (c *Controller) addresses() []string {
+	var out []string
 	nodes := c.nodes.CachedList("", nil)
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
 	for _, node := range nodes {
@@ -94,7 +98,7 @@ func (c *Controller) addresses() []networkingv1.IngressLoadBalancerIngress {
 		}
 		for _, a := range node.Status.Addresses {
 			if a.Type == corev1.NodeInternalIP {
-				out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.Address})
+				out = append(out, a.Address)
 			}
 		}
 	}

@@ -27,7 +27,7 @@ const (
 func sameMap(a, b map[string]string) bool { return maps.Equal(a, b) }
 
 func (c *Controller) watchNodes() {
-	node := func(*corev1.Node) { c.touch() }
+	node := func(*corev1.Node) { c.moved() }
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{Add: node, Delete: node, Update: func(old, n *corev1.Node) {
 		if !slices.Equal(old.Status.Addresses, n.Status.Addresses) || old.Annotations[servedAnnotation] != n.Annotations[servedAnnotation] {
 			node(n)
@@ -66,7 +66,7 @@ func (c *Controller) rebuild(ctx context.Context) {
 	}
 	c.current.Store(next)
 	c.backends.Keep(wanted)
-	c.ports.Want(ctx, c.wanted())
+	c.open(ctx)
 	if c.cfg.Lead {
 		for i, ing := range ours {
 			c.report(ctx, ing, sources[i])
@@ -75,8 +75,20 @@ func (c *Controller) rebuild(ctx context.Context) {
 	}
 }
 
-// wanted are the ports to listen at.
-func (c *Controller) wanted() map[uint16]bool {
+// open opens the wanted ports, and says which are open.
+func (c *Controller) open(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wanted := c.gateway.Ports()
+	if c.serving.Load() {
+		maps.Copy(wanted, c.own())
+	}
+	c.ports.Want(ctx, wanted)
+	c.announce(ctx, wanted)
+}
+
+// own are the ports of Ingresses: whether they speak TLS.
+func (c *Controller) own() map[uint16]bool {
 	out := map[uint16]bool{}
 	if c.cfg.HTTPPort != 0 {
 		out[c.cfg.HTTPPort] = false

@@ -39,6 +39,15 @@ func (cl *Cluster) addons(group *lifecycle.Group) error {
 		<-ctx.Done()
 		return nil
 	})
+	group.Go("gateway API", func(ctx context.Context) error {
+		select {
+		case <-cl.addonsTried:
+			cl.gatewayAPI(ctx, client)
+		case <-ctx.Done():
+		}
+		<-ctx.Done()
+		return nil
+	})
 	return nil
 }
 
