@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package definition holds the definitions of the Gateway API's kinds, release
-// 1.6.3 of its standard channel, packed by tools/gen/gateway. Package app creates
+// 1.6.3 of its standard channel, packed by tools/gateway. Package app creates
 // them in a new cluster.
 package definition
 

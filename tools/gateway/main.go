@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Gateway packs the definitions of the Gateway API's kinds, as the module
-// sigs.k8s.io/gateway-api has them, for the program to embed. Run it from
-// tools/gen, with the module's directory and the file to write:
+// sigs.k8s.io/gateway-api has them, for the program to embed:
 //
-//	go run ./gateway "$(cd ../.. && go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)" ../../internal/ingress/gateway/definition/definitions.json.gz
+//	go run ./tools/gateway "$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)" internal/ingress/gateway/definition/definitions.json.gz
 package main
 
 import (
