@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/component-base/version"
 
 	"kaji/internal/app/cluster"
 	"kaji/internal/app/controlplane"
@@ -70,7 +71,7 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 	if err := f.api.Complete(fs); err != nil {
 		return cluster.Config{}, err
 	}
-	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, HealthzBindAddress: "127.0.0.1:10256"}
+	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256"}
 	c.Nodes, c.Ingress = f.nodes, f.ingress
 	if a := f.ingress.Address; a != "" {
 		if _, err := netip.ParseAddr(a); err != nil {
@@ -117,6 +118,9 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			defer release()
+			if err := c.Dir.Claim(version.Get().GitVersion); err != nil {
+				return err
+			}
 			c.Logger = f.log.New(os.Stderr)
 			cl, err := cluster.New(cmd.Context(), c)
 			if err != nil {

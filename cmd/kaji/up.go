@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,33 +40,50 @@ Running it again changes nothing; it says what is there.`,
 			if err != nil {
 				return err
 			}
-			var args []string
-			cmd.Flags().Visit(func(flag *pflag.Flag) {
-				if flag.Name == "wait" || flag.Name == "name" {
-					return
-				}
-				if list, ok := flag.Value.(pflag.SliceValue); ok {
-					for _, v := range list.GetSlice() {
-						args = append(args, "--"+flag.Name+"="+v)
-					}
-					return
-				}
-				args = append(args, "--"+flag.Name+"="+strings.Trim(flag.Value.String(), "[]"))
-			})
+			args := given(cmd.Flags())
 			if len(args) == 0 {
-				if args, err = remembered(dir, args); err != nil {
+				if args, err = remembered(dir); err != nil {
 					return err
 				}
+				if err := cmd.Flags().Parse(args); err != nil {
+					return fmt.Errorf("the settings that the cluster was started with last time, %s: %w", dir.Settings(), err)
+				}
 			}
-			args = append([]string{"--name=" + f.name}, args...)
+			c, err := f.config(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			if err := c.Check(!dir.Exists()); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 			defer cancel()
-			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Port: f.api.Serving.SecurePort}, args, cmd.OutOrStdout())
+			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Ports: []int{f.api.Serving.SecurePort, int(c.KubeletPort), 10256}}, args, cmd.OutOrStdout())
 		},
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVar(&patience, "wait", patience, "how long to wait for the cluster to be ready")
 	return cmd
+}
+
+// given are the flags a user gave, as arguments again; the cluster's name and what
+// concerns the verb alone are left out.
+func given(fs *pflag.FlagSet) []string {
+	var args []string
+	fs.Visit(func(flag *pflag.Flag) {
+		switch flag.Name {
+		case "wait", "name", "root":
+			return
+		}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			for _, v := range list.GetSlice() {
+				args = append(args, "--"+flag.Name+"="+v)
+			}
+			return
+		}
+		args = append(args, "--"+flag.Name+"="+strings.Trim(flag.Value.String(), "[]"))
+	})
+	return args
 }
 
 // clusterName is the cluster meant where none is named: $KAJI_NAME, or kaji.
@@ -76,13 +94,11 @@ func clusterName() string {
 	return "kaji"
 }
 
-// remembered starts a cluster as it was started before, unless told otherwise.
-func remembered(dir home.Dir, args []string) ([]string, error) {
+// remembered are the arguments a cluster was started with before, without its
+// name, which older files hold.
+func remembered(dir home.Dir) ([]string, error) {
 	before, err := local.Remembered(dir)
-	if err != nil || before == nil {
-		return args, err
-	}
-	return before, nil
+	return slices.DeleteFunc(before, func(a string) bool { return strings.HasPrefix(a, "--name=") }), err
 }
 
 // named adds the flags that name a cluster, and returns it.
@@ -157,7 +173,7 @@ func kubeconfigCommand() *cobra.Command {
 		}
 		data, err := os.ReadFile(c.Dir.AdminKubeconfig())
 		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("there is no cluster %q here; start one with `kaji up`", c.Name)
+			return local.NoCluster(c)
 		}
 		if err != nil {
 			return err

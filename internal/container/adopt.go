@@ -165,7 +165,7 @@ func (r *Runtime) catchUp(sandbox string) {
 	for _, c := range r.containersOf(sandbox) {
 		if rec := c.record.Load(); r.hasExit(rec.ID) {
 			r.exited(c)
-		} else if !rec.Pid.alive() {
+		} else if rec.died() {
 			r.watching.Go(func() {
 				if r.awaitExit(c) {
 					r.exited(c)

@@ -76,6 +76,12 @@ type containerRecord struct {
 	Complete bool `json:"complete"`
 }
 
+// died says that the container's process is gone although it is recorded as
+// running. One that was not started yet has no process, and has not died.
+func (rec *containerRecord) died() bool {
+	return rec.State == runtimeapi.ContainerState_CONTAINER_RUNNING && !rec.Pid.alive()
+}
+
 // process is a process that cannot be taken for a later one of the same number.
 type process struct {
 	Pid   int    `json:"pid,omitempty"`

@@ -71,12 +71,14 @@ func Running(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(data)))
 }
 
-// Start runs this program again with args as a session of its own, its output
-// appended to the file log. The channel receives the process's end.
-func Start(args []string, log string) (pid int, ended <-chan error, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, nil, err
+// Start runs a program, this one when the path is empty, with args as a session of
+// its own, its output appended to the file log. The channel receives the
+// process's end.
+func Start(program string, args []string, log string) (pid int, ended <-chan error, err error) {
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return 0, nil, err
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
 		return 0, nil, err
@@ -86,7 +88,7 @@ func Start(args []string, log string) (pid int, ended <-chan error, err error) {
 		return 0, nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Dir = "/"

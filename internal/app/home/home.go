@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package home says where a cluster keeps its files. Package app and the
-// command line call it; it only computes paths.
+// command line call it; it computes paths, and knows which version
+// a directory belongs to.
 package home
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/version"
 )
 
 // DefaultRoot holds one directory a cluster.
@@ -35,6 +40,42 @@ func Named(name, data string) (Dir, error) {
 func (d Dir) Exists() bool {
 	_, err := os.Stat(d.PKI())
 	return err == nil
+}
+
+// Foreign says that the directory holds something, and nothing of a cluster's: it
+// must not be used, and never be purged.
+func (d Dir) Foreign() bool {
+	if d.Exists() {
+		return false
+	}
+	entries, err := os.ReadDir(string(d))
+	for _, e := range entries {
+		switch d.join(e.Name()) {
+		case d.Log(), d.PID(), d.Settings(), d.Version():
+		default:
+			return err == nil
+		}
+	}
+	return false
+}
+
+// Claim notes that a version works on the directory from now on. It refuses when a
+// later minor version has before: what that one wrote might be lost.
+func (d Dir) Claim(now string) error {
+	mine, err := version.ParseSemantic(now)
+	if err != nil {
+		return nil // a build without a version
+	}
+	data, err := os.ReadFile(d.Version())
+	if err == nil {
+		theirs, err := version.ParseSemantic(strings.TrimSpace(string(data)))
+		if err == nil && (theirs.Major() > mine.Major() || theirs.Major() == mine.Major() && theirs.Minor() > mine.Minor()) {
+			return fmt.Errorf("the data in %s was written by kaji v%s, and this is the older v%s: use the newer program, or another --data-dir", d, theirs, mine)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(d.Version(), []byte(now+"\n"), 0o644)
 }
 
 func (d Dir) join(elem ...string) string {
@@ -76,6 +117,9 @@ func (d Dir) Nodes() string { return d.join("nodes") }
 
 // Node is the data directory of such a node.
 func (d Dir) Node(name string) Dir { return Dir(d.join("nodes", name)) }
+
+// Version names the version that worked on the directory last.
+func (d Dir) Version() string { return d.join("version") }
 
 // Settings remembers the flags the cluster was started with.
 func (d Dir) Settings() string { return d.join("settings.json") }

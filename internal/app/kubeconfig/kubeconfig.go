@@ -93,7 +93,8 @@ func Merge(path string, config *clientcmdapi.Config) error {
 }
 
 // Remove takes the named context, its cluster and user out of the file at
-// path. A file that does not exist, or does not know the name, is left alone.
+// path. A file that does not exist, or does not know the name, is left alone; one
+// that is empty then is deleted.
 func Remove(path, name string) error {
 	have, err := load(path)
 	if err != nil || have.Contexts[name] == nil {
@@ -104,6 +105,9 @@ func Remove(path, name string) error {
 	delete(have.AuthInfos, name)
 	if have.CurrentContext == name {
 		have.CurrentContext = ""
+	}
+	if len(have.Contexts)+len(have.Clusters)+len(have.AuthInfos) == 0 {
+		return os.Remove(path)
 	}
 	return Write(path, have)
 }

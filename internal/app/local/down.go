@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kaji/internal/app/daemon"
+	"kaji/internal/app/home"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/app/node"
 	"kaji/internal/app/progress"
@@ -31,7 +32,12 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		return err
 	}
 	if pid == 0 && !c.Dir.Exists() {
-		return fmt.Errorf("there is no cluster %q here", c.Name)
+		return NoCluster(c)
+	}
+	if installed(c) {
+		if err := systemctl(ctx, "stop", unitName(c.Name)); err != nil {
+			return err
+		}
 	}
 	if pid != 0 {
 		display.Step("stopping the control plane")
@@ -51,10 +57,7 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	if !purge {
 		return nil
 	}
-	if err := unmountBelow(string(c.Dir)); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(string(c.Dir)); err != nil {
+	if err := removeData(c); err != nil {
 		return err
 	}
 	path, err := kubeconfig.UserPath()
@@ -65,6 +68,23 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		return err
 	}
 	display.Done("its data and its context are gone")
+	return nil
+}
+
+// removeData deletes the cluster's directory, and those above it that kaji made
+// and nothing else is in.
+func removeData(c Cluster) error {
+	if err := unmountBelow(string(c.Dir)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(string(c.Dir)); err != nil {
+		return err
+	}
+	for _, dir := range []string{home.DefaultRoot, node.StateRoot} {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
+			_ = os.Remove(dir) // another cluster may just come
+		}
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,8 +35,8 @@ import (
 type Cluster struct {
 	Name string
 	Dir  home.Dir
-	// Port is the API server's.
-	Port int
+	// Ports are those of the machine that it listens on.
+	Ports []int
 }
 
 // pollPeriod is how often a starting cluster is asked whether it is ready.
@@ -51,29 +52,19 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var ended <-chan error
-	switch {
-	case pid != 0:
+	if pid != 0 {
 		display.Done("cluster %s is running already (process %d)", c.Name, pid)
-	default:
-		findings := doctor.Run(doctor.Config{DataDir: string(c.Dir), Ports: []int{c.Port}})
-		if err := doctor.Err(findings); err != nil {
+		before, err := Remembered(c.Dir)
+		if err != nil {
 			return err
 		}
-		if err := remember(c.Dir, args); err != nil {
+		if !sameArguments(before, args) {
+			fmt.Fprintf(out, "   It runs with other settings than these: %s. To change them, `%s` first; its data stays.\n", strings.Join(before, " "), c.verb("down"))
+		}
+		if err := wait(ctx, c, wantedNodes(before), display, nil); err != nil {
 			return err
 		}
-		// An old one would lead to a server that is not there yet.
-		if err := os.Remove(c.Dir.AdminKubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		display.Step("starting")
-		if _, ended, err = daemon.Start(append([]string{"server"}, args...), c.Dir.Log()); err != nil {
-			return err
-		}
-	}
-	if err := wait(ctx, c, wantedNodes(args), display, ended); err != nil {
-		display.Clear()
+	} else if err := start(ctx, c, args, display); err != nil {
 		return err
 	}
 	path, err := kubeconfig.UserPath()
@@ -95,6 +86,59 @@ Try:
   kaji status
 `)
 	return nil
+}
+
+// start starts the cluster's process and waits until all is ready. What a first
+// start that failed has left is removed.
+func start(ctx context.Context, c Cluster, args []string, display *progress.Display) error {
+	if c.Dir.Foreign() {
+		return fmt.Errorf("%s is not empty and holds no cluster: choose another --data-dir", c.Dir)
+	}
+	if err := doctor.Err(doctor.Run(doctor.Config{DataDir: string(c.Dir), Ports: c.Ports})); err != nil {
+		return err
+	}
+	fresh := !c.Dir.Exists()
+	if err := remember(c.Dir, args); err != nil {
+		return err
+	}
+	// An old one would lead to a server that is not there yet.
+	if err := os.Remove(c.Dir.AdminKubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	display.Step("starting")
+	var ended <-chan error
+	var err error
+	if installed(c) {
+		err = systemctl(ctx, "start", unitName(c.Name))
+	} else {
+		_, ended, err = daemon.Start("", append([]string{"server", "--name=" + c.Name}, args...), c.Dir.Log())
+	}
+	if err == nil {
+		err = wait(ctx, c, wantedNodes(args), display, ended)
+	}
+	if err == nil || !fresh {
+		return err
+	}
+	display.Clear()
+	return errors.Join(err, undo(context.WithoutCancel(ctx), c))
+}
+
+// undo removes what a first start that failed has made.
+func undo(ctx context.Context, c Cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := Down(ctx, c, true, io.Discard); err != nil {
+		return fmt.Errorf("removing what is half done: %w (`%s` tries again)", err, c.verb("down --purge"))
+	}
+	return nil
+}
+
+// sameArguments compares them without their order; none says: as before.
+func sameArguments(before, now []string) bool {
+	before, now = slices.Clone(before), slices.Clone(now)
+	slices.Sort(before)
+	slices.Sort(now)
+	return len(now) == 0 || slices.Equal(before, now)
 }
 
 // remember keeps the arguments, so that the cluster can be started again alike.
@@ -189,7 +233,7 @@ func wait(ctx context.Context, c Cluster, wanted int, display *progress.Display,
 			select {
 			case <-tick.C:
 			case <-ended:
-				return fmt.Errorf("the cluster ended while starting. Its last words:\n%s", lastLines(c.Dir.Log(), 5))
+				return fmt.Errorf("the cluster ended while starting. Its last words:\n%s", lastLines(c.Dir.Log(), 10))
 			case <-ctx.Done():
 				return fmt.Errorf("%s: not ready in time (%w). The log is %s; its last words:\n%s", s.what, err, c.Dir.Log(), lastLines(c.Dir.Log(), 5))
 			}

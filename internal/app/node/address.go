@@ -15,7 +15,7 @@ import (
 )
 
 // addressFile lists the addresses the cluster gave the loopback link.
-func addressFile(name string) string { return filepath.Join(stateRoot, name, "addresses") }
+func addressFile(name string) string { return filepath.Join(StateRoot, name, "addresses") }
 
 // takeAddresses gives this machine the addresses, on the loopback link: each
 // node answers on the same ones.

@@ -49,8 +49,8 @@ import (
 	"kaji/internal/proxy"
 )
 
-// stateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
-const stateRoot = "/run/kaji"
+// StateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
+const StateRoot = "/run/kaji"
 
 // The components that stand at the API as themselves.
 const (
@@ -104,7 +104,7 @@ type Node struct {
 }
 
 // RuntimeState is where the runtime of a node keeps sockets and mounts.
-func RuntimeState(name string) string { return filepath.Join(stateRoot, name, "container") }
+func RuntimeState(name string) string { return filepath.Join(StateRoot, name, "container") }
 
 // New opens the runtime; nothing runs before Start.
 func New(c Config) (*Node, error) {
@@ -122,7 +122,7 @@ func New(c Config) (*Node, error) {
 	var err error
 	n.runtime, err = container.New(container.Config{
 		Root: c.Dir.Runtime(), State: RuntimeState(c.Name), Network: n.gate,
-		CgroupRoot: "/kaji-" + c.Name, PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
+		CgroupRoot: cgroupRoot(c.Name), PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("container runtime: %w", err)
@@ -268,7 +268,7 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime}, Network: n.network,
 		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
-		Cgroups:  &cgroup.Config{Root: "/kaji-" + c.Name, Quota: true},
+		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
 		Logger: c.Logger.With("component", "kubelet"),
 	})

@@ -24,10 +24,10 @@ import (
 // its rules and links away.
 func Remove(ctx context.Context, name string, dir home.Dir) error {
 	network := veth.New(veth.Config{})
-	state := filepath.Join(stateRoot, name)
+	state := filepath.Join(StateRoot, name)
 	if _, err := os.Stat(dir.Runtime()); err == nil {
 		r, err := container.New(container.Config{Root: dir.Runtime(), State: filepath.Join(state, "container"), Network: network,
-			CgroupRoot: "/kaji-" + name, Logger: slog.New(slog.DiscardHandler)})
+			CgroupRoot: cgroupRoot(name), Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return fmt.Errorf("container runtime: %w", err)
 		}
@@ -40,7 +40,7 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), os.RemoveAll(state))
+	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), removeGroups(name), os.RemoveAll(state))
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {

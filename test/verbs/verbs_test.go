@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verbs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"kaji/test/machine"
+)
+
+func contains(text string) func(string) bool {
+	return func(out string) bool { return strings.Contains(out, text) }
+}
+
+// After `kaji down --purge` the machine is as it was before `kaji up`: no process,
+// mount, link, address, route, rule, cgroup or file is left.
+func TestPurgeLeavesNothing(t *testing.T) {
+	m := machine.New(t)
+	m.Must(t, "kubectl", "version", "--client") // unpacks kubectl, which is the user's to keep
+	before := traces(t, m)
+	m.Must(t, "kaji", "up", "--nodes=2")
+	m.Must(t, "kubectl", "apply", "-f", testdata(t, "everything.yaml"))
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Available", "deployment/web", "--timeout=60s")
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod/host", "--timeout=60s")
+	if during := traces(t, m); len(during) < len(before)+10 {
+		t.Errorf("a cluster that leaves no traces while it runs: %q", during)
+	}
+	m.Must(t, "kaji", "down", "--purge")
+	for _, left := range difference(traces(t, m), before) {
+		t.Errorf("left over: %s", left)
+	}
+}
+
+// difference is what is in a and not in b, but for the directory with kubectl's
+// cache.
+func difference(a, b []string) []string {
+	return slices.DeleteFunc(a, func(s string) bool {
+		return slices.Contains(b, s) || strings.HasSuffix(s, "/.kube") || strings.HasSuffix(s, "/.kube/cache")
+	})
+}
+
+func testdata(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// pods describes what must survive: names, UIDs, addresses, containers and how
+// often they were started again.
+func pods(t *testing.T, m *machine.Machine) string {
+	t.Helper()
+	return m.Must(t, "kubectl", "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} `+
+		`{.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{"\n"}{end}`)
+}
+
+func counter(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	m.Must(t, "kubectl", "apply", "-f", testdata(t, "counter.yaml"))
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod/counter", "--timeout=60s")
+	m.Eventually(t, contains(""), "curl", "-sf", "-m", "5", "10.96.77.77/files/count")
+}
+
+// count reads the pod's count through its Service.
+func count(t *testing.T, m *machine.Machine) int {
+	t.Helper()
+	out := m.Eventually(t, func(s string) bool { return strings.TrimSpace(s) != "" }, "curl", "-sf", "-m", "5", "10.96.77.77/files/count")
+	n, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func processOf(t *testing.T, m *machine.Machine) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(m.DataDir(), "kaji.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// kill -9 of kaji stops no container and no traffic, and `kaji up` brings the same
+// cluster back: pods, addresses, containers, volumes.
+func TestKillAndUp(t *testing.T) {
+	m := machine.New(t)
+	m.Must(t, "kaji", "up")
+	counter(t, m)
+	before, counted := pods(t, m), count(t, m)
+	if err := syscall.Kill(processOf(t, m), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	meanwhile := count(t, m)
+	m.Must(t, "kaji", "up")
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod/counter", "--timeout=60s")
+	if after := pods(t, m); after != before {
+		t.Errorf("pods before:\n%safter:\n%s%s", before, after, m.Must(t, "kubectl", "describe", "pods"))
+	}
+	if after := count(t, m); meanwhile < counted || after < meanwhile {
+		t.Errorf("it counted to %d, then %d, then %d", counted, meanwhile, after)
+	}
+	if out := m.Must(t, "kubectl", "exec", "counter", "-c", "count", "--", "cat", "/www/count"); strings.TrimSpace(out) == "" {
+		t.Error("the volume is empty")
+	}
+	if err := syscall.Kill(processOf(t, m), 0); err != nil {
+		t.Errorf("the new process: %v", err)
+	}
+}
+
+// `kaji upgrade` exchanges the program under running pods: a download goes on, a
+// counter counts on, no container is started again.
+func TestUpgrade(t *testing.T) {
+	m := machine.New(t)
+	m.Must(t, "kaji", "up")
+	counter(t, m)
+	before, counted, process := pods(t, m), count(t, m), processOf(t, m)
+
+	if out := m.Must(t, "kaji", "upgrade"); !strings.Contains(out, "runs this program already") {
+		t.Errorf("an upgrade to the same program says\n%s", out)
+	}
+	large := filepath.Join(m.Home, "large")
+	download := m.Command(t.Context(), "curl", "-sf", "--limit-rate", "8M", "-o", large, "10.96.77.77/files/large")
+	if err := m.Start(download); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(filepath.Join(m.Home, "bin", "kaji"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := filepath.Join(m.Home, "kaji-newer")
+	if err := os.WriteFile(newer, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out := m.Must(t, newer, "upgrade"); !strings.Contains(out, "went from v1.37.2+kaji to v1.37.2+kaji") {
+		t.Errorf("upgrade says\n%s", out)
+	}
+	if now := processOf(t, m); now == process {
+		t.Error("the process is still the one before")
+	} else if exe, err := os.Readlink("/proc/" + strconv.Itoa(now) + "/exe"); err != nil || exe != newer {
+		t.Errorf("the cluster runs %s (%v), want %s", exe, err, newer)
+	}
+	if err := download.Wait(); err != nil {
+		t.Errorf("the download was cut off: %v", err)
+	}
+	if info, err := os.Stat(large); err != nil || info.Size() != 64<<20 {
+		t.Errorf("the download is not whole: %v, %v", info, err)
+	}
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod/counter", "--timeout=60s")
+	if after := pods(t, m); after != before {
+		t.Errorf("pods before:\n%safter:\n%s%s", before, after, m.Must(t, "kubectl", "describe", "pods"))
+	}
+	if after := count(t, m); after <= counted {
+		t.Errorf("it counted to %d before and to %d after", counted, after)
+	}
+}
+
+// A backup holds a whole cluster, taken while it runs or when it is stopped; restored
+// on another machine it has the same objects and keys, and its pods run.
+func TestBackupRestore(t *testing.T) {
+	m, other := machine.New(t), machine.New(t)
+	m.Must(t, "kaji", "up")
+	m.Must(t, "kubectl", "create", "secret", "generic", "word", "--from-literal=word=kept")
+	m.Must(t, "kubectl", "create", "deployment", "web", "--image=localhost/kaji")
+	m.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Available", "deployment/web", "--timeout=60s")
+	uid := m.Must(t, "kubectl", "get", "deployment", "web", "-o", "jsonpath={.metadata.uid}")
+	running, stopped := filepath.Join(m.Home, "running.backup"), filepath.Join(m.Home, "stopped.backup")
+	if out := m.Must(t, "kaji", "backup", running); !strings.Contains(out, "saved cluster "+m.Name) {
+		t.Errorf("backup says %s", out)
+	}
+	m.Must(t, "kaji", "down")
+	m.Must(t, "kaji", "backup", stopped)
+	if info, err := os.Stat(stopped); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("a backup holds keys; its mode: %v, %v", info.Mode(), err)
+	}
+	m.Must(t, "kaji", "down", "--purge")
+
+	broken := filepath.Join(m.Home, "broken.backup")
+	if err := os.WriteFile(broken, []byte("no backup"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := other.Run(t, "kaji", "restore", broken); err == nil || !strings.Contains(out, "no backup that `kaji backup` made") {
+		t.Errorf("restoring something else: %v\n%s", err, out)
+	}
+	for _, file := range []string{running, stopped} {
+		other.Must(t, "kaji", "restore", file)
+		if out, err := other.Run(t, "kaji", "restore", file); err == nil || !strings.Contains(out, "is not empty") {
+			t.Errorf("restoring over a cluster: %v\n%s", err, out)
+		}
+		other.Must(t, "kaji", "up")
+		if got := other.Must(t, "kubectl", "get", "secret", "word", "-o", "jsonpath={.data.word}"); got != "a2VwdA==" {
+			t.Errorf("the secret is %q", got)
+		}
+		if got := other.Must(t, "kubectl", "get", "deployment", "web", "-o", "jsonpath={.metadata.uid}"); got != uid {
+			t.Errorf("the deployment's UID is %s, was %s", got, uid)
+		}
+		other.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=60s")
+		other.Must(t, "kubectl", "exec", "deploy/web", "--", "hostname")
+		other.Must(t, "kaji", "down", "--purge")
+	}
+}
