@@ -47,6 +47,9 @@ func join(ctx context.Context, c *Config, path string) error {
 		return err
 	}
 	pair, err := request(ctx, api, c.NodeName, c.Logger)
+	if apierrors.IsUnauthorized(err) {
+		return fmt.Errorf("joining %s: the server does not take the token: it is wrong or has expired; `kaji token create` on the server makes another", c.Server)
+	}
 	if err != nil {
 		return fmt.Errorf("joining %s: %w", c.Server, err)
 	}
