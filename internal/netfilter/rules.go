@@ -84,6 +84,22 @@ func (r Rules) ToNode() []expr.Any {
 	}
 }
 
+// FromNode matches packets from one of the node's own addresses.
+func (r Rules) FromNode() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: r.Key, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r.Key, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// FromNetwork matches packets that came over a link, not from the node itself.
+func FromNetwork() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 8},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 8, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_LOOPBACK)},
+	}
+}
+
 // DNAT sends the packet to the endpoint found.
 func (r Rules) DNAT() expr.Any {
 	family := uint32(unix.NFPROTO_IPV4)

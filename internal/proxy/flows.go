@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,73 +17,92 @@ import (
 	"kaji/internal/proxy/plan"
 )
 
-// stale describes the UDP flows the kernel would go on sending to the wrong
-// place: UDP has no end, so a flow lives as long as packets come.
-type stale struct {
-	frontend plan.Frontend
-	// backend is where the flows go; the zero Addr means nowhere: they were
-	// seen before the Service had an endpoint and pass untranslated.
-	backend netip.Addr
+// flows are the UDP frontends that changed, with what they do now, or all of
+// them. UDP has no end: the kernel would go on sending a flow to where it was
+// sent first, as long as packets come.
+type flows struct {
+	now map[plan.Frontend]plan.Target
+	// own are the node's addresses, where its ports answer.
+	own map[netip.Addr]bool
 }
 
-// staleFlows compares what a frontend did with what it does now.
-func staleFlows(f plan.Frontend, before, now plan.Target) []stale {
-	if f.Protocol != corev1.ProtocolUDP {
-		return nil
+// add notes what a frontend does now, if that makes flows stale.
+func (f *flows) add(at plan.Frontend, before, now plan.Target) {
+	if at.Protocol != corev1.ProtocolUDP {
+		return
 	}
-	if len(before.Backends) == 0 {
-		if len(now.Backends) > 0 {
-			return []stale{{frontend: f}}
+	lost := slices.ContainsFunc(before.Backends, func(b plan.Backend) bool { return !slices.Contains(now.Backends, b) })
+	if lost || len(before.Backends) == 0 && len(now.Backends) > 0 {
+		if f.now == nil {
+			f.now = map[plan.Frontend]plan.Target{}
 		}
-		return nil
+		f.now[at] = now
 	}
-	var out []stale
-	for _, b := range before.Backends {
-		if !slices.Contains(now.Backends, b) {
-			out = append(out, stale{f, b.Addr})
-		}
-	}
-	return out
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != unix.IPPROTO_UDP || flow.Forward.DstPort != s.frontend.Port {
+// MatchConntrackFlow implements netlink.CustomConntrackFilter: it picks flows
+// that would go elsewhere if they began now.
+func (f *flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	if flow.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	if !s.frontend.IsNodePort() && !equal(flow.Forward.DstIP, s.frontend.Addr) {
+	to, from := address(flow.Forward.DstIP), plan.Backend{Addr: address(flow.Reverse.SrcIP), Port: flow.Reverse.SrcPort}
+	now, known := f.now[plan.Frontend{Addr: to, Protocol: corev1.ProtocolUDP, Port: flow.Forward.DstPort}]
+	if !known {
+		anywhere := netip.IPv4Unspecified()
+		if to.Is6() {
+			anywhere = netip.IPv6Unspecified()
+		}
+		if now, known = f.now[plan.Frontend{Addr: anywhere, Protocol: corev1.ProtocolUDP, Port: flow.Forward.DstPort}]; !known || !f.own[to] {
+			return false
+		}
+	}
+	if slices.Contains(now.Backends, from) || slices.Contains(now.Local, from) {
 		return false
 	}
-	if s.backend.IsValid() {
-		return equal(flow.Reverse.SrcIP, s.backend)
+	translated := from.Addr != to || from.Port != flow.Forward.DstPort
+	// One that passes untranslated was seen before there was an endpoint.
+	return translated || len(now.Backends) > 0
+}
+
+func address(ip net.IP) netip.Addr {
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
+}
+
+// forget deletes stale flows from the connection tracking table. It is read
+// once for all of a family.
+func (p *Proxy) forget(f flows) error {
+	if len(f.now) == 0 {
+		return nil
 	}
-	return flow.Reverse.SrcIP.Equal(flow.Forward.DstIP) && flow.Reverse.SrcPort == flow.Forward.DstPort
-}
-
-func equal(ip net.IP, addr netip.Addr) bool {
-	got, ok := netip.AddrFromSlice(ip)
-	return ok && got.Unmap() == addr
-}
-
-// forget deletes flows from the connection tracking table. It is read once for
-// all of a family.
-func forget(netns int, all []stale) error {
-	return netfilter.Within(netns, func() error { return forgetHere(all) })
-}
-
-func forgetHere(all []stale) error {
-	var errs []error
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		var filters []netlink.CustomConntrackFilter
-		for _, s := range all {
-			if s.frontend.Addr.Is6() == (family == unix.AF_INET6) {
-				filters = append(filters, s)
+	return netfilter.Within(p.c.NetNS, func() error {
+		var err error
+		if f.own, err = ownAddresses(); err != nil {
+			return err
+		}
+		var errs []error
+		for _, fam := range p.families {
+			started, family := time.Now(), netlink.InetFamily(unix.AF_INET)
+			if fam.v6 {
+				family = unix.AF_INET6
 			}
-		}
-		if len(filters) > 0 {
-			_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filters...)
+			n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, &f)
+			p.metrics.forgot(fam.v6, started, n)
 			errs = append(errs, err)
 		}
+		return errors.Join(errs...)
+	})
+}
+
+func ownAddresses() (map[netip.Addr]bool, error) {
+	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(errs...)
+	out := map[netip.Addr]bool{}
+	for _, a := range all {
+		out[address(a.IP)] = true
+	}
+	return out, nil
 }

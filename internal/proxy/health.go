@@ -20,12 +20,14 @@ import (
 // healthServer answers load balancers: whether the node's proxy is well, and,
 // for Services that keep traffic on the node, whether it has endpoints.
 type healthServer struct {
-	log   *slog.Logger
-	netns int
+	log     *slog.Logger
+	netns   int
+	metrics *metrics
 
 	mu       sync.Mutex
 	ports    map[key]*healthPort
 	lastSync time.Time
+	failing  time.Time // since when; zero is not
 	leaving  bool
 	serving  sync.WaitGroup
 }
@@ -36,8 +38,11 @@ type healthPort struct {
 	server *http.Server
 }
 
-func newHealthServer(netns int, log *slog.Logger) *healthServer {
-	return &healthServer{log: log, netns: netns, ports: map[key]*healthPort{}}
+// failurePatience is how long programming may fail before the proxy is unwell.
+const failurePatience = time.Minute
+
+func newHealthServer(netns int, log *slog.Logger, m *metrics) *healthServer {
+	return &healthServer{log: log, netns: netns, metrics: m, ports: map[key]*healthPort{}}
 }
 
 // serve answers on bind, if any; stop ends every listener and waits.
@@ -87,7 +92,20 @@ func (h *healthServer) listen(address string, handler http.Handler) (*http.Serve
 func (h *healthServer) synced() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lastSync = time.Now()
+	h.lastSync, h.failing = time.Now(), time.Time{}
+}
+
+func (h *healthServer) failed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failing.IsZero() {
+		h.failing = time.Now()
+	}
+}
+
+// well says whether the rules are in force; h.mu is held.
+func (h *healthServer) well() bool {
+	return !h.lastSync.IsZero() && (h.failing.IsZero() || time.Since(h.failing) < failurePatience)
 }
 
 func (h *healthServer) nodeLeaving(leaving bool) {
@@ -131,7 +149,7 @@ func (h *healthServer) drop(k key) {
 // answer is upstream's answer on a health check node port.
 func (h *healthServer) answer(w http.ResponseWriter, k key) {
 	h.mu.Lock()
-	p, healthy := h.ports[k], !h.lastSync.IsZero() && !h.leaving
+	p, healthy := h.ports[k], h.well() && !h.leaving
 	local := 0
 	if p != nil {
 		local = p.local
@@ -155,23 +173,25 @@ func (h *healthServer) answer(w http.ResponseWriter, k key) {
 
 func (h *healthServer) healthz(w http.ResponseWriter, _ *http.Request) {
 	h.mu.Lock()
-	last, leaving := h.lastSync, h.leaving
+	last, leaving, well := h.lastSync, h.leaving, h.well()
 	h.mu.Unlock()
 	status := http.StatusOK
-	if last.IsZero() || leaving {
+	if !well || leaving {
 		status = http.StatusServiceUnavailable
 	}
+	answered(h.metrics.healthz, status)
 	write(w, status, map[string]any{"lastUpdated": last.String(), "currentTime": time.Now().String(), "nodeEligible": !leaving})
 }
 
 func (h *healthServer) livez(w http.ResponseWriter, _ *http.Request) {
 	h.mu.Lock()
-	last := h.lastSync
+	last, well := h.lastSync, h.well()
 	h.mu.Unlock()
 	status := http.StatusOK
-	if last.IsZero() {
+	if !well {
 		status = http.StatusServiceUnavailable
 	}
+	answered(h.metrics.livez, status)
 	write(w, status, map[string]any{"lastUpdated": last.String(), "currentTime": time.Now().String()})
 }
 

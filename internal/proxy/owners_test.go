@@ -3,11 +3,14 @@
 package proxy
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/proxy/plan"
@@ -43,24 +46,41 @@ func TestAnAddressBelongsToTheFirst(t *testing.T) {
 }
 
 func TestStaleFlows(t *testing.T) {
-	f := plan.Frontend{Addr: netip.MustParseAddr("10.96.0.2"), Protocol: corev1.ProtocolUDP, Port: 53}
-	a, b := plan.Backend{Addr: netip.MustParseAddr("10.1.0.1"), Port: 53}, plan.Backend{Addr: netip.MustParseAddr("10.1.0.2"), Port: 53}
+	vip, port := plan.Frontend{Addr: netip.MustParseAddr("10.96.0.2"), Protocol: corev1.ProtocolUDP, Port: 53}, plan.Frontend{Addr: netip.IPv4Unspecified(), Protocol: corev1.ProtocolUDP, Port: 30053}
+	a, b := plan.Backend{Addr: netip.MustParseAddr("10.1.0.1"), Port: 5353}, plan.Backend{Addr: netip.MustParseAddr("10.1.0.2"), Port: 5353}
 	with := func(all ...plan.Backend) plan.Target { return plan.Target{Backends: all} }
-	for _, c := range []struct {
+	flow := func(to string, port uint16, from string, fromPort uint16) *netlink.ConntrackFlow {
+		return &netlink.ConntrackFlow{Forward: netlink.IPTuple{Protocol: unix.IPPROTO_UDP, DstIP: net.ParseIP(to), DstPort: port},
+			Reverse: netlink.IPTuple{SrcIP: net.ParseIP(from), SrcPort: fromPort}}
+	}
+	toA, bare := flow("10.96.0.2", 53, "10.1.0.1", 5353), flow("10.96.0.2", 53, "10.96.0.2", 53)
+	nodeA, passing := flow("192.0.2.1", 30053, "10.1.0.1", 5353), flow("198.51.100.1", 30053, "10.1.0.1", 5353)
+	for name, c := range map[string]struct {
+		at          plan.Frontend
 		before, now plan.Target
-		want        []stale
+		flow        *netlink.ConntrackFlow
+		want        bool
 	}{
-		{with(a, b), with(b), []stale{{f, a.Addr}}},
-		{with(a), with(a, b), nil},
-		{with(), with(a), []stale{{frontend: f}}},
-		{with(), with(), nil},
+		"an endpoint left":                     {vip, with(a, b), with(b), toA, true},
+		"an endpoint came":                     {vip, with(a), with(a, b), toA, false},
+		"the first endpoint came":              {vip, with(), with(a), bare, true},
+		"the last endpoint left":               {vip, with(a), with(), toA, true},
+		"none came":                            {vip, with(), with(), bare, false},
+		"the endpoint stays, its sibling left": {vip, with(a, b), with(a), toA, false},
+		"a node port":                          {port, with(a, b), with(b), nodeA, true},
+		"somebody else's flow of that number":  {port, with(a, b), with(b), passing, false},
+		"another port":                         {vip, with(a), with(b), flow("10.96.0.2", 54, "10.1.0.1", 5353), false},
+		"an endpoint at the address itself":    {vip, with(a), with(plan.Backend{Addr: vip.Addr, Port: 53}), bare, false},
 	} {
-		if got := staleFlows(f, c.before, c.now); !slices.Equal(got, c.want) {
-			t.Errorf("%v to %v: %v, want %v", c.before, c.now, got, c.want)
+		f := flows{own: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.1"): true}}
+		f.add(c.at, c.before, c.now)
+		if got := f.MatchConntrackFlow(c.flow); got != c.want {
+			t.Errorf("%s: stale %v, want %v", name, got, c.want)
 		}
 	}
-	f.Protocol = corev1.ProtocolTCP
-	if got := staleFlows(f, with(a), with(b)); got != nil {
-		t.Errorf("TCP flows end by themselves, got %v", got)
+	f := flows{}
+	vip.Protocol = corev1.ProtocolTCP
+	if f.add(vip, with(a), with(b)); len(f.now) != 0 {
+		t.Errorf("TCP flows end by themselves, got %v", f.now)
 	}
 }

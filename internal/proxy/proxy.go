@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/netfilter"
 	"kaji/internal/proxy/kernel"
 	"kaji/internal/proxy/plan"
 )
@@ -35,6 +37,11 @@ type Config struct {
 	PodCIDRs []netip.Prefix
 	// IPv4 and IPv6 say which families are programmed; both false means IPv4.
 	IPv4, IPv6 bool
+	// NodePortAddresses are the ranges of the node's addresses that node ports
+	// answer at; none is all addresses.
+	NodePortAddresses []netip.Prefix
+	// LocalhostNodePorts lets node ports answer at 127.0.0.1 too.
+	LocalhostNodePorts bool
 	// NetNS is a file descriptor of the network namespace; zero is the own one.
 	NetNS int
 	// HealthzBindAddress serves /healthz and /livez; empty serves nothing.
@@ -64,6 +71,7 @@ type Proxy struct {
 	// What follows belongs to the goroutine of Run.
 	node   plan.Node
 	owners *owners
+	lacks  map[key]lacking
 }
 
 // family is one address family's kernel.
@@ -83,7 +91,8 @@ func New(c Config) (*Proxy, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{c: c, changes: newChanges(), health: newHealthServer(c.NetNS, c.Logger), metrics: newMetrics(c.Metrics), owners: newOwners()}
+	p := &Proxy{c: c, changes: newChanges(), metrics: newMetrics(c.Metrics, c.IPv4, c.IPv6), owners: newOwners(), lacks: map[key]lacking{}}
+	p.health = newHealthServer(c.NetNS, c.Logger, p.metrics)
 	p.services = client.For[*corev1.Service](c.Client)
 	p.slices = client.For[*discoveryv1.EndpointSlice](c.Client)
 	p.nodes = client.For[*corev1.Node](c.Client).With(client.InformerOptions{FieldSelector: "metadata.name=" + c.NodeName})
@@ -92,7 +101,7 @@ func New(c Config) (*Proxy, error) {
 		if v6 && !c.IPv6 || !v6 && !c.IPv4 {
 			continue
 		}
-		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs, NetNS: c.NetNS})
+		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs, NetNS: c.NetNS, NodePorts: c.NodePortAddresses, Localhost: c.LocalhostNodePorts})
 		if err != nil {
 			return nil, err
 		}
@@ -147,15 +156,19 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return err
 	}
 	defer stopped()
+	if err := p.routeLocalhost(); err != nil {
+		return err
+	}
 	if !client.WaitForSync(ctx, p.services.Informer(), p.slices.Informer(), p.nodes.Informer()) {
 		return nil
 	}
 	fresh := false
 	for {
 		batch := p.changes.take()
+		p.metrics.taken()
 		p.observeNode(&batch)
-		started := time.Now()
-		if !fresh || batch.all {
+		started, whole := time.Now(), !fresh || batch.all
+		if whole {
 			err = p.syncAll()
 		} else {
 			err = p.sync(batch.services)
@@ -165,9 +178,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 		if err != nil {
 			p.c.Logger.Error("programming the services failed, everything will be written anew", "err", err)
 			p.metrics.failed()
+			p.health.failed()
 			wait = time.After(retryPeriod)
 		} else {
-			p.metrics.synced(started, batch.triggers)
+			p.metrics.synced(whole, started, batch.triggers)
+			p.countLacking()
 			p.health.synced()
 		}
 		select {
@@ -210,6 +225,7 @@ func leaving(node *corev1.Node) bool {
 // syncAll writes the whole table anew.
 func (p *Proxy) syncAll() error {
 	p.owners = newOwners()
+	clear(p.lacks)
 	set := map[plan.Frontend]plan.Target{}
 	for _, svc := range p.services.CachedList("", nil) {
 		k := key{svc.Namespace, svc.Name}
@@ -223,13 +239,28 @@ func (p *Proxy) syncAll() error {
 			return err
 		}
 	}
+	// What changed while nobody looked is not known: all flows are looked at.
+	all := flows{now: map[plan.Frontend]plan.Target{}}
+	for f, t := range set {
+		if f.Protocol == corev1.ProtocolUDP {
+			all.now[f] = t
+		}
+	}
+	p.forgetStale(all)
 	return nil
+}
+
+func (p *Proxy) forgetStale(f flows) {
+	if err := p.forget(f); err != nil {
+		// The flows time out by themselves; new ones are right already.
+		p.c.Logger.Warn("stale UDP flows could not be removed", "err", err)
+	}
 }
 
 // sync writes what changed of some Services.
 func (p *Proxy) sync(keys []key) error {
 	set, removed := map[plan.Frontend]plan.Target{}, map[plan.Frontend]struct{}{}
-	var stale []stale
+	var stale flows
 	for len(keys) > 0 {
 		k := keys[0]
 		keys = keys[1:]
@@ -238,12 +269,12 @@ func (p *Proxy) sync(keys []key) error {
 		for f, t := range add {
 			set[f] = t
 			delete(removed, f)
-			stale = append(stale, staleFlows(f, before[f], t)...)
+			stale.add(f, before[f], t)
 		}
 		for _, f := range gone {
 			delete(set, f)
 			removed[f] = struct{}{}
-			stale = append(stale, staleFlows(f, before[f], plan.Target{})...)
+			stale.add(f, before[f], plan.Target{})
 			// Another Service may have waited for the address.
 			keys = append(keys, p.owners.waiting(f)...)
 		}
@@ -262,10 +293,7 @@ func (p *Proxy) sync(keys []key) error {
 			return err
 		}
 	}
-	if err := forget(p.c.NetNS, stale); err != nil {
-		// The flows time out by themselves; new ones are right already.
-		p.c.Logger.Warn("stale UDP flows could not be removed", "err", err)
-	}
+	p.forgetStale(stale)
 	return nil
 }
 
@@ -274,6 +302,7 @@ func (p *Proxy) plan(k key) map[plan.Frontend]plan.Target {
 	svc, err := p.services.Cached(k.namespace, k.name)
 	if err != nil {
 		p.health.remove(k)
+		delete(p.lacks, k)
 		return nil
 	}
 	endpoints := p.slices.ByIndex(serviceIndex, k.String())
@@ -283,7 +312,62 @@ func (p *Proxy) plan(k key) map[plan.Frontend]plan.Target {
 	} else {
 		p.health.remove(k)
 	}
-	return plan.Service(p.node, svc, endpoints)
+	targets := plan.Service(p.node, svc, endpoints)
+	p.lacks[k] = lackingOf(targets)
+	if p.lacks[k] == (lacking{}) {
+		delete(p.lacks, k)
+	}
+	return targets
+}
+
+// lacking says, by IPv6, which of a Service's traffic policies Local find no
+// endpoint on the node although others have some.
+type lacking struct{ internal, external [2]bool }
+
+func lackingOf(targets map[plan.Frontend]plan.Target) (l lacking) {
+	for f, t := range targets {
+		i := 0
+		if f.Addr.Is6() {
+			i = 1
+		}
+		l.internal[i] = l.internal[i] || t.Drop
+		l.external[i] = l.external[i] || t.PreferLocal && len(t.Local) == 0 && len(t.Backends) > 0
+	}
+	return l
+}
+
+// countLacking publishes how many Services lack endpoints here.
+func (p *Proxy) countLacking() {
+	for _, fam := range p.families {
+		i, internal, external := 0, 0, 0
+		if fam.v6 {
+			i = 1
+		}
+		for _, l := range p.lacks {
+			if l.internal[i] {
+				internal++
+			}
+			if l.external[i] {
+				external++
+			}
+		}
+		p.metrics.noLocal.WithLabelValues("internal", familyName(fam.v6)).Set(float64(internal))
+		p.metrics.noLocal.WithLabelValues("external", familyName(fam.v6)).Set(float64(external))
+	}
+}
+
+// routeLocalhost has the kernel route packets from 127.0.0.1 to pods, for node
+// ports asked for there. The rules keep the network out.
+func (p *Proxy) routeLocalhost() error {
+	if !p.c.LocalhostNodePorts || !p.c.IPv4 {
+		return nil
+	}
+	return netfilter.Within(p.c.NetNS, func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0o644); err != nil {
+			return fmt.Errorf("proxy: node ports at localhost: %w", err)
+		}
+		return nil
+	})
 }
 
 func ofFamily(set map[plan.Frontend]plan.Target, v6 bool) map[plan.Frontend]plan.Target {

@@ -41,6 +41,13 @@ type Config struct {
 	// PodCIDRs are the cluster's pod ranges of the family; packets from
 	// outside them are masqueraded on their way to a ClusterIP.
 	PodCIDRs []netip.Prefix
+	// NodePorts are the ranges of the node's addresses that node ports answer at;
+	// none is all addresses.
+	NodePorts []netip.Prefix
+	// Localhost lets node ports answer at 127.0.0.1 too. The kernel must be
+	// willing to route that (route_localnet); packets of the network that claim
+	// to come from there or go there are dropped then.
+	Localhost bool
 	// NetNS is a file descriptor of the network namespace; zero is the own one.
 	NetNS int
 }
@@ -55,6 +62,7 @@ type Kernel struct {
 	current  map[plan.Frontend]plan.Target
 	chains   map[string]int // references to each shape's chain
 	hairpins map[netip.Addr]int
+	vips     map[netip.Addr]int // how many frontends each ClusterIP has
 }
 
 // New opens a connection to the kernel. Nothing is written before Reset.
@@ -74,7 +82,7 @@ func (k *Kernel) Reset(all map[plan.Frontend]plan.Target) error {
 	k.conn.DelTable(k.table)
 	k.conn.AddTable(k.table)
 	k.current = map[plan.Frontend]plan.Target{}
-	k.chains, k.hairpins = map[string]int{}, map[netip.Addr]int{}
+	k.chains, k.hairpins, k.vips = map[string]int{}, map[netip.Addr]int{}, map[netip.Addr]int{}
 	if err := k.base(); err != nil {
 		return err
 	}
@@ -172,6 +180,11 @@ func (k *Kernel) put(c *change, f plan.Frontend, t plan.Target) error {
 		return err
 	}
 	k.elements(c.add, f, t, chain)
+	if isClusterIP(f, t) {
+		if k.vips[f.Addr]++; k.vips[f.Addr] == 1 {
+			c.add[k.sets.clusterIPs] = append(c.add[k.sets.clusterIPs], nftables.SetElement{Key: f.Addr.AsSlice()})
+		}
+	}
 	for _, b := range append(slices.Clone(t.Backends), t.Local...) {
 		if k.hairpins[b.Addr]++; k.hairpins[b.Addr] == 1 {
 			c.add[k.sets.hairpin] = append(c.add[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
@@ -185,6 +198,12 @@ func (k *Kernel) drop(c *change, f plan.Frontend, t plan.Target, stale map[plan.
 	chain := shapeOf(f, t).name()
 	k.chains[chain]--
 	k.elements(c.del, f, t, chain)
+	if isClusterIP(f, t) {
+		if k.vips[f.Addr]--; k.vips[f.Addr] == 0 {
+			delete(k.vips, f.Addr)
+			c.del[k.sets.clusterIPs] = append(c.del[k.sets.clusterIPs], nftables.SetElement{Key: f.Addr.AsSlice()})
+		}
+	}
 	if t.Sources != nil {
 		k.chains[firewallName(f)]--
 	}
@@ -197,6 +216,11 @@ func (k *Kernel) drop(c *change, f plan.Frontend, t plan.Target, stale map[plan.
 			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
 		}
 	}
+}
+
+// isClusterIP: only those masquerade by where a packet comes from.
+func isClusterIP(f plan.Frontend, t plan.Target) bool {
+	return !f.IsNodePort() && t.Masquerade == plan.MasqueradeOutside
 }
 
 // elements appends what a frontend contributes to each map.
@@ -230,6 +254,9 @@ func (k *Kernel) elements(to map[*nftables.Set][]nftables.SetElement, f plan.Fro
 
 // forgetAffinity removes the remembered clients of backends that went away.
 func (k *Kernel) forgetAffinity(c *change, stale map[plan.Backend]bool) error {
+	if len(stale) == 0 {
+		return nil
+	}
 	for _, t := range k.current {
 		for _, b := range t.Backends {
 			delete(stale, b)

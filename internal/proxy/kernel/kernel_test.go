@@ -3,13 +3,16 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/netfilter/nstest"
@@ -129,7 +132,8 @@ func TestClusterIP(t *testing.T) {
 	l.expect(l.node, "tcp", "10.96.0.10:8000", "pod0<-10.244.0.1 pod1<-10.244.1.1")
 	l.expect(l.world, "tcp", "10.96.0.10:8000", "pod0<-10.244.0.1 pod1<-10.244.1.1")
 	l.expect(l.pods[0], "tcp", "10.96.0.10:8000", "pod0<-10.244.0.1 pod1<-10.244.0.2") // hairpin
-	l.pods[2].MustNotReach("tcp", "10.96.0.10:8001")
+	l.refused(l.pods[2], "tcp", "10.96.0.10:8001")                                     // a port without a Service
+	l.refused(l.node, "tcp", "10.96.0.10:8001")
 
 	l.apply(targets{vip: {Backends: backends(80, 1)}})
 	l.expect(l.pods[2], "tcp", "10.96.0.10:8000", "pod1<-10.244.2.2")
@@ -153,7 +157,7 @@ func (l *lab) empty() {
 		}
 	}
 	s := k.sets
-	for _, set := range []struct{ name string }{{s.services.Name}, {s.nodePorts.Name}, {s.refused.Name}, {s.backends.Name}, {s.local.Name}, {s.hairpin.Name}, {s.firewall.Name}} {
+	for _, set := range []struct{ name string }{{s.services.Name}, {s.nodePorts.Name}, {s.refused.Name}, {s.backends.Name}, {s.local.Name}, {s.hairpin.Name}, {s.firewall.Name}, {s.clusterIPs.Name}} {
 		found, err := k.conn.GetSetByName(k.table, set.name)
 		if err != nil {
 			l.Fatal(err)
@@ -176,11 +180,54 @@ func TestNodePortAndExternalPolicy(t *testing.T) {
 	l.apply(targets{port: local})
 	l.expect(l.world, "tcp", nodeIP+":30080", "pod1<-"+worldIP)
 	l.expect(l.pods[2], "tcp", nodeIP+":30080", "pod0<-10.244.2.2 pod1<-10.244.2.2")
+	l.expect(l.node, "tcp", nodeIP+":30080", "pod0<-"+nodeIP+" pod1<-"+nodeIP)
 	local.Local = nil
 	l.apply(targets{port: local})
 	l.world.MustNotReach("tcp", nodeIP+":30080")
 	l.apply(nil, port)
 	l.empty()
+}
+
+// TestNodePortAddresses: node ports answer where they shall, also at localhost,
+// and nobody outside reaches that.
+func TestNodePortAddresses(t *testing.T) {
+	l := newLab(t)
+	l.node.Address("uplink", "192.0.2.11/24")
+	l.node.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0o644) })
+	l.world.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0o644) })
+	port := tcp("0.0.0.0", 30080)
+	all := targets{port: {Masquerade: plan.MasqueradeAll, Backends: backends(80, 0)}}
+	l.apply(all)
+	l.node.MustNotReach("tcp", "127.0.0.1:30080")
+	l.expect(l.world, "tcp", "192.0.2.11:30080", "pod0<-10.244.0.1")
+
+	l.kernel.c.Localhost = true
+	l.reset(all)
+	l.expect(l.node, "tcp", "127.0.0.1:30080", "pod0<-10.244.0.1")
+	l.node.Serve("127.0.0.1:8000", "secret")
+	l.node.MustReach("tcp", "127.0.0.1:8000", "secret 127.0.0.1")
+	l.world.Do(func() error {
+		link, err := netlink.LinkByName("node")
+		if err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetDown(lo), netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(nodeIP),
+			Dst: &net.IPNet{IP: net.IPv4(127, 0, 0, 0), Mask: net.CIDRMask(8, 32)}}))
+	})
+	l.world.MustNotReach("tcp", "127.0.0.1:8000")
+	local := targets{port: {Masquerade: plan.MasqueradeNone, Backends: backends(80, 0, 1), PreferLocal: true, Local: backends(80, 1)}}
+	l.apply(local)
+	l.expect(l.node, "tcp", "127.0.0.1:30080", "pod0<-10.244.0.1 pod1<-10.244.1.1")
+
+	l.kernel.c.NodePorts = []netip.Prefix{netip.MustParsePrefix("192.0.2.11/32")}
+	l.reset(all)
+	l.expect(l.world, "tcp", "192.0.2.11:30080", "pod0<-10.244.0.1")
+	l.world.MustNotReach("tcp", nodeIP+":30080")
+	l.node.MustNotReach("tcp", "127.0.0.1:30080")
 }
 
 func TestUDPAndManyServices(t *testing.T) {

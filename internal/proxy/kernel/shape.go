@@ -91,11 +91,16 @@ func (k *Kernel) rules(s shape) [][]expr.Any {
 	case plan.MasqueradeOutside:
 		rules = append(rules, append(r.SourceIn(k.sets.pods, true), r.Mark()...))
 	case plan.MasqueradeNone:
+		if s.node && k.c.Localhost && !k.c.IPv6 {
+			rules = append(rules, append(r.FromLoopback(), r.Mark()...))
+		}
 	}
 	if !s.preferLocal {
 		return append(rules, k.balance(s, nil, k.sets.backends, s.all)...)
 	}
+	// Pods and the node itself are inside: for them every endpoint will do.
 	rules = append(rules, k.balance(s, r.SourceIn(k.sets.pods, false), k.sets.backends, s.all)...)
+	rules = append(rules, k.balance(s, r.FromNode(), k.sets.backends, s.all)...)
 	if s.local == 0 {
 		return append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	}

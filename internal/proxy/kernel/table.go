@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,6 +20,8 @@ type sets struct {
 	backends, local       *nftables.Set
 	affinity              *nftables.Set
 	hairpin, pods         *nftables.Set
+	clusterIPs            *nftables.Set
+	nodeAddresses         *nftables.Set // where node ports answer; only with NodePorts
 }
 
 const (
@@ -50,24 +53,48 @@ func (k *Kernel) base() error {
 			KeyType: concat(addr, addr, nftables.TypeInetProto, nftables.TypeInetService), DataType: backend, Size: 65536},
 		hairpin: &nftables.Set{Table: k.table, Name: "hairpin", Concatenation: true, KeyType: concat(addr, addr)},
 		pods:    &nftables.Set{Table: k.table, Name: "pod-cidrs", Interval: true, KeyType: addr},
-	}
-	var ranges []nftables.SetElement
-	for _, p := range k.c.PodCIDRs {
-		if p.Addr().Is6() == k.c.IPv6 {
-			ranges = append(ranges, netfilter.Interval(p)...)
-		}
+
+		clusterIPs:    &nftables.Set{Table: k.table, Name: "cluster-ips", KeyType: addr},
+		nodeAddresses: &nftables.Set{Table: k.table, Name: "node-addresses", Interval: true, KeyType: addr},
 	}
 	s := k.sets
-	for _, set := range []*nftables.Set{s.services, s.nodePorts, s.refused, s.refusedPorts, s.firewall, s.backends, s.local, s.affinity, s.hairpin} {
+	for _, set := range []*nftables.Set{s.services, s.nodePorts, s.refused, s.refusedPorts, s.firewall, s.backends, s.local, s.affinity, s.hairpin, s.clusterIPs} {
 		if err := k.conn.AddSet(set, nil); err != nil {
 			return fmt.Errorf("proxy: set %s: %w", set.Name, err)
 		}
 	}
-	if err := k.conn.AddSet(s.pods, ranges); err != nil {
-		return fmt.Errorf("proxy: set %s: %w", s.pods.Name, err)
+	if err := k.addRanges(s.pods, k.c.PodCIDRs); err != nil {
+		return err
+	}
+	if len(k.c.NodePorts) > 0 {
+		if err := k.addRanges(s.nodeAddresses, k.c.NodePorts); err != nil {
+			return err
+		}
 	}
 	k.hooks()
 	return nil
+}
+
+// addRanges adds a set of the family's prefixes.
+func (k *Kernel) addRanges(set *nftables.Set, all []netip.Prefix) error {
+	var elements []nftables.SetElement
+	for _, p := range all {
+		if p.Addr().Is6() == k.c.IPv6 {
+			elements = append(elements, netfilter.Interval(p)...)
+		}
+	}
+	if err := k.conn.AddSet(set, elements); err != nil {
+		return fmt.Errorf("proxy: set %s: %w", set.Name, err)
+	}
+	return nil
+}
+
+// toNodePorts matches packets to addresses that node ports answer at.
+func (k *Kernel) toNodePorts() []expr.Any {
+	if len(k.c.NodePorts) == 0 {
+		return k.rule.ToNode()
+	}
+	return netfilter.Join(k.rule.ToNode(), k.rule.DestinationIn(k.sets.nodeAddresses, false))
 }
 
 func (k *Kernel) chain(name string, rules ...[]expr.Any) {
@@ -90,14 +117,21 @@ func (k *Kernel) hooks() {
 	jump := netfilter.Jump
 	vip := func(set *nftables.Set) []expr.Any { return append(r.Frontend(), r.Verdict(set)) }
 	ports := func(set *nftables.Set) []expr.Any {
-		return netfilter.Join(r.ToNode(), r.Port(r.Key), []expr.Any{r.Verdict(set)})
+		return netfilter.Join(k.toNodePorts(), r.Port(r.Key), []expr.Any{r.Verdict(set)})
 	}
-	// A loopback source cannot be routed off the node: such packets stay.
-	loopback := append(r.ToLoopback(), &expr.Verdict{Kind: expr.VerdictReturn})
+	drop := []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	leave := []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 
 	k.chain(chainRefuse, r.Refuse())
-	k.chain(chainDrop, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
-	k.chain(chainServices, vip(s.services), loopback, ports(s.nodePorts))
+	k.chain(chainDrop, drop)
+	if k.c.Localhost && !k.c.IPv6 {
+		k.chain(chainServices, vip(s.services), ports(s.nodePorts))
+		k.hook("raw-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw,
+			netfilter.Join(netfilter.FromNetwork(), r.ToLoopback(), drop), netfilter.Join(netfilter.FromNetwork(), r.FromLoopback(), drop))
+	} else {
+		// A loopback source cannot be routed off the node: such packets stay.
+		k.chain(chainServices, vip(s.services), append(r.ToLoopback(), leave...), ports(s.nodePorts))
+	}
 
 	k.hook("nat-prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, jump(chainServices))
 	k.hook("nat-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, jump(chainServices))
@@ -105,6 +139,10 @@ func (k *Kernel) hooks() {
 		r.MasqueradeMarked(), r.MasqueradeHairpin(s.hairpin))
 	k.hook("filter-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest-10, vip(s.firewall))
 	k.hook("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
-	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, vip(s.refused))
+	// What goes to a ClusterIP still, has no Service at its port.
+	unserved := append(r.DestinationIn(s.clusterIPs, false), r.Refuse()...)
+	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, vip(s.refused), unserved)
+	k.hook("filter-output-late", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+10,
+		append(r.ToNode(), leave...), unserved)
 	k.hook("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
 }

@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -178,12 +179,16 @@ func clusterIPs(svc *corev1.Service) []string {
 // sourceRanges returns the ranges of one family, or nil when all are let in.
 // Ranges of the other family only still restrict this one.
 func sourceRanges(svc *corev1.Service, v6 bool) []netip.Prefix {
-	if len(svc.Spec.LoadBalancerSourceRanges) == 0 {
+	all := svc.Spec.LoadBalancerSourceRanges
+	if text := strings.TrimSpace(svc.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]); len(all) == 0 && text != "" {
+		all = strings.Split(text, ",") // the field's forerunner, as clouds read it
+	}
+	if len(all) == 0 {
 		return nil
 	}
 	ranges := []netip.Prefix{}
-	for _, r := range svc.Spec.LoadBalancerSourceRanges {
-		if p, err := netip.ParsePrefix(r); err == nil && p.Addr().Is6() == v6 {
+	for _, r := range all {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(r)); err == nil && p.Addr().Is6() == v6 {
 			if p.Bits() == 0 {
 				return nil
 			}

@@ -133,6 +133,22 @@ func TestFrontendsOfALoadBalancer(t *testing.T) {
 	}
 }
 
+func TestSourceRanges(t *testing.T) {
+	for text, want := range map[string][]string{"192.0.2.0/24, 198.51.100.0/24": {"192.0.2.0/24", "198.51.100.0/24"}, " ": nil, "0.0.0.0/0": nil, "2001:db8::/32": {}} {
+		svc := service(func(s *corev1.Service) {
+			s.Annotations = map[string]string{corev1.AnnotationLoadBalancerSourceRangesKey: text}
+		})
+		got := sourceRanges(svc, false)
+		if (got == nil) != (want == nil) || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("annotation %q: %v, want %v", text, got, want)
+		}
+		svc.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24"}
+		if got := sourceRanges(svc, false); len(got) != 1 || got[0].String() != "203.0.113.0/24" {
+			t.Errorf("field beside annotation %q: %v", text, got)
+		}
+	}
+}
+
 func TestServicesLeftAlone(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Service){
 		"headless": func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
