@@ -38,6 +38,7 @@ import (
 	"kaji/internal/controller/policystatus"
 	"kaji/internal/controller/protection"
 	"kaji/internal/controller/replicaset"
+	"kaji/internal/controller/resourceclaim"
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/rootca"
 	"kaji/internal/controller/serviceaccount"
@@ -167,6 +168,9 @@ var list = []entry{
 	}},
 	{"ttl-controller", "ttl-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return nodettl.New(api, log), nil
+	}},
+	{"resourceclaim-controller", "resource-claim-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return resourceclaim.New(api, log), nil
 	}},
 	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil

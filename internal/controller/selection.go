@@ -18,7 +18,6 @@ var elsewhere = strings.Fields(`
 	device-taint-eviction-controller
 	node-route-controller
 	persistentvolume-attach-detach-controller
-	resourceclaim-controller
 	selinux-warning-controller
 	storageversion-garbage-collector-controller
 `)
