@@ -77,6 +77,9 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		AlwaysAllow:   true,
 		Authenticator: tokens{},
 		Logger:        o.log,
+		// Nothing makes accounts or looks after nodes here: pods need no account,
+		// and nodes are not tainted until a controller has seen them.
+		DisabledAdmission: []string{"ServiceAccount", "TaintNodesByCondition"},
 	}
 	for _, change := range o.config {
 		change(&cfg)

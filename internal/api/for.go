@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"iter"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,11 +23,13 @@ type For[T Object] struct {
 	Canonicalize        func(obj T)
 	CheckGracefulDelete func(obj T, options *metav1.DeleteOptions) bool
 	Held                func(obj T) bool
+	Permanent           func(name string) string
 	BeforeDelete        func(obj T)
 	TTL                 func(obj T) int64
 	Fields              func(obj T) fields.Set
 	Columns             []metav1.TableColumnDefinition
 	Cells               func(obj T) []any
+	Chosen              func(list iter.Seq[Object]) Object
 	RowConditions       func(obj T) []metav1.TableRowCondition
 }
 
@@ -42,11 +45,13 @@ func (f For[T]) Rules() Rules {
 		Canonicalize:        Default(f.Canonicalize),
 		CheckGracefulDelete: graceful(f.CheckGracefulDelete),
 		Held:                one[T, bool](f.Held),
+		Permanent:           f.Permanent,
 		BeforeDelete:        Default(f.BeforeDelete),
 		TTL:                 one[T, int64](f.TTL),
 		Fields:              one[T, fields.Set](f.Fields),
 		Columns:             f.Columns,
 		Cells:               one[T, []any](f.Cells),
+		Chosen:              f.Chosen,
 		RowConditions:       one[T, []metav1.TableRowCondition](f.RowConditions),
 	}
 }

@@ -13,6 +13,7 @@ package api
 
 import (
 	"context"
+	"iter"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -190,6 +191,9 @@ type Rules struct {
 	// Held says whether something besides metadata.finalizers keeps an object
 	// that is being deleted, such as a Namespace's spec.finalizers.
 	Held func(obj Object) bool
+	// Permanent says why the object of a name is never deleted on its own, ""
+	// when it may be.
+	Permanent func(name string) string
 	// BeforeDelete changes an object at its first deletion, such as by adding
 	// a finalizer.
 	BeforeDelete func(obj Object)
@@ -201,6 +205,9 @@ type Rules struct {
 	// Columns and Cells print the kind as a Table; nil means Name and Created At.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj Object) []any
+	// Chosen says which object of a list is the default one; its name is shown
+	// with a mark behind it. An object shown alone has none.
+	Chosen func(list iter.Seq[Object]) Object
 	// RowConditions marks rows, such as Completed pods.
 	RowConditions func(obj Object) []metav1.TableRowCondition
 }

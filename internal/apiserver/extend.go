@@ -11,12 +11,13 @@ import (
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/admission/always"
 	"kaji/internal/apiserver/admission/dynamic"
+	"kaji/internal/apiserver/admission/resourcequota"
 	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
@@ -28,30 +29,27 @@ import (
 	"kaji/internal/apiserver/verb"
 )
 
-// quota is the one plug-in that comes after those users define: it counts what
-// nothing refuses any more.
-const quota = "ResourceQuota"
+// last are the plug-ins that come after those users define: one counts what
+// nothing refuses any more, the other refuses everything.
+var last = []string{resourcequota.Name, always.DenyName}
 
 // withDynamic adds the plug-ins that users define to the others.
 func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
 	cfg := dynamic.Config{
 		Cache: s.cache, Kinds: s.kinds, Client: s.self, Schemas: s.openapi,
-		Authorizer: s.cfg.Authorizer, Disabled: s.cfg.DisabledAdmission,
+		Authorizer: s.authorizer(), Disabled: s.cfg.DisabledAdmission,
 		Configurations: s.cfg.AdmissionConfiguration,
 		Reinvoke:       chain, Logger: s.log,
-	}
-	if cfg.Authorizer == nil {
-		cfg.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
 	}
 	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
 		cfg.Services = &resolve.Services{Cache: s.cache, Kind: services.Kind}
 	}
 	s.dynamic = dynamic.New(cfg)
-	last := slices.IndexFunc(chain, func(p admission.Plugin) bool { return p.Name() == quota })
-	if last < 0 {
-		last = len(chain)
+	at := slices.IndexFunc(chain, func(p admission.Plugin) bool { return slices.Contains(last, p.Name()) })
+	if at < 0 {
+		at = len(chain)
 	}
-	return slices.Insert(slices.Clone(chain), last, admission.Plugin(s.dynamic.Mutator()), admission.Plugin(s.dynamic.Validator()))
+	return slices.Insert(slices.Clone(chain), at, admission.Plugin(s.dynamic.Mutator()), admission.Plugin(s.dynamic.Validator()))
 }
 
 // newAggregate returns what sends requests to other API servers, nil where

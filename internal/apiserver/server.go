@@ -33,6 +33,7 @@ import (
 	"kaji/internal/api"
 	"kaji/internal/apiserver/adminaccess"
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/apiserver/admission/defaulttolerationseconds"
 	"kaji/internal/apiserver/admission/dynamic"
 	"kaji/internal/apiserver/aggregate"
 	"kaji/internal/apiserver/alloc"
@@ -81,6 +82,8 @@ type Config struct {
 	// included. AdmissionConfiguration are their configurations by name.
 	EnabledAdmission, DisabledAdmission []string
 	AdmissionConfiguration              map[string][]byte
+	// TolerationSeconds is how long pods stay on nodes that fail, by default.
+	TolerationSeconds defaulttolerationseconds.Config
 
 	// Escalation judges writes of roles and bindings behind all plug-ins; nil
 	// allows them.

@@ -52,6 +52,7 @@ var sharedRules = map[string]bool{
 	"internal/controller/queue": true, "internal/controller/event": true, "internal/controller/podstate": true,
 	"internal/controller/served": true, "internal/controller/podend": true, "internal/controller/trigger": true,
 	"internal/controller/expect": true, "internal/controller/adopt": true, "internal/controller/history": true,
+	"internal/apiserver/admission/toleration": true,
 }
 
 func TestImports(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/utils/ptr"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/client"
 	"kaji/internal/scheduler"
 	"kaji/internal/scheduler/config"
@@ -46,7 +47,9 @@ func (w *world) Create(ctx context.Context, r client.Resource, name string, obj 
 // start runs a scheduler until the test ends.
 func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *world {
 	t.Helper()
-	w := &world{t: t, Interface: kajitest.Start(t).Client()}
+	// Pods say themselves how important they are.
+	own := kajitest.WithServer(func(c *apiserver.Config) { c.DisabledAdmission = append(c.DisabledAdmission, "Priority") })
+	w := &world{t: t, Interface: kajitest.Start(t, own).Client()}
 	cfg := config.Default()
 	cfg.LeaderElection.LeaderElect = ptr.To(false)
 	for _, f := range change {

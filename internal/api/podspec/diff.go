@@ -26,11 +26,12 @@ func (s internalSpec) MarshalJSON() ([]byte, error) {
 	b.WriteByte('{')
 	for i, name := range []string{
 		"Volumes", "InitContainers", "Containers", "EphemeralContainers", "RestartPolicy", "TerminationGracePeriodSeconds",
-		"ActiveDeadlineSeconds", "DNSPolicy", "NodeSelector", "ServiceAccountName", "AutomountServiceAccountToken", "NodeName",
-		"HostNetwork", "HostPID", "HostIPC", "ShareProcessNamespace", "HostUsers", "SecurityContext", "ImagePullSecrets", "Hostname",
-		"Subdomain", "Affinity", "SchedulerName", "Tolerations", "HostAliases", "PriorityClassName", "Priority", "PreemptionPolicy",
-		"DNSConfig", "ReadinessGates", "RuntimeClassName", "Overhead", "EnableServiceLinks", "TopologySpreadConstraints",
-		"SetHostnameAsFQDN", "OS", "SchedulingGates", "ResourceClaims", "Resources", "HostnameOverride", "SchedulingGroup", "EvictionResponders",
+		"ActiveDeadlineSeconds", "DNSPolicy", "NodeSelector", "ServiceAccountName", "DeprecatedServiceAccount",
+		"AutomountServiceAccountToken", "NodeName", "HostNetwork", "HostPID", "HostIPC", "ShareProcessNamespace", "SecurityContext",
+		"ImagePullSecrets", "Hostname", "Subdomain", "Affinity", "SchedulerName", "Tolerations", "HostAliases", "PriorityClassName",
+		"Priority", "DNSConfig", "ReadinessGates", "RuntimeClassName", "EnableServiceLinks", "PreemptionPolicy", "Overhead",
+		"TopologySpreadConstraints", "SetHostnameAsFQDN", "OS", "HostUsers", "SchedulingGates", "ResourceClaims", "Resources",
+		"HostnameOverride", "SchedulingGroup", "EvictionResponders",
 	} {
 		if i > 0 {
 			b.WriteByte(',')

@@ -52,6 +52,12 @@ func priorityClass() *api.Kind {
 				}
 				return append(errs, apivalidation.ValidateImmutableField(c.PreemptionPolicy, old.PreemptionPolicy, field.NewPath("preemptionPolicy"))...)
 			},
+			Permanent: func(name string) string {
+				if name == nodeCriticalName || name == systemCriticalName {
+					return "this is a system priority class and cannot be deleted"
+				}
+				return ""
+			},
 			Columns: []metav1.TableColumnDefinition{
 				table.Name(),
 				table.Integer("Value", doc["value"]),

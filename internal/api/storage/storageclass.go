@@ -4,6 +4,7 @@ package storage
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,9 +66,6 @@ func storageClass() *api.Kind {
 			},
 			Cells: func(c *storagev1.StorageClass) []any {
 				name, reclaim, mode := c.Name, corev1.PersistentVolumeReclaimDelete, storagev1.VolumeBindingImmediate
-				if c.Annotations["storageclass.kubernetes.io/is-default-class"] == "true" || c.Annotations["storageclass.beta.kubernetes.io/is-default-class"] == "true" {
-					name += " (default)"
-				}
 				if c.ReclaimPolicy != nil {
 					reclaim = *c.ReclaimPolicy
 				}
@@ -77,10 +75,31 @@ func storageClass() *api.Kind {
 				expands := c.AllowVolumeExpansion != nil && *c.AllowVolumeExpansion
 				return []any{name, c.Provisioner, string(reclaim), string(mode), expands, table.Since(c.CreationTimestamp)}
 			},
+			Chosen: defaultClass,
 		}.Rules(),
 		AllowUnconditionalUpdate: true,
 		ReturnDeletedObject:      true,
 	}
+}
+
+// defaultClass returns the class that claims without one get: the newest of
+// those that say so, and of equally old ones the first by name.
+func defaultClass(list iter.Seq[api.Object]) api.Object {
+	var best *storagev1.StorageClass
+	for obj := range list {
+		c, ok := obj.(*storagev1.StorageClass)
+		if !ok || c.Annotations["storageclass.kubernetes.io/is-default-class"] != "true" && c.Annotations["storageclass.beta.kubernetes.io/is-default-class"] != "true" {
+			continue
+		}
+		if best == nil || best.CreationTimestamp.Before(&c.CreationTimestamp) ||
+			best.CreationTimestamp.Equal(&c.CreationTimestamp) && c.Name < best.Name {
+			best = c
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best
 }
 
 // setDefault gives a field that is absent its default.

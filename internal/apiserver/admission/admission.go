@@ -126,11 +126,10 @@ func (c Chain) Validate(ctx context.Context, a *Attributes) error {
 	return nil
 }
 
-// Forbidden words a plug-in's refusal as upstream does. Errors with an API
-// status of their own pass unchanged.
+// Forbidden words a plug-in's refusal as upstream does. What is Forbidden
+// already passes unchanged.
 func (a *Attributes) Forbidden(err error) error {
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
+	if apierrors.IsForbidden(err) {
 		return err
 	}
 	gr, name := a.describe()

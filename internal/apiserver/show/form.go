@@ -156,7 +156,7 @@ func (f *Form) oneRow(e *cache.Entry) ([]byte, error) {
 	}
 	// The columns of a watch are sent once.
 	f.table.NoHeaders = true
-	if err := f.row(&b, e); err != nil {
+	if err := f.row(&b, e, false); err != nil {
 		return nil, err
 	}
 	b.WriteString("]}")
@@ -181,11 +181,14 @@ func (f *Form) tableHead(b *bytes.Buffer, list metav1.ListMeta) error {
 	return nil
 }
 
-// row writes one row of a table.
-func (f *Form) row(b *bytes.Buffer, e *cache.Entry) error {
+// row writes one row of a table; chosen marks its name.
+func (f *Form) row(b *bytes.Buffer, e *cache.Entry, chosen bool) error {
 	values, err := table.Cells(f.served, e.Object)
 	if err != nil {
 		return err
+	}
+	if name, ok := values[0].(string); ok && chosen {
+		values[0] = name + " (default)"
 	}
 	cells, err := json.Marshal(values)
 	if err != nil {

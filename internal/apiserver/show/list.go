@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
+	"kaji/internal/api"
+	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/list"
 )
@@ -96,12 +98,13 @@ func (f *Form) jsonList(w io.Writer, page *list.Page) error {
 		b.Write(meta)
 		b.WriteString(`,"items":[`)
 	}
+	chosen := f.chosen(page)
 	for i, e := range page.Entries {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		if f.shape == tabular {
-			if err := f.row(&b, e); err != nil {
+			if err := f.row(&b, e, e == chosen); err != nil {
 				return err
 			}
 		} else {
@@ -129,6 +132,28 @@ func (f *Form) jsonList(w io.Writer, page *list.Page) error {
 	b.WriteString("]}\n")
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// chosen returns the entry of a page that is the default one of its kind, nil
+// when none is.
+func (f *Form) chosen(page *list.Page) (found *cache.Entry) {
+	choose := f.served.Kind.Rules.Chosen
+	if f.shape != tabular || choose == nil {
+		return nil
+	}
+	one := choose(func(yield func(api.Object) bool) {
+		for _, e := range page.Entries {
+			if !yield(e.Object) {
+				return
+			}
+		}
+	})
+	for _, e := range page.Entries {
+		if one != nil && e.Object == one {
+			return e
+		}
+	}
+	return nil
 }
 
 // item writes a document as it stands in a list: the items of typed lists do

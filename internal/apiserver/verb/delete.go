@@ -4,6 +4,7 @@ package verb
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -60,6 +61,9 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		return err
 	}
 	warnOrphans(ctx, in, opts)
+	if err := permanent(in); err != nil {
+		return err
+	}
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
 		return err
@@ -70,6 +74,16 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		code = http.StatusAccepted
 	}
 	return v.respond(w, r, in, code, accept, result)
+}
+
+// permanent refuses to delete what the cluster itself needs.
+func permanent(in *request.Info) error {
+	if why := in.Kind.Rules.Permanent; why != nil {
+		if reason := why(in.Name); reason != "" {
+			return apierrors.NewForbidden(in.GVR().GroupResource(), in.Name, errors.New(reason))
+		}
+	}
+	return nil
 }
 
 // warnOrphans warns of dependents that a deletion leaves behind by default.
@@ -84,6 +98,9 @@ func warnOrphans(ctx context.Context, in *request.Info, opts *metav1.DeleteOptio
 func (v *Verbs) DeleteObject(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) error {
 	audit.Request(ctx, in, opts)
 	if err := checkDeleteOptions(opts); err != nil {
+		return err
+	}
+	if err := permanent(in); err != nil {
 		return err
 	}
 	_, _, err := v.Objects.Delete(ctx, in, opts)

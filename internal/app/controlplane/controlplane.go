@@ -30,6 +30,7 @@ import (
 	"kaji/internal/api/catalog"
 	"kaji/internal/api/metrics"
 	"kaji/internal/apiserver"
+	"kaji/internal/apiserver/admission/defaulttolerationseconds"
 	"kaji/internal/apiserver/authz/rbac/bootstrap"
 	"kaji/internal/apiserver/encryption"
 	"kaji/internal/apiserver/flow"
@@ -156,6 +157,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 		DisabledAdmission: o.Admission.Disable,
 
 		AdmissionConfiguration: configurations,
+		TolerationSeconds: defaulttolerationseconds.Config{
+			NotReady: &o.Admission.NotReadyTolerationSeconds, Unreachable: &o.Admission.UnreachableTolerationSeconds,
+		},
 
 		KubeletAddressTypes: o.AddressTypes(),
 		Routes:              p.routes(),
