@@ -46,7 +46,7 @@ func newStreamServer(r *Runtime, address string) (*streamServer, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return &streamServer{listener, server, &http.Server{Handler: server, ReadHeaderTimeout: 30 * time.Second}}, nil
+	return &streamServer{listener, server, &http.Server{Handler: websockets(server, config.Addr), ReadHeaderTimeout: 30 * time.Second}}, nil
 }
 
 func (s *streamServer) run(ctx context.Context) error {
@@ -67,7 +67,12 @@ func (r *Runtime) Exec(_ context.Context, req *runtimeapi.ExecRequest) (*runtime
 	if _, err := r.running(req.GetContainerId()); err != nil {
 		return nil, err
 	}
-	return r.streams.server.GetExec(req)
+	out, err := r.streams.server.GetExec(req)
+	if err != nil {
+		return nil, err
+	}
+	out.Url, err = withStreams(out.GetUrl(), req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty())
+	return out, err
 }
 
 // Attach gives out a URL to join a container's streams.
@@ -75,7 +80,12 @@ func (r *Runtime) Attach(_ context.Context, req *runtimeapi.AttachRequest) (*run
 	if _, err := r.running(req.GetContainerId()); err != nil {
 		return nil, err
 	}
-	return r.streams.server.GetAttach(req)
+	out, err := r.streams.server.GetAttach(req)
+	if err != nil {
+		return nil, err
+	}
+	out.Url, err = withStreams(out.GetUrl(), req.GetStdin(), req.GetStdout(), req.GetStderr(), req.GetTty())
+	return out, err
 }
 
 // PortForward gives out a URL to reach ports of a pod.
