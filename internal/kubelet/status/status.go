@@ -67,6 +67,9 @@ func Generate(in Input) corev1.PodStatus {
 	for _, ip := range in.Actual.IPs() {
 		s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: ip})
 	}
+	if len(s.PodIPs) == 0 && !in.Actual.Ready() {
+		s.PodIPs = slices.Clone(old.PodIPs) // where an ended pod was
+	}
 	if len(s.PodIPs) > 0 {
 		s.PodIP = s.PodIPs[0].IP
 	}

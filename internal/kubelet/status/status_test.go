@@ -73,3 +73,27 @@ func TestMerge(t *testing.T) {
 		t.Errorf("got %+v when nothing runs", told)
 	}
 }
+
+// A pod that has ended keeps its addresses: its network is gone, and whoever
+// looks at it still wants to know where it was. A new sandbox has its own.
+func TestAddressesStay(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{RestartPolicy: "Never", Containers: []corev1.Container{{Name: "a"}}}}
+	old := &corev1.PodStatus{PodIP: "10.0.0.1", PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}}
+	for name, row := range map[string]struct {
+		state   runtimeapi.PodSandboxState
+		network *runtimeapi.PodSandboxNetworkStatus
+		want    string
+		all     int
+	}{
+		"ended":          {runtimeapi.PodSandboxState_SANDBOX_NOTREADY, nil, "10.0.0.1", 2},
+		"begun anew":     {runtimeapi.PodSandboxState_SANDBOX_READY, &runtimeapi.PodSandboxNetworkStatus{Ip: "10.0.0.2"}, "10.0.0.2", 1},
+		"not there yet":  {runtimeapi.PodSandboxState_SANDBOX_READY, nil, "", 0},
+		"ended, has one": {runtimeapi.PodSandboxState_SANDBOX_NOTREADY, &runtimeapi.PodSandboxNetworkStatus{Ip: "10.0.0.3"}, "10.0.0.1", 2},
+	} {
+		a := &actual.Pod{Sandboxes: []*runtimeapi.PodSandboxStatus{{Id: "s", State: row.state, Network: row.network}}}
+		s := Generate(Input{Pod: pod, Old: old, Actual: a, Health: well{}, Terminal: true})
+		if s.PodIP != row.want || len(s.PodIPs) != row.all {
+			t.Errorf("%s: %q of %v, want %q of %d", name, s.PodIP, s.PodIPs, row.want, row.all)
+		}
+	}
+}
