@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/attachdetach"
 	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/bootstraptoken"
 	"kaji/internal/controller/certificates"
@@ -79,6 +80,8 @@ type Config struct {
 	// LegacyTokenPeriod is how long a token that is kept in a Secret is not used
 	// before it becomes invalid; a year when zero.
 	LegacyTokenPeriod time.Duration
+	// NoForceDetach keeps volumes attached to dead nodes that had them mounted.
+	NoForceDetach bool
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
@@ -216,6 +219,9 @@ var list = []entry{
 	}},
 	{"persistentvolume-expander-controller", "expand-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return volumeexpand.New(api, log), nil
+	}},
+	{"persistentvolume-attach-detach-controller", "attachdetach-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return attachdetach.New(attachdetach.Config{Client: api, NoForce: c.NoForceDetach, Logger: log}), nil
 	}},
 	{"certificatesigningrequest-approving-controller", "certificate-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return certificates.NewApprover(api, log), nil

@@ -17,7 +17,6 @@ var elsewhere = strings.Fields(`
 	cloud-node-lifecycle-controller
 	device-taint-eviction-controller
 	node-route-controller
-	persistentvolume-attach-detach-controller
 	selinux-warning-controller
 	storageversion-garbage-collector-controller
 `)

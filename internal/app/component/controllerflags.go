@@ -34,6 +34,7 @@ type ControllerOptions struct {
 	// signers are the files of single signers, in place of SigningCertFile.
 	signers           map[string]*signingFiles
 	LegacyTokenPeriod time.Duration
+	NoForceDetach     bool
 	EnableGC          bool
 	Nodes             nodelifecycle.Config
 	EndedPods         int
@@ -91,6 +92,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	}
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
 	fs.DurationVar(&o.LegacyTokenPeriod, "legacy-service-account-token-clean-up-period", legacytoken.DefaultPeriod, "How long a token that is kept in a Secret is not used before it becomes invalid, and then before it is deleted.")
+	fs.BoolVar(&o.NoForceDetach, "disable-force-detach-on-timeout", false, "Keep volumes attached to nodes that are not ready and still have them mounted, instead of detaching them after six minutes.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
 	fs.DurationVar(&o.Nodes.MonitorGrace, "node-monitor-grace-period", 50*time.Second, "How long a running node may be silent before it is unhealthy.")
@@ -118,7 +120,7 @@ var unused = []struct {
 	value any
 }{
 	{"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""}, {"show-hidden-metrics-for-version", ""},
-	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false}, {"disable-force-detach-on-timeout", false},
+	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
 	{"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
 	{"contention-profiling", false}, {"profiling", true}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
 	{"concurrent-cron-job-syncs", 5}, {"concurrent-daemonset-syncs", 2}, {"concurrent-deployment-syncs", 5}, {"concurrent-device-taint-eviction-syncs", 8},

@@ -91,7 +91,7 @@ func (o *ControllerOptions) lead(ctx context.Context, api client.Interface, log 
 
 // config turns the flags into what the controllers are told, reading files.
 func (o *ControllerOptions) config() (controller.Config, error) {
-	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, Nodes: o.Nodes, EndedPods: o.EndedPods}
+	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, NoForceDetach: o.NoForceDetach, Nodes: o.Nodes, EndedPods: o.EndedPods}
 	if c.EndedPods <= 0 {
 		c.EndedPods = -1
 	}
