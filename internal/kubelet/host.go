@@ -4,6 +4,7 @@ package kubelet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"kaji/internal/kubelet/compose"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/kubelet/volume/emptydir"
 	"kaji/internal/kubelet/volume/hostpath"
@@ -160,6 +162,9 @@ func (h *host) Sandbox(pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) err
 	if k.cgroups != nil {
 		config.Linux.CgroupParent = k.cgroups.Parent(pod)
 	}
+	if config.Linux.SecurityContext.NamespaceOptions.UsernsOptions, err = k.userNamespace(pod); err != nil {
+		return err
+	}
 	if !pod.Spec.HostNetwork {
 		hostname, domain, err := compose.Hostname(pod, k.cfg.ClusterDomain)
 		if err != nil {
@@ -170,6 +175,22 @@ func (h *host) Sandbox(pod *corev1.Pod, config *runtimeapi.PodSandboxConfig) err
 		}
 	}
 	return nil
+}
+
+// userNamespace is the pod's own where it does not want the host's.
+func (k *Kubelet) userNamespace(pod *corev1.Pod) (*runtimeapi.UserNamespace, error) {
+	if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+		return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}, nil
+	}
+	if !k.runtime.Load().userns {
+		return nil, errors.New("RuntimeClass handler \"\" does not support user namespaces")
+	}
+	first, err := k.ranges.Get(pod.UID)
+	if err != nil {
+		return nil, err
+	}
+	ids := []*runtimeapi.IDMapping{{HostId: first, Length: userns.Length}}
+	return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}, nil
 }
 
 // RuntimeHandler implements podrun.Host.

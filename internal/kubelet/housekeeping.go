@@ -258,7 +258,7 @@ func (k *Kubelet) sweepDirs(ctx context.Context, running map[types.UID]bool) {
 		if _, known := k.pool.State(uid); known || running[uid] {
 			continue
 		}
-		err := errors.Join(k.volumes.Teardown(ctx, uid), k.removeSubPaths(uid))
+		err := errors.Join(k.volumes.Teardown(ctx, uid), k.removeSubPaths(uid), k.ranges.Release(uid))
 		if err == nil {
 			err = os.RemoveAll(k.podDir(uid))
 		}

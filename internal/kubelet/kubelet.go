@@ -53,6 +53,7 @@ import (
 	"kaji/internal/kubelet/source"
 	"kaji/internal/kubelet/stats"
 	"kaji/internal/kubelet/status"
+	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/podnet"
 )
@@ -170,6 +171,7 @@ type Kubelet struct {
 	statuses *status.Manager
 	volumes  *volume.Manager
 	tokens   *tokens
+	ranges   *userns.Ranges
 	pool     *podworker.Pool
 	node     *node.Keeper
 	meter    *meter.Meter
@@ -256,6 +258,7 @@ func New(cfg Config) (*Kubelet, error) {
 		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
+	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods)
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers()})
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
 	k.node = node.New(node.Config{

@@ -276,6 +276,42 @@ func TestStaticPod(t *testing.T) {
 }
 
 // A pod that the node has no room for fails with upstream's words.
+// Pods without the host's users get ranges of ids of their own, which what is
+// mounted in them is mapped by.
+func TestUserNamespace(t *testing.T) {
+	made := make(chan *runtimeapi.ContainerConfig, 8)
+	a := start(t, memcri.Config{Images: []string{"app:1"}, Started: func(_ string, c *runtimeapi.ContainerConfig) { made <- c }})
+	seen := map[uint32]bool{}
+	for _, name := range []string{"one", "two"} {
+		a.create(simple(name, func(p *corev1.Pod) {
+			no := false
+			p.Spec.HostUsers = &no
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		}))
+		var c *runtimeapi.ContainerConfig
+		select {
+		case c = <-made:
+		case <-time.After(time.Minute):
+			t.Fatal("no container")
+		}
+		own := c.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions()
+		if own.GetMode() != runtimeapi.NamespaceMode_POD || len(own.GetUids()) != 1 || len(own.GetGids()) != 1 || own.GetUids()[0].GetLength() != 65536 {
+			t.Fatalf("the namespace is %v", own)
+		}
+		first := own.GetUids()[0].GetHostId()
+		if first == 0 || first%65536 != 0 || seen[first] {
+			t.Errorf("ids from %d, others have %v", first, seen)
+		}
+		seen[first] = true
+		for _, m := range c.GetMounts() {
+			if len(m.GetUidMappings()) != 1 || m.GetUidMappings()[0].GetHostId() != first {
+				t.Errorf("%s is mapped by %v", m.GetContainerPath(), m.GetUidMappings())
+			}
+		}
+	}
+}
+
 func TestRejection(t *testing.T) {
 	a := start(t, memcri.Config{Images: []string{"app:1"}})
 	a.create(simple("big", func(p *corev1.Pod) {

@@ -19,6 +19,8 @@ type runtimeFacts struct {
 	// network is why pods cannot be connected, "" where they can.
 	network string
 	rro     bool
+	// userns says whether pods may have user namespaces of their own.
+	userns bool
 }
 
 func quantity(n int64) resource.Quantity { return *resource.NewQuantity(n, resource.DecimalSI) }
@@ -63,7 +65,7 @@ func (k *Kubelet) askRuntime(ctx context.Context) node.Runtime {
 			rro, userns := f.RecursiveReadOnlyMounts, f.UserNamespaces
 			handler.Features = &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &rro, UserNamespaces: &userns}
 			if h.Name == "" {
-				facts.rro = rro
+				facts.rro, facts.userns = rro, userns
 			}
 		}
 		out.Handlers = append(out.Handlers, handler)

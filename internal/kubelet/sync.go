@@ -311,6 +311,9 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 			return err
 		}
 	}
+	if err := k.ranges.Release(pod.UID); err != nil {
+		return err
+	}
 	k.probes.Remove(pod.UID)
 	k.objects.Unregister(pod.UID)
 	k.tokens.forget(pod.UID)

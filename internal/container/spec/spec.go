@@ -113,9 +113,6 @@ func Build(in Input) (*specs.Spec, error) {
 	if err := addProfiles(s, in); err != nil {
 		return nil, err
 	}
-	if userns := UserNamespace(security.GetNamespaceOptions()); userns != nil {
-		s.Linux.UIDMappings, s.Linux.GIDMappings = mappings(userns.GetUids()), mappings(userns.GetGids())
-	}
 	return s, nil
 }
 

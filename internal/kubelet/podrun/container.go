@@ -162,6 +162,11 @@ func (r *Runner) containerConfig(ctx context.Context, pod *corev1.Pod, c *corev1
 	if err != nil {
 		return nil, err
 	}
+	if userns := s.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(); userns.GetMode() == runtimeapi.NamespaceMode_POD {
+		for _, m := range mounts { // files belong to the pod's users as they would without a namespace
+			m.UidMappings, m.GidMappings = userns.GetUids(), userns.GetGids()
+		}
+	}
 	annotations := actual.ContainerAnnotations(pod, c, restarts)
 	for k, v := range options.Annotations {
 		annotations[k] = v
