@@ -77,9 +77,9 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		AlwaysAllow:   true,
 		Authenticator: tokens{},
 		Logger:        o.log,
-		// Nothing makes accounts or looks after nodes here: pods need no account,
-		// and nodes are not tainted until a controller has seen them.
-		DisabledAdmission: []string{"ServiceAccount", "TaintNodesByCondition"},
+		// No controllers run here: pods need no account, nodes are not tainted
+		// until one has seen them, and volumes not kept until one lets them go.
+		DisabledAdmission: []string{"ServiceAccount", "TaintNodesByCondition", "StorageObjectInUseProtection"},
 	}
 	for _, change := range o.config {
 		change(&cfg)

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/client"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/memcri"
@@ -61,7 +62,10 @@ type agent struct {
 
 func start(t *testing.T, cfg memcri.Config) *agent {
 	t.Helper()
-	cluster := kajitest.Start(t)
+	// Kubelets judge resizes, too: nobody is to refuse them before.
+	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) {
+		c.DisabledAdmission = append(c.DisabledAdmission, "PodResizeValidator")
+	}))
 	a := &agent{t: t, client: cluster.Client(), runtime: memcri.New(cfg), pods: client.For[*corev1.Pod](cluster.Client())}
 	dir := t.TempDir()
 	a.static = dir + "/static"
