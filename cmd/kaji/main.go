@@ -86,6 +86,7 @@ func commands() []*cobra.Command {
 		schedulerCommand(),
 		runtimeCommand(),
 		kubeletCommand(),
+		proxyCommand(),
 		etcdCommand(),
 		storeCommand(),
 		imageCommand(),

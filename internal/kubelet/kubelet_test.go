@@ -279,7 +279,6 @@ func TestStaticPod(t *testing.T) {
 	a.eventually("the pod is gone", func() bool { return slices.Contains(a.runtime.Calls(), "remove sandbox web-n1") })
 }
 
-// A pod that the node has no room for fails with upstream's words.
 // Pods without the host's users get ranges of ids of their own, which what is
 // mounted in them is mapped by.
 func TestUserNamespace(t *testing.T) {
@@ -316,6 +315,7 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+// A pod that the node has no room for fails with upstream's words.
 func TestRejection(t *testing.T) {
 	a := start(t, memcri.Config{Images: []string{"app:1"}})
 	a.create(simple("big", func(p *corev1.Pod) {

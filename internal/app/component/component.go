@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package component runs one component of a cluster as a process of its own,
-// against any API server: the verbs controller-manager, scheduler and kubelet,
-// which take upstream's flags and stand in for upstream's binaries. The all in
-// one cluster wires the same components elsewhere and does not need it.
+// against any API server: the verbs controller-manager, scheduler, kubelet and
+// proxy, which take upstream's flags and stand in for upstream's binaries. The
+// all in one cluster wires the same components elsewhere and does not need it.
 package component
 
 import (

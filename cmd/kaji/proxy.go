@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"kaji/internal/app/component"
+	"kaji/internal/app/logging"
+	"kaji/internal/proxy/flags"
+)
+
+func proxyCommand() *cobra.Command {
+	o := flags.New()
+	cmd := &cobra.Command{
+		Use:     "proxy",
+		Short:   "Run the service proxy alone (kube-proxy)",
+		GroupID: "component",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.Configuration.Logging.Format == "json"}
+			return component.Proxy(cmd.Context(), o, log.New(os.Stderr))
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	return cmd
+}

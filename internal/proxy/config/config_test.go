@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	configv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+
+	"kaji/internal/proxy/config"
+)
+
+const head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
+func TestLoad(t *testing.T) {
+	c, lenient, err := config.Load([]byte(head + "mode: nftables\nclusterCIDR: 10.244.0.1/16,fd00::/48\nbindAddress: \"::\"\nmetricsBindAddress: 10.0.0.1\nnodePortAddresses: [primary]\nnonsense: 1\n"))
+	if err != nil || lenient == nil || !strings.Contains(lenient.Error(), `unknown field "nonsense"`) {
+		t.Fatal(lenient, err)
+	}
+	if c.HealthzBindAddress != "[::]:10256" || c.MetricsBindAddress != "10.0.0.1:10249" || *c.Conntrack.Min != 128*1024 {
+		t.Errorf("defaulted to %+v", c)
+	}
+	if errs := config.Validate(c); len(errs) > 0 {
+		t.Error(errs)
+	}
+	cidrs, err := config.ClusterCIDRs(c)
+	if err != nil || len(cidrs) != 2 || cidrs[0].String() != "10.244.0.0/16" {
+		t.Errorf("ranges %v, %v", cidrs, err)
+	}
+	ports, err := config.NodePortAddresses(c, []netip.Addr{netip.MustParseAddr("192.0.2.1")})
+	if err != nil || len(ports) != 1 || ports[0].String() != "192.0.2.1/32" {
+		t.Errorf("node ports at %v, %v", ports, err)
+	}
+	if _, _, err := config.Load([]byte("kind: Pod\napiVersion: v1\n")); err == nil {
+		t.Error("a Pod was taken for a configuration")
+	}
+}
+
+func TestValidate(t *testing.T) {
+	if errs := config.Validate(config.Default()); len(errs) > 0 {
+		t.Fatalf("the defaults: %v", errs)
+	}
+	for want, change := range map[string]func(*configv1alpha1.KubeProxyConfiguration){
+		"KubeProxyConfiguration.Mode: Invalid value":                func(c *configv1alpha1.KubeProxyConfiguration) { c.Mode = "userspace" },
+		"KubeProxyConfiguration.BindAddress: Invalid value":         func(c *configv1alpha1.KubeProxyConfiguration) { c.BindAddress = "x" },
+		"KubeProxyConfiguration.ClusterCIDR: Invalid value":         func(c *configv1alpha1.KubeProxyConfiguration) { c.ClusterCIDR = "10.0.0.0/8,10.1.0.0/16" },
+		"KubeProxyConfiguration.DetectLocalMode: Forbidden":         func(c *configv1alpha1.KubeProxyConfiguration) { c.DetectLocalMode = "BridgeInterface" },
+		"KubeProxyConfiguration.DetectLocalMode: Unsupported value": func(c *configv1alpha1.KubeProxyConfiguration) { c.DetectLocalMode = "x" },
+		"KubeProxyConfiguration.MasqueradeAll: Forbidden":           func(c *configv1alpha1.KubeProxyConfiguration) { c.NFTables.MasqueradeAll = true },
+		"KubeProxyConfiguration.HealthzBindAddress: Invalid value":  func(c *configv1alpha1.KubeProxyConfiguration) { c.HealthzBindAddress = "host" },
+		"KubeProxyConfiguration.NodePortAddresses: Invalid value":   func(c *configv1alpha1.KubeProxyConfiguration) { c.NodePortAddresses = []string{"y"} },
+	} {
+		c := config.Default()
+		change(c)
+		if errs := config.Validate(c); len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
+			t.Errorf("got %v, want %s", errs, want)
+		}
+	}
+}
