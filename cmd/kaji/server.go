@@ -30,12 +30,13 @@ type clusterFlags struct {
 	loadBalancer                    bool
 	loadBalancerPools               []string
 	ingress                         node.Ingress
+	gatewayAPI                      bool
 	api                             *controlplane.Options
 	log                             logging.Options
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}}
+	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}, gatewayAPI: true}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
@@ -50,6 +51,7 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.Uint16Var(&f.ingress.HTTPSPort, "ingress-https-port", f.ingress.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
 	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
 	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
+	fs.BoolVar(&f.gatewayAPI, "gateway-api", f.gatewayAPI, "define the kinds of the Gateway API, with the class kaji")
 	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
@@ -72,7 +74,7 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256"}
-	c.Nodes, c.Ingress = f.nodes, f.ingress
+	c.Nodes, c.Ingress, c.GatewayAPI = f.nodes, f.ingress, f.gatewayAPI
 	if a := f.ingress.Address; a != "" {
 		if _, err := netip.ParseAddr(a); err != nil {
 			return c, fmt.Errorf("--ingress-address: %w", err)

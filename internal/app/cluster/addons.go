@@ -39,6 +39,9 @@ func (cl *Cluster) addons(group *lifecycle.Group) error {
 		<-ctx.Done()
 		return nil
 	})
+	if !cl.c.GatewayAPI {
+		return nil
+	}
 	group.Go("gateway API", func(ctx context.Context) error {
 		select {
 		case <-cl.addonsTried:

@@ -53,6 +53,8 @@ type Config struct {
 	HealthzBindAddress string
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
+	// GatewayAPI has the kinds of the Gateway API defined.
+	GatewayAPI bool
 	// LoadBalancer gives Services of type LoadBalancer their addresses: of
 	// LoadBalancerPools, or the nodes' own where there are none.
 	LoadBalancer      bool

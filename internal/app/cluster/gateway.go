@@ -18,9 +18,17 @@ import (
 	"kaji/internal/ingress/gateway/definition"
 )
 
+// afterStart leaves the processors to the node and the first pods: to read these
+// definitions takes as long as all else that a cluster starts with.
+const afterStart = time.Second
+
 // gatewayAPI defines the kinds of the Gateway API, unless they are there, and
 // makes the class kaji. It tries again until that has worked once.
 func (cl *Cluster) gatewayAPI(ctx context.Context, api client.Interface) {
+	select {
+	case <-time.After(afterStart):
+	case <-ctx.Done():
+	}
 	said := ""
 	for delay := 100 * time.Millisecond; ctx.Err() == nil; delay = min(2*delay, time.Minute) {
 		err := defineGateways(ctx, api)
