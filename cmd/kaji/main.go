@@ -24,6 +24,8 @@ var upstream = map[string]string{
 	"kubectl": "kubectl",
 	"etcd":    "etcd",
 	"kubelet": "kubelet",
+
+	"cloud-controller-manager": "cloud-controller-manager",
 }
 
 func main() {
@@ -83,6 +85,7 @@ func commands() []*cobra.Command {
 		tokenCommand(),
 		apiserverCommand(),
 		controllerManagerCommand(),
+		cloudControllerManagerCommand(),
 		schedulerCommand(),
 		runtimeCommand(),
 		kubeletCommand(),

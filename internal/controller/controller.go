@@ -11,14 +11,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"kaji/internal/client"
+	"kaji/internal/cloud"
 	"kaji/internal/controller/attachdetach"
 	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/bootstraptoken"
 	"kaji/internal/controller/certificates"
+	"kaji/internal/controller/cloudnode"
+	"kaji/internal/controller/cloudroute"
 	"kaji/internal/controller/clusterroleaggregation"
 	"kaji/internal/controller/cronjob"
 	"kaji/internal/controller/daemonset"
@@ -91,6 +95,13 @@ type Config struct {
 	// LoadBalancer says which addresses Services of type LoadBalancer get; its
 	// Client and Logger are set here. Nil leaves them to others.
 	LoadBalancer *servicelb.Config
+	// Cloud is where the machines come from; nil leaves them to others.
+	Cloud cloud.Provider
+	// CloudCluster is the cluster's name there.
+	CloudCluster string
+	// CloudRefresh and RoutePeriod are how often the cloud is asked about
+	// addresses and routes; five minutes and ten seconds when zero.
+	CloudRefresh, RoutePeriod time.Duration
 	// Controllers selects what runs, by upstream's names: "*" is all that run
 	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
 	Controllers []string
@@ -261,6 +272,29 @@ var list = []entry{
 	}},
 }
 
+// cloudList is the controllers that stand on a cloud, besides that of load
+// balancers. Without one they are left to others.
+var cloudList = []entry{
+	{"cloud-node-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		if c.Cloud == nil || c.Cloud.Machines() == nil {
+			return off{}, nil
+		}
+		return cloudnode.NewInitializer(cloudnode.Config{Client: api, Cloud: c.Cloud, Refresh: c.CloudRefresh, Logger: log}), nil
+	}},
+	{"cloud-node-lifecycle-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		if c.Cloud == nil || c.Cloud.Machines() == nil {
+			return off{}, nil
+		}
+		return cloudnode.NewLifecycle(cloudnode.Config{Client: api, Cloud: c.Cloud, Period: c.Nodes.MonitorPeriod, Logger: log}), nil
+	}},
+	{"node-route-controller", "route-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		if c.Cloud == nil || c.Cloud.Routes() == nil || len(c.ClusterCIDRs) == 0 {
+			return off{}, nil
+		}
+		return cloudroute.New(cloudroute.Config{Client: api, Routes: c.Cloud.Routes(), Cluster: c.CloudCluster, CIDRs: c.ClusterCIDRs, Period: c.RoutePeriod, Logger: log}), nil
+	}},
+}
+
 // Manager runs the controllers. Create it with New.
 type Manager struct {
 	clients []client.Interface
@@ -273,7 +307,20 @@ type named struct {
 }
 
 // New makes all controllers; nothing runs before Run.
-func New(c Config) (*Manager, error) {
+func New(c Config) (*Manager, error) { return assemble(c, append(slices.Clip(list), cloudList...)) }
+
+// NewCloud makes the controllers that stand on a cloud, and no others.
+func NewCloud(c Config) (*Manager, error) {
+	of := slices.Clip(cloudList)
+	for _, e := range list {
+		if e.name == "service-lb-controller" {
+			of = append(of, e)
+		}
+	}
+	return assemble(c, of)
+}
+
+func assemble(c Config, of []entry) (*Manager, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -282,7 +329,7 @@ func New(c Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{}
-	for _, e := range list {
+	for _, e := range of {
 		if !chosen.has(e.name) {
 			continue
 		}

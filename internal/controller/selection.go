@@ -4,6 +4,7 @@ package controller
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,9 +15,7 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // nothing of that name runs here: another controller does their work, or the
 // cloud's manager, or nobody yet.
 var elsewhere = strings.Fields(`
-	cloud-node-lifecycle-controller
 	device-taint-eviction-controller
-	node-route-controller
 	selinux-warning-controller
 	storageversion-garbage-collector-controller
 `)
@@ -24,7 +23,7 @@ var elsewhere = strings.Fields(`
 // former maps the names that upstream's controllers once had, and that still work.
 var former = map[string]string{
 	"attachdetach": "persistentvolume-attach-detach-controller", "bootstrapsigner": "bootstrap-signer-controller",
-	"cloud-node-lifecycle": "cloud-node-lifecycle-controller", "clusterrole-aggregation": "clusterrole-aggregation-controller",
+	"cloud-node": "cloud-node-controller", "cloud-node-lifecycle": "cloud-node-lifecycle-controller", "clusterrole-aggregation": "clusterrole-aggregation-controller",
 	"cronjob": "cronjob-controller", "csrapproving": "certificatesigningrequest-approving-controller",
 	"csrcleaner": "certificatesigningrequest-cleaner-controller", "csrsigning": "certificatesigningrequest-signing-controller",
 	"daemonset": "daemonset-controller", "deployment": "deployment-controller", "disruption": "disruption-controller",
@@ -53,7 +52,7 @@ type selection struct {
 func newSelection(words []string) (selection, error) {
 	s := selection{all: len(words) == 0, run: map[string]bool{}}
 	known := map[string]bool{}
-	for _, e := range list {
+	for _, e := range append(slices.Clip(list), cloudList...) {
 		known[e.name] = true
 	}
 	for _, name := range elsewhere {

@@ -26,6 +26,7 @@ import (
 	"kaji/internal/controller/event"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
+	"kaji/internal/scheduler/flags"
 )
 
 // Controllers runs the controllers alone until ctx ends or the leadership is
@@ -35,7 +36,24 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	config, err := restConfig(o.Kubeconfig, o.Master, "kube-controller-manager")
+	p := &process{name: "kube-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
+		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New}
+	return p.run(ctx, c, log)
+}
+
+// process is a manager of controllers in a process of its own.
+type process struct {
+	name, kubeconfig, master string
+	// accounts gives each controller the credentials of its own account.
+	accounts bool
+	serving  *flags.Serving
+	trust    *flags.Authentication
+	election *flags.LeaderElection
+	make     func(controller.Config) (*controller.Manager, error)
+}
+
+func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger) error {
+	config, err := restConfig(p.kubeconfig, p.master, p.name)
 	if err != nil {
 		return err
 	}
@@ -45,27 +63,27 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 	}
 	c.Logger = log
 	c.Client = func(string) (client.Interface, error) { return root, nil }
-	if o.UseAccountCredentials {
+	if p.accounts {
 		c.Client = accounts{root, config}.client
 	}
-	manager, err := controller.New(c)
+	manager, err := p.make(c)
 	if err != nil {
 		return err
 	}
 	leading := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
 		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
-	w := &web{name: "kube-controller-manager", serving: &o.Serving, trust: &o.Authentication, handler: controllerHandler(leading), log: log}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(leading), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
-	log.Info("running controllers", "server", config.Host, "leaderElection", o.LeaderElection.Elect)
+	log.Info("running controllers", "server", config.Host, "leaderElection", p.election.Elect)
 	group := lifecycle.New(ctx, log)
 	group.Go("web", w.run)
 	group.Go("controllers", func(ctx context.Context) error {
-		if !o.LeaderElection.Elect {
+		if !p.election.Elect {
 			return manager.Run(ctx)
 		}
-		return o.lead(ctx, root, log, leading, manager.Run)
+		return p.lead(ctx, root, log, leading, manager.Run)
 	})
 	err = group.Wait()
 	root.Wait()
@@ -73,8 +91,8 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 }
 
 // lead runs f while this instance holds the lease.
-func (o *ControllerOptions) lead(ctx context.Context, api client.Interface, log *slog.Logger, leading *prometheus.GaugeVec, f func(context.Context) error) error {
-	l, events := &o.LeaderElection, event.New(api, "kube-controller-manager", log)
+func (p *process) lead(ctx context.Context, api client.Interface, log *slog.Logger, leading *prometheus.GaugeVec, f func(context.Context) error) error {
+	l, events := p.election, event.New(api, p.name, log)
 	gauge := leading.WithLabelValues(l.ResourceName)
 	return lease.Lead(ctx, lease.Config{
 		Client: api, Namespace: l.ResourceNamespace, Name: l.ResourceName, Hostname: hostname(),
