@@ -48,7 +48,10 @@ static int clients[MAX_CLIENTS];
 static bool subscribed[MAX_CLIENTS];
 static int client_count;
 static pid_t pause_pid;
-static pid_t helpers[MAX_HELPERS]; /* spawned and not yet reaped */
+static struct {
+	pid_t pid;
+	int client; /* who asked for it */
+} helpers[MAX_HELPERS]; /* spawned and not yet reaped */
 static int helper_count;
 static char message[MAX_MESSAGE];
 
@@ -145,9 +148,22 @@ static void container_exited(struct container *c, int status)
 static void helper_ended(pid_t pid)
 {
 	for (int i = 0; i < helper_count; i++)
-		if (helpers[i] == pid) {
+		if (helpers[i].pid == pid) {
 			helpers[i] = helpers[--helper_count];
 			return;
+		}
+}
+
+/* Ends the helpers of a client that is gone, or all of them for -1. Whoever
+ * cleans up after the client must not race with what it had begun. */
+static void end_helpers(int client)
+{
+	for (int i = helper_count - 1; i >= 0; i--)
+		if (client < 0 || helpers[i].client == client) {
+			kill(helpers[i].pid, SIGKILL);
+			while (waitpid(helpers[i].pid, NULL, 0) < 0 && errno == EINTR)
+				;
+			helpers[i] = helpers[--helper_count];
 		}
 }
 
@@ -198,6 +214,7 @@ static void spawn(int client, struct command *m)
 		sigset_t none;
 		char *argv[MAX_FIELDS + 1];
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody could use what it makes */
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		signal(SIGPIPE, SIG_DFL);
@@ -215,7 +232,8 @@ static void spawn(int client, struct command *m)
 		execv(m->field[1], argv);
 		_exit(127);
 	}
-	helpers[helper_count++] = pid;
+	helpers[helper_count].pid = pid;
+	helpers[helper_count++].client = client;
 	answer(client, "ok", -1);
 }
 
@@ -315,6 +333,7 @@ static void forget(struct container *c)
 
 static void stop(int client)
 {
+	end_helpers(-1);
 	if (pause_pid > 0)
 		kill(pause_pid, SIGKILL);
 	answer(client, "ok", -1);
@@ -391,6 +410,7 @@ static bool serve(int slot)
 
 static void drop(int slot)
 {
+	end_helpers(clients[slot]);
 	close(clients[slot]);
 	client_count--;
 	clients[slot] = clients[client_count];

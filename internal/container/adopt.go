@@ -88,12 +88,12 @@ func (r *Runtime) adoptContainer(id string) error {
 		c.markEnded()
 	case runtimeapi.ContainerState_CONTAINER_CREATED:
 		// It may have been on its way to run: its init is dropped, and it can be
-		// started anew.
-		if err := r.cgroups.Remove(rec.Cgroup); err != nil {
-			return err
-		}
+		// started anew. A monitor that answers has ended what was making it.
 		if m, err := c.sandbox.connection(); err == nil {
 			_ = m.Forget(id)
+		}
+		if err := r.cgroups.Remove(rec.Cgroup); err != nil {
+			return err
 		}
 		rootfs := filepath.Join(r.containerState(id), "rootfs")
 		return errors.Join(os.RemoveAll(filepath.Join(r.ociRoot(), id)), image.Unmount(rootfs),

@@ -24,22 +24,27 @@ func directory(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { // what a failed test leaves
-		if t.Failed() {
+	t.Cleanup(func() {
+		if t.Failed() { // what a failed test leaves
 			r := open(t, dir)
-			run(t, r)
+			stop := run(t, r)
 			removeAll(t, r)
+			stop()
 		}
+		_ = cgroup.Driver{}.Remove(group(dir)) // there is none where no pod was
 	})
 	return dir
 }
+
+// group is the control group of the pods of one test: others may run beside it.
+func group(dir string) string { return "/kaji-test-" + filepath.Base(filepath.Dir(dir)) }
 
 // open starts a runtime in directories of the test, or finds an earlier one
 // again there.
 func open(t testing.TB, dir string) *Runtime {
 	t.Helper()
 	r, err := New(Config{
-		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), CgroupRoot: "/kaji-test",
+		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), CgroupRoot: group(dir),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "v0.0.1",
 	})
 	if err != nil {
@@ -107,7 +112,5 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
 		crash(dir, os.Getenv("KAJI_TEST_IMAGE"))
 	}
-	code := m.Run()
-	_ = cgroup.Driver{}.Remove("/kaji-test")
-	os.Exit(code)
+	os.Exit(m.Run())
 }

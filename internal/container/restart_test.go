@@ -221,7 +221,7 @@ func empty(t *testing.T, dir string) {
 	if err != nil || strings.Contains(string(mounts), dir) {
 		t.Errorf("mounts are left below %s (%v)", dir, err)
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*/kaji-test/*")
+	groups, err := filepath.Glob("/sys/fs/cgroup/*" + group(dir) + "/*")
 	for _, g := range groups {
 		if st, statErr := os.Stat(g); statErr == nil && st.IsDir() {
 			t.Errorf("control group %s is left", g)
