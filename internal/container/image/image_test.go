@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -462,5 +463,56 @@ func TestPush(t *testing.T) {
 	back, err := newStore(t).Pull(t.Context(), to+"/new/name:v2", auth)
 	if err != nil || back.ID != img.ID {
 		t.Errorf("pulled %v, %v; want %s", back, err, img.ID)
+	}
+}
+
+// breaking cuts the first answers that carry a layer in the middle.
+func breaking(times int) func(http.Handler) http.Handler {
+	var left atomic.Int64
+	left.Store(int64(times))
+	return func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+				h.ServeHTTP(w, r)
+				return
+			}
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			raw := rec.Body.Bytes()
+			if len(raw) > 0 && raw[0] == 0x1f && left.Add(-1) >= 0 {
+				w.Header().Set("Content-Length", fmt.Sprint(len(raw)))
+				_, _ = w.Write(raw[:len(raw)/2])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			_, _ = w.Write(raw)
+		})
+	}
+}
+
+// TestBrokenConnection asks again, and another host when that does not help.
+func TestBrokenConnection(t *testing.T) {
+	img := imageOf(t, layerOf(t, map[string]string{"f": strings.Repeat("x", 1000)}), layerOf(t, map[string]string{"g": "y"}))
+	weak := serve(t, breaking(pullTries-1))
+	push(t, weak+"/x/y:v1", img)
+	if _, err := newStore(t).Pull(t.Context(), weak+"/x/y:v1", Auth{}); err != nil {
+		t.Errorf("a connection that breaks: %v", err)
+	}
+	broken, sound := serve(t, breaking(1000)), serve(t, plain)
+	push(t, broken+"/x/y:v1", img)
+	push(t, sound+"/x/y:v1", img)
+	if _, err := newStore(t).Pull(t.Context(), broken+"/x/y:v1", Auth{}); reason(err) != PullUnreachable && reason(err) != PullFailed {
+		t.Errorf("a connection that always breaks: %v", err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "_default"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := "server = \"http://" + sound + "\"\n[host.\"http://" + broken + "\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+	if err := os.WriteFile(filepath.Join(dir, "_default", "hosts.toml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newStore(t, func(c *Config) { c.HostsDir = dir }).Pull(t.Context(), "registry.example/x/y:v1", Auth{}); err != nil {
+		t.Errorf("a mirror whose connection breaks: %v", err)
 	}
 }

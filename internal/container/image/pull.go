@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -45,6 +47,9 @@ const (
 
 func (e *PullError) Error() string { return e.Err.Error() }
 func (e *PullError) Unwrap() error { return e.Err }
+
+// pullTries is how often layers are asked for when the connection breaks.
+const pullTries = 3
 
 // Pull brings an image from its registry, or from a mirror of it. Layers that
 // are here already are not transferred.
@@ -100,19 +105,44 @@ func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, err
 			}
 			continue
 		}
-		from, err := desc.Image()
-		if err != nil {
-			return nil, err
+		img, err := s.take(ctx, ref, desc)
+		if err == nil {
+			return img, nil
 		}
-		var tags []string
-		if ref.digest == "" {
-			tags = []string{ref.byTag()}
-		} else if got := desc.Digest.String(); got != ref.digest {
-			return nil, fmt.Errorf("the registry answered with digest %s, want %s", got, ref.digest)
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
 		}
-		return s.add(ctx, from, tags, []string{ref.byDigest(desc.Digest.String())})
 	}
 	return nil, errors.Join(errs...)
+}
+
+// take brings the image that a source describes. A connection that breaks is
+// tried again: layers that have come whole are not transferred twice.
+func (s *Store) take(ctx context.Context, ref reference, desc *remote.Descriptor) (*Image, error) {
+	var tags []string
+	if ref.digest == "" {
+		tags = []string{ref.byTag()}
+	} else if got := desc.Digest.String(); got != ref.digest {
+		return nil, fmt.Errorf("the registry answered with digest %s, want %s", got, ref.digest)
+	}
+	from, err := desc.Image()
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		img, err := s.add(ctx, from, tags, []string{ref.byDigest(desc.Digest.String())})
+		if err == nil || try == pullTries || ctx.Err() != nil || !isBroken(err) {
+			return img, err
+		}
+		s.cfg.Logger.Warn("pulling an image: the connection broke; trying again", "image", ref, "err", err)
+	}
+}
+
+// isBroken is true for errors of a connection that may work when it is made anew.
+func isBroken(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // resolve asks one source for the manifest.
