@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -173,6 +174,25 @@ func TestRealPods(t *testing.T) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
 		}
 	}
+}
+
+// The metrics of containers carry the labels by which dashboards choose them.
+func TestRealMetrics(t *testing.T) {
+	r := startReal(t)
+	r.create(script("measured", `sleep 600`, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	}))
+	r.waitPhase("measured", corev1.PodRunning)
+	for _, want := range []string{
+		`container_cpu_usage_seconds_total{container="main",cpu="total",id="[0-9a-f]+",image="` + boximage.Name + `",name="[0-9a-f]+",namespace="default",pod="measured"} `,
+		`container_spec_cpu_quota{container="main",.*} 50000\n`, `container_spec_memory_limit_bytes{container="main",.*} 6.7108864e\+07\n`,
+		`container_start_time_seconds{container="main",.*} [0-9.]+e\+09\n`, `machine_memory_bytes{`,
+	} {
+		pattern := regexp.MustCompile(strings.ReplaceAll(want, "{", `\{`))
+		r.within(30*time.Second, want, func() bool { return pattern.MatchString(r.ask("/metrics/cadvisor")) })
+	}
+	started := regexp.MustCompile(`container_start_time_seconds\{container="main",namespace="default",pod="measured"\} `)
+	r.within(30*time.Second, "the start in /metrics/resource", func() bool { return started.MatchString(r.ask("/metrics/resource")) })
 }
 
 // A container with probes becomes ready, and is restarted when it stops

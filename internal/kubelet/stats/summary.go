@@ -164,6 +164,11 @@ func (r *Reader) pods(now reading, only bool) []statsapi.PodStats {
 			if spec.Status.StartTime != nil {
 				p.StartTime = *spec.Status.StartTime
 			}
+			for i := range p.Containers {
+				if c := statusOf(spec, p.Containers[i].Name); c != nil && c.State.Running != nil {
+					p.Containers[i].StartTime = c.State.Running.StartedAt
+				}
+			}
 			if !only {
 				r.volumes(p, spec, now.at)
 			}
@@ -171,6 +176,18 @@ func (r *Reader) pods(now reading, only bool) []statsapi.PodStats {
 		out = append(out, *p)
 	}
 	return out
+}
+
+// statusOf returns the status of a container of any kind, nil for none.
+func statusOf(pod *corev1.Pod, name string) *corev1.ContainerStatus {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Reader) container(p *statsapi.PodStats, c *runtimeapi.ContainerStats, only bool) statsapi.ContainerStats {
