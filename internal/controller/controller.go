@@ -89,6 +89,9 @@ type Config struct {
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
+	// EndpointsPerSlice is how many endpoints an EndpointSlice holds; a hundred
+	// when zero.
+	EndpointsPerSlice int
 	// EndedPods is how many pods that ended are kept: 12,500 when zero, all when
 	// negative.
 	EndedPods int
@@ -201,8 +204,8 @@ var list = []entry{
 	{"storage-version-migrator-controller", "storage-version-migrator-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return storageversionmigrator.New(api, log), nil
 	}},
-	{"endpointslice-controller", "endpointslice-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return endpointslice.New(api, log), nil
+	{"endpointslice-controller", "endpointslice-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpointslice.New(endpointslice.Config{Client: api, Max: c.EndpointsPerSlice, Logger: log}), nil
 	}},
 	{"endpointslice-mirroring-controller", "endpointslicemirroring-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return endpointslicemirroring.New(api, log), nil

@@ -9,6 +9,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 
+	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/legacytoken"
 	"kaji/internal/controller/nodelifecycle"
 	"kaji/internal/scheduler/flags"
@@ -35,6 +36,7 @@ type ControllerOptions struct {
 	signers           map[string]*signingFiles
 	LegacyTokenPeriod time.Duration
 	NoForceDetach     bool
+	EndpointsPerSlice int
 	EnableGC          bool
 	Nodes             nodelifecycle.Config
 	EndedPods         int
@@ -93,6 +95,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
 	fs.DurationVar(&o.LegacyTokenPeriod, "legacy-service-account-token-clean-up-period", legacytoken.DefaultPeriod, "How long a token that is kept in a Secret is not used before it becomes invalid, and then before it is deleted.")
 	fs.BoolVar(&o.NoForceDetach, "disable-force-detach-on-timeout", false, "Keep volumes attached to nodes that are not ready and still have them mounted, instead of detaching them after six minutes.")
+	fs.IntVar(&o.EndpointsPerSlice, "max-endpoints-per-slice", endpointslice.DefaultMax, "How many endpoints an EndpointSlice holds, 1 to 1000.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
 	fs.DurationVar(&o.Nodes.MonitorGrace, "node-monitor-grace-period", 50*time.Second, "How long a running node may be silent before it is unhealthy.")
@@ -138,7 +141,7 @@ var unused = []struct {
 	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
 	{"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
-	{"max-endpoints-per-slice", 100}, {"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
+	{"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
 	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},
 	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
 	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},

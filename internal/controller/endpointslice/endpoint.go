@@ -22,11 +22,10 @@ type group struct {
 	endpoints []discoveryv1.Endpoint
 }
 
-// wanted returns the groups of a Service. A family without endpoints has a
-// group without ports, so that it has one empty slice.
-func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) []*group {
+// wanted returns the groups of a Service, and why pods are in none. A family
+// without endpoints has a group without ports, so that it has one empty slice.
+func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) (out []*group, skipped []error) {
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	var out []*group
 	for _, family := range families(svc) {
 		byPorts := map[string]*group{}
 		for _, pod := range pods {
@@ -37,6 +36,7 @@ func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) []*group {
 			node, err := c.nodes.Cached("", pod.Spec.NodeName)
 			if err != nil {
 				if !svc.Spec.PublishNotReadyAddresses {
+					skipped = append(skipped, fmt.Errorf("skipping Pod %s for Service %s/%s: Node %s Not Found", pod.Name, svc.Namespace, svc.Name, pod.Spec.NodeName))
 					continue // until the node shows up
 				}
 				node = nil
@@ -55,7 +55,7 @@ func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) []*group {
 			out = append(out, &group{family: family})
 		}
 	}
-	return out
+	return out, skipped
 }
 
 func families(svc *corev1.Service) []discoveryv1.AddressType {
@@ -133,7 +133,7 @@ func endpoint(svc *corev1.Service, pod *corev1.Pod, node *corev1.Node, addresses
 	if pod.Spec.Hostname != "" && pod.Spec.Subdomain == svc.Name {
 		e.Hostname = &pod.Spec.Hostname
 	}
-	if d := value(svc.Spec.TrafficDistribution); d != "" && ready {
+	if d := value(svc.Spec.TrafficDistribution); d != "" && ready && !spreads(svc) {
 		e.Hints = hints(d, &e)
 	}
 	return e

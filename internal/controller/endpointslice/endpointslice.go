@@ -10,14 +10,18 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/endpointslice/topologycache"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/event"
 	"kaji/internal/controller/queue"
 	"kaji/internal/controller/trigger"
 )
@@ -38,6 +42,12 @@ type Controller struct {
 	slices   client.Typed[*discoveryv1.EndpointSlice]
 	queue    *queue.Queue[queue.Key]
 	times    *trigger.Times
+	events   *event.Recorder
+	max      int
+	// zones knows the zones' shares of the nodes, as of when nodesChanged was
+	// last unset.
+	zones        *topologycache.TopologyCache
+	nodesChanged atomic.Bool
 
 	mu sync.Mutex
 	// created are the slices of a Service that the informer does not show yet:
@@ -45,15 +55,27 @@ type Controller struct {
 	created map[queue.Key]map[string]bool
 }
 
+// Config says what the controller works with.
+type Config struct {
+	Client client.Interface
+	// Max is how many endpoints a slice holds, DefaultMax when zero.
+	Max    int
+	Logger *slog.Logger
+}
+
 // New returns the controller.
-func New(api client.Interface, log *slog.Logger) *Controller {
+func New(config Config) *Controller {
+	api, log := config.Client, config.Logger
+	if config.Max == 0 {
+		config.Max = DefaultMax
+	}
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
 		slices:  client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy}),
-		created: map[queue.Key]map[string]bool{}, times: trigger.New()}
+		created: map[queue.Key]map[string]bool{}, times: trigger.New(), events: event.New(api, "endpoint-slice-controller", log),
+		max: config.Max, zones: topologycache.NewTopologyCache()}
 	c.queue = queue.New(log, c.reconcile)
 	c.slices.AddIndex(serviceIndex, func(s *discoveryv1.EndpointSlice) []string { return []string{owner(s).String()} })
-	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
-	c.services.AddHandler(client.Handler[*corev1.Service]{Add: add, Update: func(_, svc *corev1.Service) { add(svc) }, Delete: add})
+	c.services.AddHandler(client.Handler[*corev1.Service]{Add: c.add, Update: func(_, svc *corev1.Service) { c.add(svc) }, Delete: c.add})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podChanged, Delete: c.podChanged,
 		Update: func(old, pod *corev1.Pod) {
 			if old.ResourceVersion == pod.ResourceVersion || !relevant(old, pod) {
@@ -65,18 +87,28 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 			c.podChanged(pod)
 		}})
 	all := func(*corev1.Node) {
+		c.nodesChanged.Store(true)
 		for _, svc := range c.services.CachedList("", nil) {
-			add(svc)
+			c.add(svc)
 		}
 	}
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{Add: all, Delete: all, Update: func(old, node *corev1.Node) {
 		if old.Labels[corev1.LabelTopologyZone] != node.Labels[corev1.LabelTopologyZone] {
 			all(node)
+			return
+		}
+		wasReady, had := share(old)
+		if ready, has := share(node); ready != wasReady || has != had || len(old.Labels) != len(node.Labels) {
+			c.nodeChanged()
 		}
 	}})
 	c.slices.AddHandler(client.Handler[*discoveryv1.EndpointSlice]{Add: c.sliceSeen, Delete: c.sliceSeen,
 		Update: func(_, s *discoveryv1.EndpointSlice) { c.sliceSeen(s) }})
 	return c
+}
+
+func (c *Controller) add(svc *corev1.Service) {
+	c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
 }
 
 // relevant says whether an endpoint may look different after a pod's change.
@@ -143,7 +175,15 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		return nil // their events bring the Service back
 	}
 	pods := c.pods.CachedList(svc.Namespace, labels.SelectorFromSet(svc.Spec.Selector))
-	wanted := c.wanted(svc, pods)
-	p := plan(wanted, c.slices.ByIndex(serviceIndex, key.String()))
-	return c.write(ctx, key, svc, p, c.times.Next(key, svc, pods))
+	wanted, problems := c.wanted(svc, pods)
+	p := plan(svc, c.max, wanted, c.slices.ByIndex(serviceIndex, key.String()))
+	err = c.write(ctx, key, svc, p, c.times.Next(key, svc, pods))
+	if err != nil && !apierrors.IsConflict(err) {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		c.events.Record(ctx, svc, kind, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+			"Error updating Endpoint Slices for Service %s/%s: %v", svc.Namespace, svc.Name, utilerrors.NewAggregate(problems))
+	}
+	return err
 }

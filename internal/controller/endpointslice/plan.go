@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/endpointslice/topologycache"
 
 	"kaji/internal/controller/queue"
 )
 
-// maxEndpoints is how many endpoints a slice holds.
-const maxEndpoints = 100
+// DefaultMax is how many endpoints a slice holds when nothing else is said.
+const DefaultMax = 100
 
 // planned is one slice as it shall be; have is nil for a new one.
 type planned struct {
@@ -31,15 +32,25 @@ type planned struct {
 type changes struct {
 	keep []*planned
 	drop []*discoveryv1.EndpointSlice
+	// former are dropped and never used for others.
+	former []*discoveryv1.EndpointSlice
 }
 
 // plan distributes the endpoints of groups over slices so that few of the
 // present ones change: an endpoint stays where it is, new ones fill up, and a
 // slice to be dropped is used for a new one of its family.
-func plan(groups []*group, have []*discoveryv1.EndpointSlice) changes {
+// Slices of a former Service of the same name are dropped: they go with it.
+func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discoveryv1.EndpointSlice) changes {
 	have = slices.Clone(have)
 	slices.SortFunc(have, func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
 	var out changes
+	have = slices.DeleteFunc(have, func(s *discoveryv1.EndpointSlice) bool {
+		foreign := !slices.ContainsFunc(s.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == svc.UID && r.Kind == kind.Kind })
+		if foreign && s.DeletionTimestamp == nil {
+			out.former = append(out.former, s)
+		}
+		return foreign
+	})
 	used := map[*discoveryv1.EndpointSlice]bool{}
 	for _, g := range groups {
 		missing := map[string]discoveryv1.Endpoint{}
@@ -129,32 +140,24 @@ func labelsOf(svc *corev1.Service) map[string]string {
 // write makes the slices as planned. trigger is when the oldest change behind
 // it happened, "" if that is unknown.
 func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Service, p changes, trigger string) error {
-	labels := labelsOf(svc)
-	for _, want := range p.keep {
-		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, GenerateName: svc.Name + "-",
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, kind)}}, AddressType: want.family}
-		if want.have != nil {
-			if equality.Semantic.DeepEqual(want.have.Labels, labels) && portsID(want.have.Ports) == portsID(want.ports) &&
-				equality.Semantic.DeepEqual(want.have.Endpoints, want.endpoints) {
-				continue
-			}
-			s = want.have.DeepCopy()
-		}
-		s.Labels, s.Ports, s.Endpoints = labels, want.ports, want.endpoints
-		if s.Endpoints == nil {
-			s.Endpoints = []discoveryv1.Endpoint{}
-		}
+	var create, update []*discoveryv1.EndpointSlice
+	for _, info := range c.sorted(svc, p) {
+		c.spread(ctx, svc, info)
+		create, update = append(create, info.ToCreate...), append(update, info.ToUpdate...)
+	}
+	for _, s := range append(slices.Clip(update), create...) {
 		if trigger == "" {
 			delete(s.Annotations, corev1.EndpointsLastChangeTriggerTime)
 		} else {
 			metav1.SetMetaDataAnnotation(&s.ObjectMeta, corev1.EndpointsLastChangeTriggerTime, trigger)
 		}
-		if want.have != nil {
-			if _, err := c.slices.Update(ctx, s); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-			continue
+	}
+	for _, s := range update {
+		if _, err := c.slices.Update(ctx, s); err != nil && !apierrors.IsNotFound(err) {
+			return err
 		}
+	}
+	for _, s := range create {
 		if err := c.create(ctx, key, s); err != nil {
 			if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				return nil
@@ -162,12 +165,43 @@ func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Servi
 			return err
 		}
 	}
-	for _, s := range p.drop {
+	for _, s := range append(p.drop, p.former...) {
 		if err := c.slices.Delete(ctx, s.Namespace, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// sorted shapes the slices that are kept, by family: new ones, changed ones, and
+// those that are as they shall be.
+func (c *Controller) sorted(svc *corev1.Service, p changes) []*topologycache.SliceInfo {
+	labels := labelsOf(svc)
+	var out []*topologycache.SliceInfo
+	for _, want := range p.keep {
+		i := slices.IndexFunc(out, func(info *topologycache.SliceInfo) bool { return info.AddressType == want.family })
+		if i < 0 {
+			i = len(out)
+			out = append(out, &topologycache.SliceInfo{ServiceKey: svc.Namespace + "/" + svc.Name, AddressType: want.family})
+		}
+		info := out[i]
+		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, GenerateName: svc.Name + "-",
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, kind)}}, AddressType: want.family}
+		to := &info.ToCreate
+		if want.have != nil {
+			if equality.Semantic.DeepEqual(want.have.Labels, labels) && portsID(want.have.Ports) == portsID(want.ports) && same(svc, want.have.Endpoints, want.endpoints) {
+				info.Unchanged = append(info.Unchanged, want.have)
+				continue
+			}
+			s, to = want.have.DeepCopy(), &info.ToUpdate
+		}
+		s.Labels, s.Ports, s.Endpoints = labels, want.ports, want.endpoints
+		if s.Endpoints == nil {
+			s.Endpoints = []discoveryv1.Endpoint{}
+		}
+		*to = append(*to, s)
+	}
+	return out
 }
 
 // create makes a slice and remembers it until the informer shows it.
