@@ -33,6 +33,13 @@ type call struct {
 // none: they reconnect by themselves.
 func (f *Faults) Client(api client.Interface) client.Interface { return &faulty{api, f} }
 
+// Again lets every kind of call fail three more times.
+func (f *Faults) Again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.calls)
+}
+
 // Met says how many kinds of calls were made to fail.
 func (f *Faults) Met() int {
 	f.mu.Lock()
