@@ -2,7 +2,7 @@
 
 // Package forward passes a request on to a backend and its answer back: what
 // Ingresses and Gateways have in common once they know where it goes. Nothing is
-// kept in memory as a whole, and every byte goes on at once.
+// kept in memory as a whole; what streams goes on at once.
 package forward
 
 import (
@@ -66,8 +66,10 @@ func New(dial upstream.Dial, log *slog.Logger) *Proxy {
 			}
 			return nil
 		},
-		FlushInterval: -1, BufferPool: &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}},
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// Answers of unknown length and events go on at once without a
+		// FlushInterval; for all others it would only mean more system calls.
+		BufferPool: &buffers{sync.Pool{New: func() any { return new([bufferSize]byte) }}},
+		ErrorLog:   slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return p
 }
