@@ -152,7 +152,7 @@ func (f *imageFlags) remove() *cobra.Command {
 }
 
 func (f *imageFlags) load() *cobra.Command {
-	return &cobra.Command{Use: "import FILE", Short: "Store the images of an archive of docker or OCI; - is the standard input", Args: cobra.ExactArgs(1),
+	return &cobra.Command{Use: "import FILE", Aliases: []string{"load"}, Short: "Store the images of an archive of docker or OCI; - is the standard input", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := cmd.InOrStdin()
 			if args[0] != "-" {
@@ -177,7 +177,7 @@ func (f *imageFlags) store(ctx context.Context, c *depot.Client, archive io.Read
 
 func (f *imageFlags) export() *cobra.Command {
 	var format, output string
-	cmd := &cobra.Command{Use: "export IMAGE...", Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
+	cmd := &cobra.Command{Use: "export IMAGE...", Aliases: []string{"save"}, Short: "Write images to an archive", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(func(c *depot.Client) (err error) {
 				out := cmd.OutOrStdout()

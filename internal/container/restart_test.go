@@ -231,30 +231,3 @@ func empty(t *testing.T, dir string) {
 		t.Error(err)
 	}
 }
-
-// BenchmarkPod is a pod with one container, from RunPodSandbox to StartContainer.
-func BenchmarkPod(b *testing.B) {
-	dir := directory(b)
-	r := open(b, dir)
-	run(b, r)
-	image := pull(b, r)
-	var sandboxTime, createTime, startTime time.Duration
-	n := 0
-	for b.Loop() {
-		t0 := time.Now()
-		sandbox, pod := runSandbox(b, r, "bench")
-		t1 := time.Now()
-		id := createBox(b, r, sandbox, pod, image, "sleep")
-		t2 := time.Now()
-		startBox(b, r, id)
-		t3 := time.Now()
-		sandboxTime, createTime, startTime = sandboxTime+t1.Sub(t0), createTime+t2.Sub(t1), startTime+t3.Sub(t2)
-		n++
-		b.StopTimer()
-		removeAll(b, r)
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(sandboxTime.Microseconds())/float64(n)/1000, "sandbox-ms/op")
-	b.ReportMetric(float64(createTime.Microseconds())/float64(n)/1000, "create-ms/op")
-	b.ReportMetric(float64(startTime.Microseconds())/float64(n)/1000, "start-ms/op")
-}
