@@ -36,7 +36,7 @@ type clusterFlags struct {
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}, gatewayAPI: true}
+	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}, gatewayAPI: true}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {

@@ -110,7 +110,7 @@ type change struct {
 
 func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Frontend) error {
 	c := &change{add: map[*nftables.Set][]nftables.SetElement{}, del: map[*nftables.Set][]nftables.SetElement{}}
-	stale := map[plan.Backend]bool{}
+	stale, fresh := map[plan.Backend]bool{}, len(k.current) == 0
 	for _, f := range removed {
 		if old, ok := k.current[f]; ok {
 			k.drop(c, f, old, stale)
@@ -129,6 +129,11 @@ func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Fronten
 			return err
 		}
 		k.current[f] = t
+		if fresh {
+			if err := k.spill(c); err != nil {
+				return err
+			}
+		}
 	}
 	if err := k.forgetAffinity(c, stale); err != nil {
 		return err
@@ -137,6 +142,24 @@ func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Fronten
 		return err
 	}
 	return k.collect()
+}
+
+// spillSize is how many elements wait for a message of their own.
+const spillSize = 400
+
+// spill makes messages of what was gathered, where nothing is deleted that had
+// to go first: large slices of elements need not grow then.
+func (k *Kernel) spill(c *change) error {
+	for set, elements := range c.add {
+		if len(elements) < spillSize {
+			continue
+		}
+		if err := netfilter.AddElements(k.conn, set, elements); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
+		c.add[set] = elements[:0]
+	}
+	return nil
 }
 
 // write sends deletions before additions: an element may be replaced.
