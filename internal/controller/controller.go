@@ -89,6 +89,8 @@ type Config struct {
 	// Nodes says how patient the controllers are with nodes; its Client and
 	// Logger are set here.
 	Nodes nodelifecycle.Config
+	// Autoscaling are the autoscalers' settings; upstream's when nil.
+	Autoscaling *autoscaler.Settings
 	// EndpointsPerSlice is how many endpoints an EndpointSlice holds; a hundred
 	// when zero.
 	EndpointsPerSlice int
@@ -156,8 +158,8 @@ var list = []entry{
 	{"daemonset-controller", "daemon-set-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return daemonset.New(api, log), nil
 	}},
-	{"horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return autoscaler.New(api, log), nil
+	{"horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return autoscaler.New(api, c.autoscaling(), log), nil
 	}},
 	{"statefulset-controller", "statefulset-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return statefulset.New(api, log), nil
@@ -369,6 +371,13 @@ func (m *Manager) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+func (c *Config) autoscaling() autoscaler.Settings {
+	if c.Autoscaling != nil {
+		return *c.Autoscaling
+	}
+	return autoscaler.Defaults()
 }
 
 // serviceAccountTokens returns the controller of tokens in Secrets, if there is

@@ -9,6 +9,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 
+	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/endpointslice"
 	"kaji/internal/controller/legacytoken"
 	"kaji/internal/controller/nodelifecycle"
@@ -36,6 +37,7 @@ type ControllerOptions struct {
 	signers           map[string]*signingFiles
 	LegacyTokenPeriod time.Duration
 	NoForceDetach     bool
+	Autoscaling       autoscaler.Settings
 	EndpointsPerSlice int
 	EnableGC          bool
 	Nodes             nodelifecycle.Config
@@ -95,6 +97,13 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "The longest life of signed certificates.")
 	fs.DurationVar(&o.LegacyTokenPeriod, "legacy-service-account-token-clean-up-period", legacytoken.DefaultPeriod, "How long a token that is kept in a Secret is not used before it becomes invalid, and then before it is deleted.")
 	fs.BoolVar(&o.NoForceDetach, "disable-force-detach-on-timeout", false, "Keep volumes attached to nodes that are not ready and still have them mounted, instead of detaching them after six minutes.")
+	a := &o.Autoscaling
+	*a = autoscaler.Defaults()
+	fs.DurationVar(&a.Period, "horizontal-pod-autoscaler-sync-period", a.Period, "How often autoscalers look at their metrics.")
+	fs.Float64Var(&a.Tolerance, "horizontal-pod-autoscaler-tolerance", a.Tolerance, "How far a ratio may be from one without a change.")
+	fs.DurationVar(&a.DownscaleStabilization, "horizontal-pod-autoscaler-downscale-stabilization", a.DownscaleStabilization, "How long a higher recommendation counts before a target shrinks.")
+	fs.DurationVar(&a.CPUInitialization, "horizontal-pod-autoscaler-cpu-initialization-period", a.CPUInitialization, "How long a young pod's use of the processor counts only while it is ready.")
+	fs.DurationVar(&a.InitialReadiness, "horizontal-pod-autoscaler-initial-readiness-delay", a.InitialReadiness, "How soon after its start a pod's first unreadiness is not yet a fact about it.")
 	fs.IntVar(&o.EndpointsPerSlice, "max-endpoints-per-slice", endpointslice.DefaultMax, "How many endpoints an EndpointSlice holds, 1 to 1000.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
@@ -136,9 +145,7 @@ var unused = []struct {
 	{"enable-dynamic-provisioning", true}, {"enable-hostpath-provisioner", false}, {"endpoint-updates-batch-period", time.Duration(0)},
 	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"feature-gates", ""}, {"flex-volume-plugin-dir", ""},
 
-	{"horizontal-pod-autoscaler-cpu-initialization-period", 5 * time.Minute}, {"horizontal-pod-autoscaler-downscale-stabilization", 5 * time.Minute},
-	{"horizontal-pod-autoscaler-initial-readiness-delay", 30 * time.Second}, {"horizontal-pod-autoscaler-sync-period", 15 * time.Second},
-	{"horizontal-pod-autoscaler-tolerance", 0.1}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
+	{"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
 	{"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
 	{"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},

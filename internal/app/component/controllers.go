@@ -109,7 +109,7 @@ func (p *process) lead(ctx context.Context, api client.Interface, log *slog.Logg
 
 // config turns the flags into what the controllers are told, reading files.
 func (o *ControllerOptions) config() (controller.Config, error) {
-	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, NoForceDetach: o.NoForceDetach, EndpointsPerSlice: o.EndpointsPerSlice, Nodes: o.Nodes, EndedPods: o.EndedPods}
+	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, NoForceDetach: o.NoForceDetach, EndpointsPerSlice: o.EndpointsPerSlice, Autoscaling: &o.Autoscaling, Nodes: o.Nodes, EndedPods: o.EndedPods}
 	if c.EndedPods <= 0 {
 		c.EndedPods = -1
 	}
@@ -117,6 +117,9 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 		if *rate == 0 { // said so: no evictions
 			*rate = -1
 		}
+	}
+	if o.Autoscaling.Period <= 0 {
+		return c, fmt.Errorf("--horizontal-pod-autoscaler-sync-period must be greater than 0, not %v", o.Autoscaling.Period)
 	}
 	if c.EndpointsPerSlice < 1 || c.EndpointsPerSlice > 1000 {
 		return c, fmt.Errorf("--max-endpoints-per-slice must be between 1 and 1000, not %d", c.EndpointsPerSlice)

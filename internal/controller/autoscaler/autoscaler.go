@@ -34,11 +34,29 @@ import (
 	"kaji/internal/controller/served"
 )
 
-const (
-	// period is how often an autoscaler looks at its metrics.
-	period  = 15 * time.Second
-	workers = 5
-)
+const workers = 5
+
+// Settings are what all autoscalers have in common. Make them with Defaults: a
+// zero is a setting as well.
+type Settings struct {
+	// Period is how often an autoscaler looks at its metrics.
+	Period time.Duration
+	// Tolerance is how far a ratio may be from one without a change, unless the
+	// autoscaler says otherwise.
+	Tolerance float64
+	// DownscaleStabilization is how long a higher recommendation counts before
+	// the target shrinks, unless the autoscaler says otherwise.
+	DownscaleStabilization time.Duration
+	// CPUInitialization is how long a young pod's use of the processor counts
+	// only while it is ready, InitialReadiness how soon after its start a pod's
+	// first unreadiness is not yet a fact about it.
+	CPUInitialization, InitialReadiness time.Duration
+}
+
+// Defaults returns upstream's settings.
+func Defaults() Settings {
+	return Settings{Period: 15 * time.Second, Tolerance: 0.1, DownscaleStabilization: 5 * time.Minute, CPUInitialization: 5 * time.Minute, InitialReadiness: 30 * time.Second}
+}
 
 var kind = autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler")
 
@@ -52,6 +70,8 @@ type Controller struct {
 	queue   *queue.Queue[queue.Key]
 	events  *event.Recorder
 	log     *slog.Logger
+	// settings do not change.
+	settings Settings
 
 	mu        sync.Mutex // guards memories, selectors
 	memories  map[queue.Key]*memory
@@ -59,8 +79,8 @@ type Controller struct {
 }
 
 // New returns the controller.
-func New(api client.Interface, log *slog.Logger) *Controller {
-	c := &Controller{api: api, scalers: client.For[*autoscalingv2.HorizontalPodAutoscaler](api), pods: client.For[*corev1.Pod](api), metrics: &source{api: api},
+func New(api client.Interface, settings Settings, log *slog.Logger) *Controller {
+	c := &Controller{api: api, settings: settings, scalers: client.For[*autoscalingv2.HorizontalPodAutoscaler](api), pods: client.For[*corev1.Pod](api), metrics: &source{api: api},
 		served: served.By(api), events: event.New(api, "horizontal-pod-autoscaler", log), log: log,
 		memories: map[queue.Key]*memory{}, selectors: map[queue.Key]labels.Selector{}}
 	c.queue = queue.New(log, c.reconcile)
@@ -103,7 +123,7 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err := errors.Join(l.run(), l.writeStatus()); err != nil && c.log != nil {
 		c.log.Debug("autoscaling failed", "key", key, "err", err)
 	}
-	c.queue.AddAfter(key, period)
+	c.queue.AddAfter(key, c.settings.Period)
 	return nil
 }
 

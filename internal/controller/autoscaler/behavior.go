@@ -10,10 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// downscaleWindow is how long a higher recommendation counts before the target
-// shrinks, unless the autoscaler says otherwise.
-const downscaleWindow = 5 * time.Minute
-
 // longestWindow bounds what is remembered: no window or period is longer.
 const longestWindow = time.Hour
 
@@ -94,7 +90,7 @@ func (l *look) window(up bool) time.Duration {
 	if up {
 		return 0
 	}
-	return downscaleWindow
+	return l.settings.DownscaleStabilization
 }
 
 // stabilize takes the most careful of the recommendations of the window.

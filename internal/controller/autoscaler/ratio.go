@@ -6,27 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/controller/podstate"
 )
 
-const (
-	// tolerance is how far a ratio may be from one without a change, unless the
-	// autoscaler says otherwise.
-	tolerance = 0.1
-	// cpuInitialization is how long a young pod's use of the processor counts
-	// only while it is ready, readinessDelay how soon after its start a pod's
-	// first unreadiness is not yet a fact about it.
-	cpuInitialization = 5 * time.Minute
-	readinessDelay    = 30 * time.Second
-)
-
 // beyond says whether a ratio of what is to what should be asks for a change.
 func (l *look) beyond(ratio float64) bool {
-	up, down := tolerance, tolerance
+	up, down := l.settings.Tolerance, l.settings.Tolerance
 	if r := l.rules(true); r != nil && r.Tolerance != nil {
 		up = r.Tolerance.AsApproximateFloat64()
 	}
@@ -149,10 +137,10 @@ func (l *look) starting(p *corev1.Pod, v value) bool {
 		if c.Type != corev1.PodReady {
 			continue
 		}
-		if p.Status.StartTime.Add(cpuInitialization).After(l.now) {
+		if p.Status.StartTime.Add(l.settings.CPUInitialization).After(l.now) {
 			return c.Status == corev1.ConditionFalse || v.at.Before(c.LastTransitionTime.Add(v.window))
 		}
-		return c.Status == corev1.ConditionFalse && p.Status.StartTime.Add(readinessDelay).After(c.LastTransitionTime.Time)
+		return c.Status == corev1.ConditionFalse && p.Status.StartTime.Add(l.settings.InitialReadiness).After(c.LastTransitionTime.Time)
 	}
 	return true
 }
