@@ -6,7 +6,8 @@ TAGS      := netgo,osusergo,seccomp
 COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
 STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/component-base/version.gitMajor=1 \
              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitCommit=$(COMMIT) \
-             -X k8s.io/component-base/version.gitTreeState=clean
+             -X k8s.io/component-base/version.gitTreeState=clean \
+             -X k8s.io/client-go/pkg/version.gitVersion=$(VERSION) -X k8s.io/client-go/pkg/version.gitCommit=$(COMMIT)
 LDFLAGS   := -s -w $(STAMP)
 KUBECTL   := internal/app/kubectl/assets/kubectl.zst
 BOX       := internal/app/image/assets/box.zst

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,11 +38,14 @@ func wget(ctx context.Context, s *stdio, args []string) int {
 	header := flags.String("header", "", "a header to send, Name: value")
 	flags.Bool("s", false, "accepted for curl's sake")
 	var rest []string
-	for len(args) > 0 { // flags may stand behind the URL; -qO- is the usual spelling
-		args[0] = strings.Replace(args[0], "-qO-", "-q=true", 1)
-		if strings.HasPrefix(args[0], "-q=true") {
-			*output = "-"
+	// -qO- is the usual spelling, of which package flag knows nothing.
+	for i, a := range args {
+		if a == "-qO-" {
+			args = slices.Replace(slices.Clone(args), i, i+1, "-q", "-O", "-")
+			break
 		}
+	}
+	for len(args) > 0 { // flags may stand behind the URL
 		if err := flags.Parse(args); err != nil {
 			return 2
 		}

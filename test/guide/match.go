@@ -70,8 +70,8 @@ func matches(shown []string, printed string) (bool, string) {
 	for _, l := range strings.Split(strings.TrimRight(printed, "\n"), "\n") {
 		got = append(got, squeeze(strings.TrimRight(l, "\r")))
 	}
-	if strings.TrimSpace(printed) == "" {
-		got = nil
+	for len(got) > 0 && got[len(got)-1] == "" {
+		got = got[:len(got)-1]
 	}
 	for len(shown) > 0 && shown[len(shown)-1] == "" {
 		shown = shown[:len(shown)-1]
