@@ -19,6 +19,7 @@ import (
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
+	"kaji/internal/kubelet/volume/csi"
 	"kaji/internal/kubelet/volume/emptydir"
 	"kaji/internal/kubelet/volume/hostpath"
 	"kaji/internal/kubelet/volume/imagevolume"
@@ -40,6 +41,8 @@ func (k *Kubelet) drivers() []volume.Driver {
 		&local.Driver{Mounter: k.cfg.Mounter, DevicesDir: filepath.Join(k.cfg.RootDir, "plugins", "kubernetes.io", "local-volume", "mounts")},
 		&nfs.Driver{Mounter: k.cfg.Mounter},
 		&imagevolume.Driver{},
+		&csi.Driver{Registry: k.csi, Mounter: k.cfg.Mounter, Client: k.cfg.Client, NodeName: k.cfg.NodeName, PluginsDir: filepath.Join(k.cfg.RootDir, "plugins"),
+			PodsDir: filepath.Join(k.cfg.RootDir, "pods"), Tokens: k.tokens.get, InUse: func(all []corev1.UniqueVolumeName) { k.node.SetVolumesInUse(all) }},
 	}
 	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, TrustBundle: k.trustBundle, Facts: k.facts, Logger: k.log})...)
 }

@@ -35,6 +35,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"kaji/internal/client"
 	"kaji/internal/cri"
@@ -47,6 +48,7 @@ import (
 	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
+	"kaji/internal/kubelet/plugin"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
@@ -55,6 +57,7 @@ import (
 	"kaji/internal/kubelet/status"
 	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
+	"kaji/internal/kubelet/volume/csi"
 	"kaji/internal/podnet"
 )
 
@@ -172,6 +175,8 @@ type Kubelet struct {
 	volumes  *volume.Manager
 	tokens   *tokens
 	ranges   *userns.Ranges
+	csi      *csi.Registry
+	plugins  *plugin.Watcher
 	pool     *podworker.Pool
 	node     *node.Keeper
 	meter    *meter.Meter
@@ -259,6 +264,9 @@ func New(cfg Config) (*Kubelet, error) {
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
 	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods)
+	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
+	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
+		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers()})
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
 	k.node = node.New(node.Config{
@@ -371,6 +379,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("watch", k.watcher.Run)
 	part("housekeeping", k.housekeep)
 	part("eviction", k.evictor.Run)
+	part("plug-ins", k.watchPlugins)
 	if k.cfg.Listener != nil {
 		part("server", func(ctx context.Context) error { return k.serve(ctx, k.cfg.Listener) })
 	}
@@ -404,6 +413,21 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	case err := <-failed:
 		return err
 	}
+}
+
+// watchPlugins takes plug-ins once the node is there for them to write to.
+func (k *Kubelet) watchPlugins(ctx context.Context) error {
+	if !client.WaitForSync(ctx, k.nodes.Informer()) {
+		return nil
+	}
+	for k.nodeObject() == nil || k.csi.Ensure(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+	return k.plugins.Run(ctx)
 }
 
 // nodeObject is the informer's copy of this node, nil where there is none.

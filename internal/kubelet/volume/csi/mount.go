@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package csi
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+
+	csispec "github.com/container-storage-interface/spec/lib/go/csi"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+
+	"kaji/internal/kubelet/volume"
+)
+
+// capability is how a volume is used. With several access modes the widest
+// counts, as upstream has it.
+func capability(fsType string, options []string, modes []corev1.PersistentVolumeAccessMode, block bool) *csispec.VolumeCapability {
+	mode := csispec.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+	switch {
+	case slices.Contains(modes, corev1.ReadWriteMany):
+		mode = csispec.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
+	case slices.Contains(modes, corev1.ReadOnlyMany):
+		mode = csispec.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
+	}
+	c := &csispec.VolumeCapability{AccessMode: &csispec.VolumeCapability_AccessMode{Mode: mode}}
+	if block {
+		c.AccessType = &csispec.VolumeCapability_Block{Block: &csispec.VolumeCapability_BlockVolume{}}
+	} else {
+		c.AccessType = &csispec.VolumeCapability_Mount{Mount: &csispec.VolumeCapability_MountVolume{FsType: fsType, MountFlags: options}}
+	}
+	return c
+}
+
+// save writes what is needed to take the volume away, before there is anything
+// to take away.
+func (v *described) save(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	text, err := json.Marshal(v.data)
+	if err != nil {
+		return err
+	}
+	fresh := filepath.Join(dir, "."+dataFile)
+	if err := os.WriteFile(fresh, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(fresh, filepath.Join(dir, dataFile))
+}
+
+// mount has the driver stage the volume for the node and publish it for the pod.
+func (v *described) mount(ctx context.Context, driver *registered) error {
+	if v.data.Staging != "" {
+		if err := os.MkdirAll(v.data.Staging, 0o750); err != nil {
+			return err
+		}
+		_, err := driver.node.NodeStageVolume(ctx, &csispec.NodeStageVolumeRequest{VolumeId: v.data.Handle, PublishContext: v.published,
+			StagingTargetPath: v.data.Staging, VolumeCapability: v.capability, Secrets: v.stageWith, VolumeContext: v.context})
+		if err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(v.data.Target), 0o750); err != nil {
+		return err
+	}
+	_, err := driver.node.NodePublishVolume(ctx, &csispec.NodePublishVolumeRequest{VolumeId: v.data.Handle, PublishContext: v.published,
+		StagingTargetPath: v.data.Staging, TargetPath: v.data.Target, VolumeCapability: v.capability, Readonly: v.readOnly, Secrets: v.with, VolumeContext: v.context})
+	return err
+}
+
+// unmount undoes mount; the staging only for the last pod.
+func (v *described) unmount(ctx context.Context, driver *registered, dir string, last bool) error {
+	if _, err := driver.node.NodeUnpublishVolume(ctx, &csispec.NodeUnpublishVolumeRequest{VolumeId: v.data.Handle, TargetPath: v.data.Target}); err != nil {
+		return err
+	}
+	if err := remove(v.data.Target); err != nil { // drivers should have done it
+		return err
+	}
+	if v.data.Staging != "" && last {
+		if _, err := driver.node.NodeUnstageVolume(ctx, &csispec.NodeUnstageVolumeRequest{VolumeId: v.data.Handle, StagingTargetPath: v.data.Staging}); err != nil {
+			return err
+		}
+		if err := remove(v.data.Staging); err != nil {
+			return err
+		}
+		_ = os.Remove(filepath.Dir(v.data.Staging)) // others may have theirs there
+	}
+	if err := remove(filepath.Join(dir, dataFile)); err != nil {
+		return err
+	}
+	return remove(dir)
+}
+
+// grouped says whether the files are to belong to the pod's group.
+func (v *described) grouped(settings *storagev1.CSIDriverSpec, r volume.Request) bool {
+	switch *settings.FSGroupPolicy {
+	case storagev1.FileFSGroupPolicy:
+		return true
+	case storagev1.ReadWriteOnceWithFSTypeFSGroupPolicy:
+		return v.fsType != "" && r.Source.Persistent != nil && slices.Contains(r.Source.Persistent.Spec.AccessModes, corev1.ReadWriteOnce)
+	}
+	return false
+}
+
+func (v *described) own(settings *storagev1.CSIDriverSpec, driver *registered, r volume.Request) error {
+	if r.FSGroup == nil || v.readOnly || driver.group || r.Source.Block() || !v.grouped(settings, r) {
+		return nil
+	}
+	var policy *corev1.PodFSGroupChangePolicy
+	if s := r.Pod.Spec.SecurityContext; s != nil {
+		policy = s.FSGroupChangePolicy
+	}
+	return volume.Own(v.data.Target, r.FSGroup, false, policy)
+}
