@@ -17,7 +17,7 @@ import (
 )
 
 func agentCommand() *cobra.Command {
-	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256"}
+	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", Ingress: servedIngress()}
 	var dataDir, tokenFile string
 	var nodeIPs []string
 	var log logging.Options
@@ -75,6 +75,7 @@ certificate is kept in the data directory; the token is not needed again.`,
 	fs.StringVar(&c.NodeName, "node-name", "", "name of the node; the host name when empty")
 	fs.StringSliceVar(&nodeIPs, "node-ip", nil, "addresses of the node, one a family; those of the default route when empty")
 	fs.Int32Var(&c.KubeletPort, "port", c.KubeletPort, "port of the node agent's server")
+	addIngressFlags(fs, &c.Ingress)
 	fs.StringVar(&c.HealthzBindAddress, "healthz-bind-address", c.HealthzBindAddress, "where the service proxy answers health checks; empty is nowhere")
 	log.AddFlags(fs)
 	return cmd

@@ -36,7 +36,7 @@ type clusterFlags struct {
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: node.Ingress{HTTPPort: 80, HTTPSPort: 443}, gatewayAPI: true}
+	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: servedIngress(), gatewayAPI: true}
 }
 
 func (f *clusterFlags) add(fs *pflag.FlagSet) {
@@ -46,9 +46,7 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
 	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
-	fs.StringVar(&f.ingress.Address, "ingress-address", "", "IP address that Ingresses are served at; all of the machine's when empty")
-	fs.Uint16Var(&f.ingress.HTTPPort, "ingress-http-port", f.ingress.HTTPPort, "port that Ingresses are served at by HTTP; 0 is none")
-	fs.Uint16Var(&f.ingress.HTTPSPort, "ingress-https-port", f.ingress.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
+	addIngressFlags(fs, &f.ingress)
 	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
 	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
 	fs.BoolVar(&f.gatewayAPI, "gateway-api", f.gatewayAPI, "define the kinds of the Gateway API, with the class kaji")
@@ -56,6 +54,15 @@ func (f *clusterFlags) add(fs *pflag.FlagSet) {
 	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
 	fs.Lookup("data-dir").Usage = "directory of the cluster; " + home.DefaultRoot + "/<name> when empty"
 	f.log.AddFlags(fs)
+}
+
+// servedIngress is where a node serves Ingresses unless it is told otherwise.
+func servedIngress() node.Ingress { return node.Ingress{HTTPPort: 80, HTTPSPort: 443} }
+
+func addIngressFlags(fs *pflag.FlagSet, to *node.Ingress) {
+	fs.StringVar(&to.Address, "ingress-address", "", "IP address that Ingresses are served at; all of the machine's when empty")
+	fs.Uint16Var(&to.HTTPPort, "ingress-http-port", to.HTTPPort, "port that Ingresses are served at by HTTP; 0 is none")
+	fs.Uint16Var(&to.HTTPSPort, "ingress-https-port", to.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
 }
 
 func (f *clusterFlags) dir() (home.Dir, error) { return home.Named(f.name, f.api.DataDir) }

@@ -9,13 +9,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kaji/internal/client"
 	"kaji/internal/ingress/annotation"
 )
 
@@ -325,4 +329,31 @@ func TestWildcardCertificate(t *testing.T) {
 	if got := w.shown("x.y.app.test"); got == "one" {
 		t.Error("a wildcard covers two labels")
 	}
+}
+
+// Where there are more nodes, they may read the Secrets that are referred to,
+// and no longer than that.
+func TestOtherNodesReadSecrets(t *testing.T) {
+	w := newWorld(t)
+	create(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n2"}})
+	w.service("app")
+	ing := w.ingress("app", nil, func(i *networkingv1.Ingress) {
+		i.Spec.TLS = []networkingv1.IngressTLS{{Hosts: []string{"app.test"}, SecretName: "b"}, {Hosts: []string{"x.test"}, SecretName: "a"}}
+	})
+	roles := client.For[*rbacv1.Role](w.api)
+	until(t, "the Role", func() bool {
+		r, err := roles.Get(t.Context(), "default", grantName)
+		return err == nil && len(r.Rules) == 1 && slices.Equal(r.Rules[0].ResourceNames, []string{"a", "b"})
+	})
+	until(t, "its binding to the nodes", func() bool {
+		b, err := client.For[*rbacv1.RoleBinding](w.api).Get(t.Context(), "default", grantName)
+		return err == nil && b.RoleRef.Name == grantName && len(b.Subjects) == 1 && b.Subjects[0].Name == "system:nodes"
+	})
+	if err := client.For[*networkingv1.Ingress](w.api).Delete(t.Context(), "default", ing.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the Role goes with the Ingress", func() bool {
+		_, err := roles.Get(t.Context(), "default", grantName)
+		return apierrors.IsNotFound(err)
+	})
 }

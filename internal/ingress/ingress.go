@@ -87,7 +87,10 @@ type Controller struct {
 	serving atomic.Bool
 	started sync.Once
 
-	mu sync.Mutex // held while ports are opened and announced
+	mu sync.Mutex // held while ports are opened and announced, and guards what follows
+	// wanted are the Secrets that Ingresses refer to.
+	wanted map[types.NamespacedName]bool
+	grants *grants
 }
 
 // snapshot is what requests are answered by; it does not change.
@@ -124,7 +127,7 @@ func New(cfg Config) (*Controller, error) {
 	if !cfg.Lead {
 		c.nodes = c.nodes.With(client.InformerOptions{FieldSelector: "metadata.name=" + cfg.NodeName})
 	}
-	c.backends = backend.New(cfg.Client, c.touch)
+	c.backends, c.grants = backend.New(cfg.Client, c.touch), newGrants(cfg.Client)
 	c.secrets = secret.New(cfg.Client, c.touch)
 	c.asker = c.newAsker()
 	c.current.Store(&snapshot{table: route.Merge(nil)})

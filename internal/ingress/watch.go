@@ -56,6 +56,9 @@ func (c *Controller) rebuild(ctx context.Context) {
 		}
 	}
 	c.secrets.Watch(ctx, secrets)
+	c.mu.Lock()
+	c.wanted = secrets
+	c.mu.Unlock()
 	next := &snapshot{table: route.Merge(sources), pools: map[backend.Ref]*upstream.Pool{}}
 	wanted := map[backend.Ref]bool{}
 	for _, r := range next.table.Rules() {
@@ -85,6 +88,13 @@ func (c *Controller) open(ctx context.Context) {
 	}
 	c.ports.Want(ctx, wanted)
 	c.announce(ctx, wanted)
+	if nodes := c.nodes.CachedList("", nil); c.cfg.Lead && len(nodes) > 1 {
+		secrets := c.gateway.Secrets()
+		maps.Copy(secrets, c.wanted)
+		if err := c.grants.set(ctx, secrets); err != nil && ctx.Err() == nil {
+			c.log.Warn("other nodes could not be let read the Secrets of Ingresses", "err", err)
+		}
+	}
 }
 
 // own are the ports of Ingresses: whether they speak TLS.

@@ -49,7 +49,9 @@ type Config struct {
 	CAHash             string
 	KubeletPort        int32
 	HealthzBindAddress string
-	Logger             *slog.Logger
+	// Ingress says where Ingresses are served.
+	Ingress node.Ingress
+	Logger  *slog.Logger
 }
 
 // patience is how long what the cluster must say first is waited for, again
@@ -88,7 +90,7 @@ func Run(ctx context.Context, c Config) error {
 	n, err := node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
 		PodCIDRs: settings.pods, DNS: settings.dns, Domain: settings.domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress,
+		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress,
 		Client:        func(string) (client.Interface, error) { return api, nil },
 		Serving:       func(leaf pki.Leaf) (tls.Certificate, error) { return selfSigned(c.Dir.PKI(), leaf) },
 		Authenticator: judge, Authorizer: judge, Metrics: prometheus.NewRegistry(), Logger: c.Logger,

@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,6 +104,13 @@ func (g *Controller) Ports() map[uint16]bool {
 	for number, p := range g.current.Load().plan.Ports {
 		out[number] = p.Secure
 	}
+	return out
+}
+
+// Secrets are those that Gateways refer to.
+func (g *Controller) Secrets() map[types.NamespacedName]bool {
+	out := map[types.NamespacedName]bool{}
+	maps.Copy(out, g.current.Load().plan.Secrets)
 	return out
 }
 
