@@ -23,6 +23,7 @@ import (
 	"kaji/internal/controller/certificates"
 	"kaji/internal/controller/cloudnode"
 	"kaji/internal/controller/cloudroute"
+	"kaji/internal/controller/cloudservice"
 	"kaji/internal/controller/clusterroleaggregation"
 	"kaji/internal/controller/cronjob"
 	"kaji/internal/controller/daemonset"
@@ -392,6 +393,9 @@ func serviceAccountTokens(c Config, api client.Interface, log *slog.Logger) Cont
 // serviceLoadBalancers returns the controller of load balancers' addresses, if
 // there are any to give.
 func serviceLoadBalancers(c Config, api client.Interface, log *slog.Logger) Controller {
+	if c.Cloud != nil && c.Cloud.Balancers() != nil {
+		return cloudservice.New(cloudservice.Config{Client: api, Balancers: c.Cloud.Balancers(), Cluster: c.CloudCluster, Logger: log})
+	}
 	if c.LoadBalancer == nil {
 		return off{}
 	}
