@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 
@@ -157,6 +158,7 @@ func (l *links) listen(one *link) error {
 	if one.Link, err = neighbour.Open(one.index, device.Attrs().HardwareAddr, source); err != nil {
 		return err
 	}
+	quiet(one.name)
 	l.all[one.index] = one
 	for _, v6 := range []bool{false, true} {
 		l.listening.Go(func() {
@@ -165,6 +167,16 @@ func (l *links) listen(one *link) error {
 		})
 	}
 	return nil
+}
+
+// quiet stops the kernel from sending ICMP redirects on a link: a client would
+// be told to go to an address by itself that nobody else answers for, and gets
+// no "port unreachable" then, for both share one limit of rate. Where the
+// settings cannot be written, that is all that is lost.
+func quiet(link string) {
+	for _, name := range []string{"all", link} {
+		_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/send_redirects", []byte("0"), 0o644)
+	}
 }
 
 // close ends all listening and waits.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,6 +252,20 @@ func TestOneNode(t *testing.T) {
 	o.answers("n1", vip)
 	o.answers("n1", vip6)
 	o.reaches(func(name, _ string) bool { return name == "pod-n1" })
+	for _, name := range []string{"n1", "n2"} {
+		if err := client.For[*discoveryv1.EndpointSlice](o.api).Delete(t.Context(), "default", "web-"+name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		_, _, err := o.client.Ask("tcp", vip+":80")
+		if err != nil && strings.Contains(err.Error(), "refused") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("without endpoints the client got %v, want a refusal", err)
+		}
+	}
 	if o.mac("192.0.2.201") != "" {
 		t.Error("an address of no Service is answered for")
 	}
