@@ -164,6 +164,9 @@ func (k *Kernel) spill(c *change) error {
 
 // write sends deletions before additions: an element may be replaced.
 func (k *Kernel) write(c *change) error {
+	for set := range c.del {
+		c.del[set], c.add[set] = cancel(c.del[set], c.add[set])
+	}
 	for set, elements := range c.del {
 		if err := netfilter.DeleteElements(k.conn, set, elements); err != nil {
 			return fmt.Errorf("proxy: %w", err)
@@ -178,6 +181,41 @@ func (k *Kernel) write(c *change) error {
 		return fmt.Errorf("proxy: writing nftables: %w", err)
 	}
 	return nil
+}
+
+// cancel leaves out what is deleted and added alike. It is more than thrift: a
+// change of a verdict has the kernel look at all verdicts of the map, a change
+// of a backend costs itself only.
+func cancel(del, add []nftables.SetElement) (d, a []nftables.SetElement) {
+	if len(del) == 0 || len(add) == 0 {
+		return del, add
+	}
+	again := make(map[string]bool, len(del))
+	for _, e := range del {
+		again[identity(e)] = false
+	}
+	for _, e := range add {
+		id := identity(e)
+		if _, stays := again[id]; stays {
+			again[id] = true
+			continue
+		}
+		a = append(a, e)
+	}
+	for _, e := range del {
+		if !again[identity(e)] {
+			d = append(d, e)
+		}
+	}
+	return d, a
+}
+
+func identity(e nftables.SetElement) string {
+	chain := ""
+	if e.VerdictData != nil {
+		chain = e.VerdictData.Chain
+	}
+	return string(e.Key) + "/" + string(e.Val) + "/" + chain
 }
 
 // collect deletes the chains nobody goes to any more.

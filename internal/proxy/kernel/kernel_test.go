@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 
@@ -137,6 +138,16 @@ func TestClusterIP(t *testing.T) {
 
 	l.apply(targets{vip: {Backends: backends(80, 1)}})
 	l.expect(l.pods[2], "tcp", "10.96.0.10:8000", "pod1<-10.244.2.2")
+	for i := range 6 { // a chain that is used again does not grow
+		l.apply(targets{vip: {Backends: backends(80, i%3)}})
+		l.expect(l.pods[1], "tcp", "10.96.0.10:8000", map[bool]string{false: fmt.Sprintf("pod%d<-10.244.1.2", i%3), true: "pod1<-10.244.1.1"}[i%3 == 1])
+	}
+	for name := range l.kernel.chains {
+		rules, err := l.kernel.conn.GetRules(l.kernel.table, &nftables.Chain{Table: l.kernel.table, Name: name})
+		if want := map[string]int{chainRefuse: 1, chainDrop: 1, "cluster-1": 2}[name]; err == nil && len(rules) != want {
+			t.Errorf("chain %s has %d rules, want %d", name, len(rules), want)
+		}
+	}
 	l.apply(targets{vip: {}})
 	l.refused(l.pods[2], "tcp", "10.96.0.10:8000")
 	l.refused(l.node, "tcp", "10.96.0.10:8000")

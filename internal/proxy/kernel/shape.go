@@ -67,9 +67,10 @@ func (k *Kernel) chainFor(f plan.Frontend, t plan.Target, refs int) (string, err
 		k.chains[name] += refs + permanent(k.chains[name])
 		return name, nil
 	}
-	if k.chains[name] += refs; k.chains[name] == refs {
+	if _, exists := k.chains[name]; !exists {
 		k.chain(name, k.rules(s)...)
 	}
+	k.chains[name] += refs
 	return name, nil
 }
 
