@@ -12,8 +12,8 @@ import (
 var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-cleaner-controller": true, "selinux-warning-controller": true}
 
 // elsewhere are names of upstream's controllers that may be selected although
-// nothing of that name runs here: another controller does their work, or the
-// cloud's manager, or nobody yet.
+// nothing of that name runs here: upstream starts them only with features that
+// are off by default, or only when they are named, or nobody does their work yet.
 var elsewhere = strings.Fields(`
 	device-taint-eviction-controller
 	selinux-warning-controller
