@@ -185,7 +185,7 @@ func validateTimeZone(zone *string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for part := range strings.SplitSeq(*zone, "/") {
 		if part == "." || part == ".." || strings.HasPrefix(part, "-") || !valid.MatchString(part) {
-			errs = append(errs, field.Invalid(path, *zone, "unknown time zone "+*zone))
+			return field.ErrorList{field.Invalid(path, *zone, "unknown time zone "+*zone)}
 		}
 	}
 	if strings.EqualFold(*zone, "Local") {

@@ -186,21 +186,22 @@ func validateCompletionMode(spec *batchv1.JobSpec, path *field.Path) field.Error
 	invalid := func(name string, value *int32, format string, args ...any) {
 		errs = append(errs, field.Invalid(path.Child(name), *value, fmt.Sprintf(format, args...)))
 	}
-	switch deref(spec.CompletionMode) {
+	mode := plain
+	if spec.CompletionMode != nil {
+		mode = *spec.CompletionMode
+	}
+	switch mode {
 	case byIndex:
-	case plain, "":
+	case plain:
 		if spec.BackoffLimitPerIndex != nil {
 			invalid("backoffLimitPerIndex", spec.BackoffLimitPerIndex, "requires indexed completion mode")
 		}
 		if spec.MaxFailedIndexes != nil {
 			invalid("maxFailedIndexes", spec.MaxFailedIndexes, "requires indexed completion mode")
 		}
-		if spec.CompletionMode == nil || *spec.CompletionMode == plain {
-			return errs
-		}
-		fallthrough
+		return errs
 	default:
-		return append(errs, field.NotSupported(path.Child("completionMode"), *spec.CompletionMode, []batchv1.CompletionMode{plain, byIndex}))
+		return append(errs, field.NotSupported(path.Child("completionMode"), mode, []batchv1.CompletionMode{plain, byIndex}))
 	}
 	if spec.Completions == nil {
 		errs = append(errs, field.Required(path.Child("completions"), fmt.Sprintf("when completion mode is %s", byIndex)))

@@ -75,7 +75,7 @@ func validateNodeAnnotations(annotations map[string]string, p *field.Path) field
 	if value := annotations[avoidPodsAnnotation]; value != "" {
 		var avoided corev1.AvoidPods
 		if err := json.Unmarshal([]byte(value), &avoided); err != nil {
-			return append(errs, field.Invalid(field.NewPath("AvoidPods"), avoidPodsAnnotation, err.Error()))
+			return append(errs, field.Invalid(p.Child("AvoidPods"), avoidPodsAnnotation, err.Error()))
 		}
 		for i := range avoided.PreferAvoidPods {
 			errs = append(errs, validateAvoidedPod(&avoided.PreferAvoidPods[i], p.Child(avoidPodsAnnotation).Index(i))...)
@@ -170,7 +170,9 @@ func validateNodeChange(n, old *corev1.Node) field.ErrorList {
 	if len(old.Spec.PodCIDRs) > 0 && !slices.Equal(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
 		errs = append(errs, field.Forbidden(spec.Child("podCIDRs"), `node updates may not change podCIDR except from "" to valid`))
 	}
-	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
+	if old.Spec.ProviderID != "" && n.Spec.ProviderID == "" {
+		errs = append(errs, field.Invalid(spec.Child("providerID"), nil, "field cannot be cleared once set"))
+	} else if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
 		errs = append(errs, field.Invalid(spec.Child("providerID"), nil, "field cannot be modified once set"))
 	}
 	if n.Spec.ConfigSource != nil {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 
+	"kaji/internal/api/badvalue"
 	"kaji/internal/api/podspec"
 	"kaji/internal/api/rule"
 )
@@ -252,7 +253,7 @@ func validateIPPair(ips, stored []string, shown any, p *field.Path) field.ErrorL
 		errs = append(errs, field.InternalError(p, fmt.Errorf("failed to check for dual stack with error:%w", err)))
 	}
 	if !dual || len(ips) > 2 {
-		errs = append(errs, field.Invalid(p, shown, "may specify no more than one IP for each IP family"))
+		errs = append(errs, field.Invalid(p, badvalue.Of(shown), "may specify no more than one IP for each IP family"))
 	}
 	return errs
 }

@@ -220,6 +220,10 @@ func replicationControllerWarnings(rc, old *corev1.ReplicationController) []stri
 	} else if rc.Generation == old.Generation {
 		return nil
 	}
+	// The reference looks at the template that was there before.
+	if old != nil {
+		rc = old
+	}
 	if rc.Spec.Template != nil {
 		out = append(out, podspec.TemplateWarnings(rc.Spec.Template, field.NewPath("spec", "template"))...)
 	}

@@ -406,7 +406,7 @@ func validateServiceStatus(s, old *corev1.Service) field.ErrorList {
 	p := field.NewPath("status", "loadBalancer", "ingress")
 	ingresses := s.Status.LoadBalancer.Ingress
 	if len(ingresses) > 0 && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return field.ErrorList{field.Forbidden(p, "may only be used when `spec.type` is LoadBalancer")}
+		return field.ErrorList{field.Forbidden(p, "may only be used when `spec.type` is 'LoadBalancer'")}
 	}
 	var stored []string
 	for _, ingress := range old.Status.LoadBalancer.Ingress {

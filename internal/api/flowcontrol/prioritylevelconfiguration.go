@@ -167,20 +167,20 @@ func validateLevelSpec(name string, spec *flowcontrolv1.PriorityLevelConfigurati
 	if (name == exemptName) != (spec.Type == exempt) {
 		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
 	}
+	if spec.Type != limited && spec.Limited != nil {
+		errs = append(errs, field.Forbidden(path.Child("limited"), ""))
+	}
+	if spec.Type != exempt && spec.Exempt != nil {
+		errs = append(errs, field.Forbidden(path.Child("exempt"), ""))
+	}
 	switch spec.Type {
 	case "":
 		errs = append(errs, field.Required(path.Child("type"), ""))
 	case exempt:
-		if spec.Limited != nil {
-			errs = append(errs, field.Forbidden(path.Child("limited"), ""))
-		}
 		if e := spec.Exempt; e != nil {
 			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, path.Child("exempt"))...)
 		}
 	case limited:
-		if spec.Exempt != nil {
-			errs = append(errs, field.Forbidden(path.Child("exempt"), ""))
-		}
 		if spec.Limited == nil {
 			errs = append(errs, field.Required(path.Child("limited"), ""))
 		} else {
@@ -209,13 +209,14 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *f
 		errs = append(errs, field.Invalid(path.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
 	}
 	response, queuing := path.Child("limitResponse"), path.Child("limitResponse", "queuing")
-	switch r := &l.LimitResponse; r.Type {
+	r := &l.LimitResponse
+	if r.Type != flowcontrolv1.LimitResponseTypeQueue && r.Queuing != nil {
+		errs = append(errs, field.Forbidden(queuing, ""))
+	}
+	switch r.Type {
 	case "":
 		errs = append(errs, field.Required(response.Child("type"), ""))
 	case flowcontrolv1.LimitResponseTypeReject:
-		if r.Queuing != nil {
-			errs = append(errs, field.Forbidden(queuing, ""))
-		}
 	case flowcontrolv1.LimitResponseTypeQueue:
 		if r.Queuing == nil {
 			errs = append(errs, field.Required(queuing, ""))

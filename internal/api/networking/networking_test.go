@@ -56,7 +56,7 @@ func TestNetworkPolicy(t *testing.T) {
 		{"types", "{podSelector: {}, policyTypes: [X]}", []string{
 			`spec.policyTypes[0]: Unsupported value: "X": supported values: "Ingress", "Egress"`}},
 		{"end port", "{podSelector: {}, ingress: [{ports: [{port: 90, endPort: 80}, {endPort: 1}, {port: http, endPort: 1}]}]}", []string{
-			"spec.ingress[0].ports[0].endPort: Invalid value: 90: must be greater than or equal to `port`",
+			"spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`",
 			"spec.ingress[0].ports[1].endPort: Invalid value: 1: may not be specified when `port` is not specified",
 			"spec.ingress[0].ports[2].endPort: Invalid value: 1: may not be specified when `port` is non-numeric"}},
 		{"block", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.1.0.0/25]}}, {}]}]}", []string{

@@ -180,7 +180,7 @@ func validatePolicyPort(port *networkingv1.NetworkPolicyPort, path *field.Path) 
 			break
 		}
 		if *port.EndPort < port.Port.IntVal {
-			errs = append(errs, field.Invalid(end, port.Port.IntVal, "must be greater than or equal to `port`"))
+			errs = append(errs, field.Invalid(end, *port.EndPort, "must be greater than or equal to `port`"))
 		}
 		errs = append(errs, rule.Messages(end, *port.EndPort, validation.IsValidPortNum(int(*port.EndPort)))...)
 	default:

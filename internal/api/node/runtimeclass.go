@@ -11,6 +11,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
@@ -34,9 +35,11 @@ func runtimeClass() *api.Kind {
 		New:                 api.New[nodev1.RuntimeClass], NewList: api.NewList[nodev1.RuntimeClassList],
 		Rules: api.For[*nodev1.RuntimeClass]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
-			Validate:     validateRuntimeClass,
+			Validate: func(c *nodev1.RuntimeClass) field.ErrorList {
+				return validateRuntimeClass(c, content.IsDNS1123Label)
+			},
 			ValidateUpdate: func(c, old *nodev1.RuntimeClass) field.ErrorList {
-				errs := validateRuntimeClass(c)
+				errs := validateRuntimeClass(c, validation.IsDNS1123Label)
 				return append(errs, rule.Unchanged(c.Handler, old.Handler, field.NewPath("handler"))...)
 			},
 			Warnings: func(c, _ *nodev1.RuntimeClass) []string {
@@ -65,12 +68,14 @@ func defaultRuntimeClass(c *nodev1.RuntimeClass) {
 	}
 }
 
-func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
+// validateRuntimeClass judges a class; label words what is wrong with a handler,
+// which differs between new and changed ones.
+func validateRuntimeClass(c *nodev1.RuntimeClass, label func(string) []string) field.ErrorList {
 	var errs field.ErrorList
 	if c.Handler == "" {
 		errs = append(errs, field.Required(field.NewPath("handler"), ""))
 	} else {
-		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, content.IsDNS1123Label(c.Handler))...)
+		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, label(c.Handler))...)
 	}
 	if c.Overhead != nil {
 		// The overhead is judged, and reported, as the limits of a container.

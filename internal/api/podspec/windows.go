@@ -21,7 +21,7 @@ func validateOS(spec *corev1.PodSpec, p *field.Path) field.ErrorList {
 	}
 	switch spec.OS.Name {
 	case "":
-		return field.ErrorList{field.Required(p.Child("os", "name"), "cannot be empty")}
+		return field.ErrorList{field.Required(p.Child("os", "name"), "")}
 	case corev1.Linux:
 		return validateLinux(spec, p)
 	case corev1.Windows:

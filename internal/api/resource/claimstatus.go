@@ -99,7 +99,7 @@ func validateAllocation(a *resourcev1.AllocationResult, names requestNames, path
 		func(r *resourcev1.DeviceRequestAllocationResult, p *field.Path) field.ErrorList {
 			errs := names.validateRef(r.Request, p.Child("request"))
 			errs = append(errs, validateDriverRef(r.Driver, p.Child("driver"))...)
-			errs = append(errs, validatePoolName(r.Pool, p.Child("pool"))...)
+			errs = append(errs, validatePoolRef(r.Pool, p.Child("pool"))...)
 			errs = append(errs, rule.Label(r.Device, p.Child("device"))...)
 			errs = append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, p)...)
 			if r.ShareID != nil {

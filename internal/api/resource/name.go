@@ -29,6 +29,10 @@ func validateDriver(name string, path *field.Path) field.ErrorList {
 
 // validateDriverRef is validateDriver where a driver is referred to.
 func validateDriverRef(name string, path *field.Path) field.ErrorList {
+	if len(name) > resourcev1.DriverNameMaxLength {
+		return append(field.ErrorList{field.TooLongCharacters(path, "", resourcev1.DriverNameMaxLength)},
+			rule.Messages(path, name, content.IsDNS1123SubdomainCaseless(name))...)
+	}
 	return driverErrors(name, path, content.IsDNS1123SubdomainCaseless(name))
 }
 
@@ -44,6 +48,21 @@ func driverErrors(name string, path *field.Path, messages []string) field.ErrorL
 }
 
 func validatePoolName(name string, path *field.Path) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > resourcev1.PoolNameMaxLength {
+		errs = append(errs, field.TooLong(path, "", resourcev1.PoolNameMaxLength))
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		errs = append(errs, rule.Subdomain(part, path)...)
+	}
+	return errs
+}
+
+// validatePoolRef is validatePoolName where a pool is referred to.
+func validatePoolRef(name string, path *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path, "")}
 	}

@@ -53,7 +53,9 @@ func volumeAttachment() *api.Kind {
 			PrepareForUpdate: func(_ context.Context, a, old *storagev1.VolumeAttachment) {
 				a.Status = old.Status
 			},
-			Validate:       validateAttachment,
+			Validate: func(a *storagev1.VolumeAttachment) field.ErrorList {
+				return validateAttachment(a, validateAttacher)
+			},
 			ValidateUpdate: validateAttachmentUpdate,
 			Columns: []metav1.TableColumnDefinition{
 				table.Name(),
@@ -85,12 +87,14 @@ func volumeAttachment() *api.Kind {
 }
 
 func validateAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
-	return append(validateAttachment(a), rule.Unchanged(a.Spec, old.Spec, field.NewPath("spec"))...)
+	return append(validateAttachment(a, validateDriverName), rule.Unchanged(a.Spec, old.Spec, field.NewPath("spec"))...)
 }
 
-func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
+// validateAttachment judges an attachment; driver words what is wrong with the
+// attacher, which differs between new and changed ones.
+func validateAttachment(a *storagev1.VolumeAttachment, driver func(string, *field.Path) field.ErrorList) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := driverNameErrors(a.Spec.Attacher, path.Child("attacher"), content.IsDNS1123SubdomainCaseless(a.Spec.Attacher))
+	errs := driver(a.Spec.Attacher, path.Child("attacher"))
 	source, where := &a.Spec.Source, path.Child("source")
 	switch name, inline := source.PersistentVolumeName, source.InlineVolumeSpec; {
 	case inline == nil && name == nil:
@@ -114,6 +118,14 @@ func validateAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
 // large.
 func validateDriverName(name string, path *field.Path) field.ErrorList {
 	return driverNameErrors(name, path, validation.IsDNS1123Subdomain(strings.ToLower(name)))
+}
+
+// validateAttacher is validateDriverName for new attachments.
+func validateAttacher(name string, path *field.Path) field.ErrorList {
+	if len(name) > 63 {
+		return append(field.ErrorList{field.TooLongCharacters(path, "", 63)}, rule.Messages(path, name, content.IsDNS1123SubdomainCaseless(name))...)
+	}
+	return driverNameErrors(name, path, content.IsDNS1123SubdomainCaseless(name))
 }
 
 func driverNameErrors(name string, path *field.Path, messages []string) field.ErrorList {
