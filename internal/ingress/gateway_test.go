@@ -26,6 +26,19 @@ import (
 func newGateways(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
+	w.define()
+	w.apply(`
+kind: GatewayClass
+metadata: {name: kaji}
+spec: {controllerName: kaji.dev/gateway}
+`)
+	return w
+}
+
+// define defines the kinds of the Gateway API.
+func (w *world) define() {
+	w.t.Helper()
+	t := w.t
 	all, err := definition.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -45,12 +58,6 @@ func newGateways(t *testing.T) *world {
 		}
 		return true
 	})
-	w.apply(`
-kind: GatewayClass
-metadata: {name: kaji}
-spec: {controllerName: kaji.dev/gateway}
-`)
-	return w
 }
 
 func (w *world) resource(resource, namespace string) client.Resource {

@@ -55,16 +55,24 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, api: kajitest.Start(t).Client(), pods: map[string]string{}}
 	w.listen.Store(anywhere)
-	var err error
-	w.c, err = New(Config{Client: w.api, NodeName: "n1", Lead: true, HTTPPort: 80, HTTPSPort: 443, Listen: w.open, Dial: w.dial})
-	if err != nil {
-		t.Fatal(err)
-	}
 	create(w, &networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "kaji"}, Spec: networkingv1.IngressClassSpec{Controller: ControllerName}})
 	node := create(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 	node = node.DeepCopy()
 	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.10"}}
 	if _, err := client.For[*corev1.Node](w.api).UpdateStatus(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	w.run()
+	return w
+}
+
+// run runs the controller for the time of the test.
+func (w *world) run() {
+	w.t.Helper()
+	t := w.t
+	var err error
+	w.c, err = New(Config{Client: w.api, NodeName: "n1", Lead: true, HTTPPort: 80, HTTPSPort: 443, Listen: w.open, Dial: w.dial})
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -76,7 +84,6 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	return w
 }
 
 func (w *world) open(ctx context.Context, port uint16) (net.Listener, error) {

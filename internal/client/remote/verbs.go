@@ -5,6 +5,7 @@ package remote
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,8 +32,10 @@ func (c *Client) request(r client.Resource, verb, name string) (*rest.Request, e
 	return req, nil
 }
 
+// params adds options as every group writes them, those of custom resources too,
+// which the scheme does not know.
 func params(req *rest.Request, opts runtime.Object) *rest.Request {
-	return req.VersionedParams(opts, scheme.ParameterCodec)
+	return req.SpecificallyVersionedParams(opts, scheme.ParameterCodec, corev1.SchemeGroupVersion)
 }
 
 func finish(ctx context.Context, req *rest.Request) (runtime.Object, error) {
