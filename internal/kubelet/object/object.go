@@ -9,6 +9,7 @@ package object
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,7 +157,7 @@ func (c *Cache) watch(ctx context.Context, k key, it *item) {
 				return
 			}
 		case apierrors.IsNotFound(err):
-			c.put(it, nil, err)
+			c.put(it, nil, k.notFound())
 		default:
 			if ctx.Err() == nil {
 				c.put(it, nil, err)
@@ -195,7 +196,7 @@ func (c *Cache) follow(ctx context.Context, r client.Resource, k key, it *item, 
 			case watch.Added, watch.Modified:
 				c.put(it, event.Object, nil)
 			case watch.Deleted:
-				c.put(it, nil, apierrors.NewNotFound(k.gvr().GroupResource(), k.name))
+				c.put(it, nil, k.notFound())
 			case watch.Error:
 				return seen
 			}
@@ -236,6 +237,12 @@ func (c *Cache) put(it *item, obj runtime.Object, err error) (version string) {
 	return ""
 }
 
+// notFound says that there is no such object, in the singular, as upstream's node
+// agent does: secret "x" not found.
+func (k key) notFound() error {
+	return apierrors.NewNotFound(corev1.Resource(strings.TrimSuffix(k.resource, "s")), k.name)
+}
+
 func immutable(obj runtime.Object) bool {
 	switch o := obj.(type) {
 	case *corev1.ConfigMap:
@@ -252,6 +259,9 @@ func (c *Cache) get(k key) (client.Object, error) {
 	c.mu.Unlock()
 	if it == nil {
 		obj, err := c.cfg.Client.Get(c.ctx, client.Resource{GroupVersionResource: k.gvr(), Namespace: k.namespace}, k.name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, k.notFound()
+		}
 		if err != nil {
 			return nil, err
 		}
