@@ -14,18 +14,18 @@ const anything = "…"
 // sorts are texts that differ from run to run: where a page shows one, another of
 // the same sort does.
 var sorts = []string{
-	`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`,               // UIDs
-	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`,                                  // times
-	`[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000`,              // times of describe
-	`\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b`,                                     // addresses
-	`-[bcdfghjklmnpqrstvwxz2456789]{6,10}\b`,                                     // hashes of pod templates
-	`-[bcdfghjklmnpqrstvwxz2456789]{5}\b`,                                        // generated names
-	`<(?:unknown|invalid)>|\b\d+(?:\.\d+)?(?:ms|[smhdy])(?:\d+(?:ms|[smhd]))*\b`, // ages
-	`sha256:[0-9a-f]{12,64}`,                                                     // images
-	`:3[0-2]\d{3}\b`,                                                             // node ports
-	`v1\.\d+\.\d+(?:\+\w+)?`,                                                     // versions
-	`\b\d+(?:\.\d+)? (?:MiB|kB)\b`,                                               // sizes
-	`\b\d+\.\d\d s$`,                                                             // times since a start
+	`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`,                                            // UIDs
+	`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`,                                                               // times
+	`[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \+0000`,                                           // times of describe
+	`\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b`,                                                                  // addresses
+	`-[bcdfghjklmnpqrstvwxz2456789]{6,10}\b`,                                                                  // hashes of pod templates
+	`-[bcdfghjklmnpqrstvwxz2456789]{5}\b`,                                                                     // generated names
+	`<(?:unknown|invalid)>|\b\d+(?:\.\d+)?(?:ms|[smhdy])(?:\d+(?:ms|[smhd]))*\b(?: \(x\d+ over [0-9smh]+\))?`, // ages
+	`sha256:[0-9a-f]{12,64}`,                                                                                  // images
+	`:3[0-2]\d{3}\b`,                                                                                          // node ports
+	`v1\.\d+\.\d+(?:\+\w+)?`,                                                                                  // versions
+	`\b\d+(?:\.\d+)? (?:MiB|kB)\b`,                                                                            // sizes
+	`\b\d+\.\d\d s$`,                                                                                          // times since a start
 }
 
 var special = compile()

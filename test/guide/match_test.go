@@ -19,6 +19,7 @@ func TestMatches(t *testing.T) {
 		{"an age and wider columns", []string{"NAME  READY  AGE", "web   1/1    3s"}, "NAME      READY   AGE\nweb       1/1     2m13s\n", true},
 		{"not ready", []string{"web   1/1    3s"}, "web   0/1    3s\n", false},
 		{"names of a Deployment's pods", []string{"web-5d8f7c9b4d-x2k4z  1/1"}, "web-6c7b9d8f5-bq8zn  1/1", true},
+		{"an event that came again", []string{"2s  Warning  Failed"}, "18s (x7 over 50s)  Warning  Failed", true},
 		{"an address", []string{"web  10.244.0.3  <none>"}, "web  10.244.0.17  <none>", true},
 		{"within a line", []string{"Node: …"}, "Node: one/10.9.0.1", true},
 		{"lines between", []string{"Events:", "…", "  Normal  Started  1s"}, "Events:\n a\n b\n  Normal  Started  5s", true},

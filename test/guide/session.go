@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a command may take, and how long one is repeated.
-const patience = time.Minute
+const patience = 100 * time.Second
 
 // session is a shell that commands are typed into, one after the other. It keeps
 // directory, variables and jobs. Each command writes into a file of its own, so
