@@ -102,6 +102,10 @@ type Kind struct {
 	// IndexedFields are selectable fields that the cache keeps an index of,
 	// such as "spec.nodeName" of pods.
 	IndexedFields []string
+	// FieldsByVersion says that an object's selectable fields are read from the
+	// version that a request asks for, which differs from the stored one in more than
+	// its name.
+	FieldsByVersion bool
 	// Custom marks a kind built from a CustomResourceDefinition: its hub is
 	// *unstructured.Unstructured and it is stored as JSON.
 	Custom bool

@@ -41,6 +41,13 @@ func (k *Kubelet) trustBundle(p *corev1.ClusterTrustBundleProjection) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("while parsing label selector: %w", err)
 	}
+	if p.LabelSelector == nil {
+		// The text of what selects nothing is that of what selects everything.
+		if optional {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("combination of signerName and labelSelector matched zero ClusterTrustBundles")
+	}
 	found, err := bundles.List(ctx, "", metav1.ListOptions{FieldSelector: "spec.signerName=" + *p.SignerName, LabelSelector: selector.String()})
 	if err != nil {
 		return nil, fmt.Errorf("while listing ClusterTrustBundles: %w", err)

@@ -192,6 +192,11 @@ func (c *Cache) SnapshotAt(ctx context.Context, kind *api.Kind, revision int64) 
 	if err != nil {
 		return nil, err
 	}
+	// A quiet kind's last state stays in memory, but a revision that the store
+	// has forgotten is answered alike for all kinds.
+	if s, ok := c.cfg.Store.(interface{ Compacted() int64 }); ok && revision < s.Compacted() {
+		return nil, fmt.Errorf("%w: %d", ErrTooOld, revision)
+	}
 	if l, _ := f.at(revision); l != nil {
 		return &Snapshot{Revision: revision, kind: kind, at: l}, nil
 	}

@@ -195,6 +195,29 @@ func TestWatchResumes(t *testing.T) {
 	})
 }
 
+// A quiet kind's past is too old as soon as the store forgot it, though memory
+// still has it: paged lists end alike for all kinds.
+func TestQuietKindForgetsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, Config{})
+		r1 := b.put("a", "n1")
+		r2 := b.put("b", "n1")
+		b.newest()
+		if _, err := b.cache.SnapshotAt(t.Context(), b.kind, r1); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.store.Compact(t.Context(), r2); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.cache.SnapshotAt(t.Context(), b.kind, r1); !errors.Is(err, ErrTooOld) {
+			t.Errorf("after compaction: got %v, want %v", err, ErrTooOld)
+		}
+		if _, err := b.cache.SnapshotAt(t.Context(), b.kind, r2); err != nil {
+			t.Errorf("the newest: %v", err)
+		}
+	})
+}
+
 // A watcher left behind by more than the history ends instead of holding it.
 func TestSlowWatchEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

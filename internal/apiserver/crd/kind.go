@@ -97,6 +97,7 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *d
 	}.Rules()
 	if selectable := d.selectable(); len(selectable) > 0 {
 		k.Rules.Fields = fieldsFunc(selectable)
+		k.FieldsByVersion = crd.Spec.Conversion != nil && crd.Spec.Conversion.Strategy == apiextensionsv1.WebhookConverter
 	}
 	if stored.hasStatus() {
 		k.ResetFields = []string{"status"}

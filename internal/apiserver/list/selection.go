@@ -11,6 +11,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/cache"
+	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
 )
 
@@ -47,7 +48,17 @@ func (s *Selection) selected(obj api.Object) bool {
 	if s.Labels != nil && !s.Labels.Matches(labels.Set(obj.GetLabels())) {
 		return false
 	}
-	return s.Fields == nil || s.Fields.Matches(fieldsOf{s.Served.Kind, obj})
+	if s.Fields == nil {
+		return true
+	}
+	if s.Served.Kind.FieldsByVersion && !s.Served.Hub {
+		// The fields are those of the version that asks. What cannot be
+		// converted is told when it is encoded.
+		if shown, err := codec.FromHub(s.Served, obj); err == nil {
+			obj = shown
+		}
+	}
+	return s.Fields.Matches(fieldsOf{s.Served.Kind, obj})
 }
 
 // fieldsOf shows an object's selectable fields; those beyond its name and

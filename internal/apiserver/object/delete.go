@@ -44,9 +44,14 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 	if err != nil {
 		return nil, false, err
 	}
+	var done api.Object // as this deletion marked it
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, false, o.fault(err)
+		}
+		if done != nil && (now.object == nil || now.object.GetUID() != done.GetUID()) {
+			// Somebody who waited for the mark, a node's agent say, was faster.
+			return o.answer(in.Served, done), true, nil
 		}
 		step, err := o.deletion(ctx, in.Served, chain, attrs, opts, now)
 		if err != nil {
@@ -85,6 +90,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 				return nil, false, err
 			}
 			chain = nil // it has agreed
+			done = step.obj
 			opts = marked(opts)
 		default:
 			return out, false, nil

@@ -150,9 +150,6 @@ func (c *Controller) sync(ctx context.Context, b *policyv1.PodDisruptionBudget) 
 	}
 	pods := c.pods.CachedList(b.Namespace, selector)
 	if len(pods) == 0 {
-		if there, err := c.behind(ctx, b, selector); there || err != nil {
-			return 0, err // the informer wakes the budget when it has them
-		}
 		c.events.Record(ctx, b, kind, corev1.EventTypeNormal, "NoPods", "No matching pods found")
 	}
 	expected, desired, unmanaged, err := c.expected(ctx, b, pods)
@@ -189,13 +186,6 @@ func (c *Controller) sync(ctx context.Context, b *policyv1.PodDisruptionBudget) 
 	changed.Status = status
 	_, err = c.budgets.UpdateStatus(ctx, changed)
 	return again, err
-}
-
-// behind says whether there are pods of a budget that the informer does not show
-// yet: the event that there are none would be untrue.
-func (c *Controller) behind(ctx context.Context, b *policyv1.PodDisruptionBudget, selector labels.Selector) (bool, error) {
-	pods, err := c.pods.List(ctx, b.Namespace, metav1.ListOptions{LabelSelector: selector.String(), Limit: 1})
-	return len(pods) > 0, err
 }
 
 func setAllowed(s *policyv1.PodDisruptionBudgetStatus) {

@@ -30,6 +30,9 @@ func (s *Store) compactLoop(interval time.Duration) {
 		if err != nil && s.ctx.Err() == nil {
 			s.log.Warn("Compacting etcd failed and is tried again", "err", err.Error())
 		}
+		if err == nil {
+			s.compacted.Store(r.revision)
+		}
 		r = next
 	}
 }

@@ -52,6 +52,8 @@ type Config struct {
 
 // Store implements store.Store on an etcd cluster.
 type Store struct {
+	compacted atomic.Int64
+
 	client *clientv3.Client
 	log    *slog.Logger
 	leases *leases
@@ -100,6 +102,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	return s, nil
 }
+
+// Compacted returns the oldest revision that can surely be read; it follows the
+// cluster's by no more than one round of compaction.
+func (s *Store) Compacted() int64 { return s.compacted.Load() }
 
 // tls returns the client's TLS settings, or nil for plain connections.
 func (c *Config) tls() (*tls.Config, error) {

@@ -65,9 +65,38 @@ func (o *objects) Default(in runtime.Object) {
 	if !ok {
 		return
 	}
-	if s := o.kinds.Kind(obj.GetObjectKind().GroupVersionKind()); s != nil && s.Version.Default != nil {
-		s.Version.Default(obj)
+	s := o.kinds.Kind(obj.GetObjectKind().GroupVersionKind())
+	if s == nil || s.Version.Default == nil {
+		return
 	}
+	if s.Kind.Custom && s.Version.Coerce != nil {
+		// A mutation may have added fields that the schema does not know. What is
+		// malformed stays: validation will say so.
+		_, _ = s.Version.Coerce(obj, false)
+	}
+	u, ok := obj.(*unstructured.Unstructured)
+	if typed := s.Version.New(); ok && reflect.TypeOf(typed) != reflect.TypeOf(obj) {
+		defaultContent(s, u, typed)
+		return
+	}
+	s.Version.Default(obj)
+}
+
+// defaultContent fills in the defaults of a kind with a Go type in an object
+// without one, as a policy's mutation leaves it. What the type cannot hold stays as
+// it is: validation will say what is wrong with it.
+func defaultContent(s *request.Served, u *unstructured.Unstructured, typed api.Object) {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
+		return
+	}
+	s.Version.Default(typed)
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+	if err != nil {
+		return
+	}
+	gvk := u.GroupVersionKind()
+	u.Object = content
+	u.SetGroupVersionKind(gvk)
 }
 
 // Convert implements runtime.ObjectConvertor: out names the version wanted.
@@ -86,6 +115,13 @@ func (o *objects) Convert(in, out, _ any) error {
 			u.Object = c.Object
 			return nil
 		}
+		// Options of sub-resources (exec, attach, …) have a Go type but are no kind.
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(converted)
+		if err != nil {
+			return err
+		}
+		u.Object = content
+		return nil
 	}
 	target, source := reflect.ValueOf(to), reflect.ValueOf(converted)
 	if target.Type() != source.Type() || target.Kind() != reflect.Pointer {
