@@ -123,6 +123,17 @@ func (o *objects) Convert(in, out, _ any) error {
 		u.Object = content
 		return nil
 	}
+	if u, ok := converted.(*unstructured.Unstructured); ok {
+		// What a policy has changed comes back without its Go type.
+		gvk := to.GetObjectKind().GroupVersionKind()
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, to); err != nil {
+			return fmt.Errorf("cannot read the changed object as %T: %w", out, err)
+		}
+		if !gvk.Empty() {
+			to.GetObjectKind().SetGroupVersionKind(gvk)
+		}
+		return nil
+	}
 	target, source := reflect.ValueOf(to), reflect.ValueOf(converted)
 	if target.Type() != source.Type() || target.Kind() != reflect.Pointer {
 		return fmt.Errorf("cannot convert %T to %T", in, out)
