@@ -134,7 +134,8 @@ func (m *Machine) environment(t testing.TB) []string {
 	var env []string
 	for _, v := range os.Environ() {
 		switch name, _, _ := strings.Cut(v, "="); name {
-		case "HOME", "PATH", "KUBECONFIG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "KAJI_NAME", "GOFLAGS":
+		case "HOME", "PATH", "KUBECONFIG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "KAJI_NAME", "GOFLAGS",
+			"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES": // of the make that runs the tests
 		default:
 			env = append(env, v)
 		}
