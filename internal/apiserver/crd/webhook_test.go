@@ -55,6 +55,7 @@ func TestConversionWebhook(t *testing.T) {
   - name: v2
     served: true
     storage: false
+    selectableFields: [{jsonPath: .spec.colour}]
     schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {colour: {type: string}}}}}}
   conversion:
     strategy: Webhook
@@ -92,5 +93,18 @@ func TestConversionWebhook(t *testing.T) {
 	}
 	if colour, _, _ := unstructured.NestedString(obj.(*unstructured.Unstructured).Object, "spec", "colour"); colour != "blue" {
 		t.Errorf("v2: got colour %q", colour)
+	}
+	for selector, want := range map[string]int{"spec.colour=blue": 1, "spec.colour=red": 0} {
+		list, err := b.client.List(t.Context(), v2, metav1.ListOptions{FieldSelector: selector})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(list.(*unstructured.UnstructuredList).Items); got != want {
+			t.Errorf("%s selects %d objects, want %d", selector, got, want)
+		}
+	}
+	server.Close()
+	if _, err := b.client.List(t.Context(), v2, metav1.ListOptions{FieldSelector: "spec.colour=red"}); err == nil {
+		t.Error("without its webhook a selection is said to be empty")
 	}
 }

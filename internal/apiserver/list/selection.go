@@ -52,11 +52,12 @@ func (s *Selection) selected(obj api.Object) bool {
 		return true
 	}
 	if s.Served.Kind.FieldsByVersion && !s.Served.Hub {
-		// The fields are those of the version that asks. What cannot be
-		// converted is told when it is encoded.
-		if shown, err := codec.FromHub(s.Served, obj); err == nil {
-			obj = shown
+		// The fields are those of the version that asks.
+		shown, err := codec.FromHub(s.Served, obj)
+		if err != nil {
+			return true // encoding it fails the same way, and says so
 		}
+		obj = shown
 	}
 	return s.Fields.Matches(fieldsOf{s.Served.Kind, obj})
 }

@@ -3,11 +3,13 @@
 package object_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -20,8 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/client"
+	"kaji/internal/store"
 	"kaji/kajitest"
 )
 
@@ -299,6 +303,48 @@ func TestDeletionAtOnceOfAVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := pods.Get(ctx, "default", "p"); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod is still there: %v", err)
+	}
+}
+
+// hasty is a store in which somebody removes an object as soon as it is marked, as
+// a node's agent does.
+type hasty struct {
+	store.Store
+	suffix string
+	marked atomic.Bool
+}
+
+func (h *hasty) Commit(ctx context.Context, t store.Txn) (*store.TxnResult, error) {
+	res, err := h.Store.Commit(ctx, t)
+	if err == nil && res.Succeeded && strings.HasSuffix(t.Ops[0].Key, h.suffix) && len(t.Guards) > 0 && t.Guards[0].ModRevision > 0 {
+		h.marked.Store(true)
+	}
+	return res, err
+}
+
+func (h *hasty) Get(ctx context.Context, key string) (store.KeyValue, bool, int64, error) {
+	if strings.HasSuffix(key, h.suffix) && h.marked.Swap(false) {
+		if _, err := h.Store.Commit(ctx, store.Txn{Ops: []store.Op{{Key: key, Delete: true}}}); err != nil {
+			return store.KeyValue{}, false, 0, err
+		}
+	}
+	return h.Store.Get(ctx, key)
+}
+
+// A deletion that somebody else finishes after the mark has succeeded.
+func TestDeletionFinishedByAnother(t *testing.T) {
+	h := &hasty{suffix: "/pods/default/p"}
+	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) { h.Store, c.Store = c.Store, h }))
+	pods := client.For[*corev1.Pod](cluster.Client())
+	if _, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := pods.Delete(t.Context(), "default", "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if _, err := pods.Get(t.Context(), "default", "p"); !apierrors.IsNotFound(err) {
 		t.Errorf("the pod is still there: %v", err)
 	}
 }

@@ -3,8 +3,11 @@
 package disruption_test
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -14,11 +17,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
 	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/disruption"
+	"kaji/kajitest"
 )
 
 // world is a bubble with a budget "b" over the pods of a ReplicaSet "rs".
@@ -204,5 +209,37 @@ func TestOwners(t *testing.T) {
 			w.Errorf("status %+v", s)
 		}
 		w.refused("b", "The disruption budget b does not allow evicting pods currently because it failed sync: "+why)
+	})
+}
+
+// TestRights: the controller's own account may do all it does, with pods and without.
+func TestRights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := kajitest.Start(t)
+		own := client.WithInformers(cluster.As(&user.DefaultInfo{Name: "system:serviceaccount:kube-system:disruption-controller",
+			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"}}), cluster.Client())
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := disruption.New(own, nil).Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		defer func() { cancel(); running.Wait() }()
+		b := &bubble.Bubble{T: t, Cluster: cluster, API: cluster.Client()}
+		w := world{Bubble: b, pods: client.For[*corev1.Pod](b.API), budgets: client.For[*policyv1.PodDisruptionBudget](b.API)}
+		bubble.Must(w.budgets.Create(t.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"},
+			Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, MinAvailable: ptr.To(intstr.FromInt32(1))}}))(b)
+		for _, pods := range []int32{0, 1} {
+			if pods == 1 {
+				w.pod("p", false, true)
+			}
+			b.Settle()
+			got := bubble.Must(w.budgets.Get(t.Context(), "default", "b"))(b)
+			c := meta.FindStatusCondition(got.Status.Conditions, policyv1.DisruptionAllowedCondition)
+			if got.Status.ObservedGeneration != 1 || got.Status.CurrentHealthy != pods || c == nil || c.Reason != policyv1.InsufficientPodsReason {
+				t.Errorf("with %d pods: %+v", pods, got.Status)
+			}
+		}
 	})
 }

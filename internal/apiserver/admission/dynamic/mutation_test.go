@@ -3,12 +3,21 @@
 package dynamic_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
 	"kaji/kajitest"
@@ -37,9 +46,7 @@ spec:
 		t.Fatal(err)
 	}
 	deployments := client.Resource{GroupVersionResource: appsv1.SchemeGroupVersion.WithResource("deployments"), Namespace: "default"}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(60 * time.Second); ; <-tick.C {
+	eventually(t, func() (bool, string) {
 		var d appsv1.Deployment
 		parse(t, `
 metadata: {name: d, namespace: default}
@@ -50,14 +57,96 @@ spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, s
 			t.Fatal(err)
 		}
 		got := obj.(*appsv1.Deployment)
-		if got.Annotations["marked"] == "yes" {
-			if got.Spec.MinReadySeconds != 7 || got.Spec.Replicas == nil || *got.Spec.Replicas != 1 {
-				t.Errorf("got %+v", got.Spec)
-			}
+		if got.Annotations["marked"] != "yes" {
+			return false, fmt.Sprint(got.ObjectMeta)
+		}
+		if got.Spec.MinReadySeconds != 7 || got.Spec.Replicas == nil || *got.Spec.Replicas != 1 {
+			t.Errorf("got %+v", got.Spec)
+		}
+		return true, ""
+	})
+}
+
+// What a webhook adds to a custom object is pruned by its schema.
+func TestMutationIsPruned(t *testing.T) {
+	c := kajitest.Start(t)
+	var definition apiextensionsv1.CustomResourceDefinition
+	parse(t, `
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget}
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {known: {type: string}}}}}]
+`, &definition)
+	definitions := client.Resource{GroupVersionResource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")}
+	if _, err := create(t, c, definitions, &definition, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	server := hook(t, func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		return &admissionv1.AdmissionResponse{Allowed: true, PatchType: ptr.To(admissionv1.PatchTypeJSONPatch),
+			Patch: []byte(`[{"op":"add","path":"/known","value":"yes"},{"op":"add","path":"/unknown","value":"yes"}]`)}
+	})
+	config := mutating(server, admissionregistrationv1.Fail)
+	config.Webhooks[0].Rules[0].Rule = admissionregistrationv1.Rule{APIGroups: []string{"example.com"}, APIVersions: []string{"v1"}, Resources: []string{"widgets"}}
+	if _, err := create(t, c, registration("mutatingwebhookconfigurations"), config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	widgets := client.Resource{GroupVersionResource: schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}, Namespace: "default"}
+	eventually(t, func() (bool, string) {
+		w := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget", "metadata": map[string]any{"name": "w"}}}
+		obj, err := create(t, c, widgets, w, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			return false, err.Error()
+		}
+		content := obj.(*unstructured.Unstructured).Object
+		if content["unknown"] != nil {
+			t.Errorf("got %v", content)
+		}
+		return content["known"] == "yes", fmt.Sprint(content)
+	})
+}
+
+// A webhook sees the options of a sub-resource that connects.
+func TestWebhookOnAttach(t *testing.T) {
+	c := kajitest.Start(t)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	if _, err := create(t, c, client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("pods"), Namespace: "default"}, pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	server := hook(t, func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: fmt.Sprintf("no attaching with %s", r.Object.Raw)}}
+	})
+	fail := admissionregistrationv1.Fail
+	config := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+		Name: "v.example.com", ClientConfig: clientConfig(server), FailurePolicy: &fail, SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
+		Rules: []admissionregistrationv1.RuleWithOperations{{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Connect},
+			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods/attach"}}}},
+	}}}
+	if _, err := create(t, c, registration("validatingwebhookconfigurations"), config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pods := kubernetes.NewForConfigOrDie(c.RESTConfig()).CoreV1().RESTClient()
+	eventually(t, func() (bool, string) {
+		err := pods.Post().Namespace("default").Resource("pods").Name("p").SubResource("attach").Param("stdin", "true").Do(t.Context()).Error()
+		text := fmt.Sprint(err)
+		return strings.Contains(text, "no attaching with") && strings.Contains(text, `PodAttachOptions`) && strings.Contains(text, `stdin`), text
+	})
+}
+
+// eventually tries until done: configurations take effect shortly after they are
+// written.
+func eventually(t *testing.T, done func() (bool, string)) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(60 * time.Second); ; <-tick.C {
+		ok, got := done()
+		if ok || t.Failed() {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the policy does not take effect: %+v", got.ObjectMeta)
+			t.Fatalf("at last: %s", got)
 		}
 	}
 }
