@@ -41,6 +41,7 @@ type Option func(*options)
 
 type options struct {
 	log    *slog.Logger
+	roles  *roles // nil: everybody may do everything
 	config []func(*apiserver.Config)
 }
 
@@ -58,6 +59,7 @@ type Cluster struct {
 	store  store.Store
 	server *apiserver.Server
 	client *direct.Client
+	roles  *roles
 
 	restOnce sync.Once
 	rest     *rest.Config
@@ -80,6 +82,9 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		// No controllers run here: pods need no account, nodes are not tainted
 		// until one has seen them, and volumes not kept until one lets them go.
 		DisabledAdmission: []string{"ServiceAccount", "TaintNodesByCondition", "StorageObjectInUseProtection"},
+	}
+	if o.roles != nil {
+		cfg.AlwaysAllow, cfg.Authorizer = false, o.roles.authorizer()
 	}
 	for _, change := range o.config {
 		change(&cfg)
@@ -118,6 +123,11 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 		}
 	})
 	<-c.server.Booted()
+	if c.roles = o.roles; c.roles != nil {
+		if err := c.roles.attach(ctx, c.server); err != nil {
+			t.Fatalf("kajitest: %v", err)
+		}
+	}
 	return c
 }
 
@@ -162,4 +172,9 @@ func (c *Cluster) Reset() {
 		c.t.Fatalf("kajitest: reset: %v", err)
 	}
 	c.server.Bootstrap(ctx)
+	if c.roles != nil {
+		if err := c.roles.attach(ctx, c.server); err != nil {
+			c.t.Fatalf("kajitest: reset: %v", err)
+		}
+	}
 }

@@ -215,7 +215,7 @@ func TestOwners(t *testing.T) {
 // TestRights: the controller's own account may do all it does, with pods and without.
 func TestRights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster := kajitest.Start(t)
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
 		own := client.WithInformers(cluster.As(&user.DefaultInfo{Name: "system:serviceaccount:kube-system:disruption-controller",
 			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"}}), cluster.Client())
 		ctx, cancel := context.WithCancel(t.Context())

@@ -349,7 +349,7 @@ func TestDualStack(t *testing.T) {
 
 // TestRights: the controller's own account may do all it does.
 func TestRights(t *testing.T) {
-	cluster := kajitest.Start(t)
+	cluster := kajitest.Start(t, kajitest.WithRBAC())
 	b := &bench{T: t, api: cluster.Client()}
 	b.services = client.For[*corev1.Service](b.api)
 	own := client.WithInformers(cluster.As(&user.DefaultInfo{Name: "system:serviceaccount:kube-system:service-controller",
