@@ -4,7 +4,6 @@ package bench
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -127,7 +126,7 @@ func idle(ctx context.Context, p *Process, d time.Duration) Result {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-	res := Result{Operation: "idle", Elapsed: time.Since(began), CPU: p.CPU() - before}
+	res := Result{Operation: "idle", Count: 1, Elapsed: time.Since(began), CPU: p.CPU() - before}
 	res.RSS, res.Anonymous = p.Memory()
 	return res
 }
@@ -221,10 +220,8 @@ func (r *apiRun) paged(ctx context.Context, _ int) (int64, error) {
 		if err != nil {
 			return sum, err
 		}
-		// The list's metadata stands at its start; its items need no decoding.
 		var page struct{ Metadata metav1.ListMeta }
-		dec := json.NewDecoder(bytes.NewReader(b))
-		if err := dec.Decode(&page); err != nil {
+		if err := json.Unmarshal(b, &page); err != nil {
 			return sum, err
 		}
 		if next = page.Metadata.Continue; next == "" {

@@ -153,8 +153,8 @@ func poll(ctx context.Context, every time.Duration, ready func() (bool, error)) 
 	}
 }
 
-// namespace makes a namespace for a run; done deletes it and waits until it is
-// gone, or, where no controller empties namespaces, until it is marked.
+// namespace makes a namespace for a run; done deletes what runs make there and
+// marks the namespace as deleted. It goes where a controller empties namespaces.
 func (c *client) namespace(ctx context.Context, name string) (done func(), err error) {
 	err = c.post(ctx, "/api/v1/namespaces", map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Cluster measures a whole cluster of this program from nothing: until the API
@@ -159,7 +160,7 @@ func (r *clusterRun) pods(ctx context.Context, name string, from, count int) err
 	before, began := r.t.Process.CPU(), time.Now()
 	for i := from; i < from+count; i++ {
 		pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: podName(i), Labels: map[string]string{"app": "bench"}},
-			Spec: corev1.PodSpec{TerminationGracePeriodSeconds: ptrTo[int64](0), Containers: []corev1.Container{{Name: "c", Image: r.Image, Args: []string{"pause"}, ImagePullPolicy: corev1.PullIfNotPresent}}}}
+			Spec: corev1.PodSpec{TerminationGracePeriodSeconds: ptr.To[int64](0), Containers: []corev1.Container{{Name: "c", Image: r.Image, Args: []string{"pause"}, ImagePullPolicy: corev1.PullIfNotPresent}}}}
 		b, err := json.Marshal(pod)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 // CRD measures what custom resource definitions cost: applying them, what
@@ -90,10 +91,10 @@ func (r *crdRun) objects() string {
 // rule, as operators' definitions look.
 func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 	text := func(s string) apiextensions.JSONSchemaProps {
-		return apiextensions.JSONSchemaProps{Type: "string", Description: s, MaxLength: ptrTo[int64](253)}
+		return apiextensions.JSONSchemaProps{Type: "string", Description: s, MaxLength: ptr.To[int64](253)}
 	}
 	spec := apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{}}
-	spec.Properties["replicas"] = apiextensions.JSONSchemaProps{Type: "integer", Default: &apiextensions.JSON{Raw: []byte("1")}, Minimum: ptrTo(0.0)}
+	spec.Properties["replicas"] = apiextensions.JSONSchemaProps{Type: "integer", Default: &apiextensions.JSON{Raw: []byte("1")}, Minimum: ptr.To(0.0)}
 	spec.Properties["maxReplicas"] = apiextensions.JSONSchemaProps{Type: "integer"}
 	spec.XValidations = apiextensions.ValidationRules{{Rule: "!has(self.maxReplicas) || self.replicas <= self.maxReplicas", Message: "replicas must not exceed maxReplicas"}}
 	// A field with its description is about 250 bytes of JSON; a section holds twenty.
@@ -115,14 +116,12 @@ func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 				Name: "v1", Served: true, Storage: true,
 				Subresources: &apiextensions.CustomResourceSubresources{Status: &apiextensions.CustomResourceSubresourceStatus{}},
 				Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{
-					"spec": spec, "status": {Type: "object", XPreserveUnknownFields: ptrTo(true)},
+					"spec": spec, "status": {Type: "object", XPreserveUnknownFields: ptr.To(true)},
 				}}},
 			}},
 		},
 	}
 }
-
-func ptrTo[T any](v T) *T { return &v }
 
 func (r *crdRun) define(ctx context.Context, i int) (int64, error) {
 	b, err := json.Marshal(r.definition(i))

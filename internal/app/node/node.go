@@ -264,8 +264,9 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	there := make(chan struct{})
 	k, err := kubelet.New(kubelet.Config{
-		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime}, Network: n.network,
+		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime, there}, Network: n.network,
 		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
@@ -277,7 +278,10 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 	}
 	group.Go("runtime", n.runtime.Run)
 	group.Go("images", n.images)
-	group.Go("image", func(ctx context.Context) error { return engine.Import(ctx, n.runtime) })
+	group.Go("image", func(ctx context.Context) error {
+		defer close(there)
+		return engine.Import(ctx, n.runtime)
+	})
 	group.Go("kubelet", k.Run)
 	return nil
 }
@@ -323,13 +327,22 @@ func (n *Node) listen() (net.Listener, error) {
 
 // imported never asks a registry for images named localhost/…: such a name
 // belongs to what was imported, as podman and buildah use it too. So a pod whose
-// pull policy is Always, the default of untagged images, runs it.
-type imported struct{ cri.Images }
+// pull policy is Always, the default of untagged images, runs it. A pod of the first
+// moments waits until the node's own image is there.
+type imported struct {
+	cri.Images
+	there <-chan struct{}
+}
 
 // PullImage implements cri.Images.
 func (i imported) PullImage(ctx context.Context, req *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
 	if !strings.HasPrefix(req.GetImage().GetImage(), "localhost/") {
 		return i.Images.PullImage(ctx, req)
+	}
+	select {
+	case <-i.there:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	status, err := i.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: req.Image})
 	if err != nil {
