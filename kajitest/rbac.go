@@ -23,7 +23,9 @@ import (
 func WithRBAC() Option { return func(o *options) { o.roles = &roles{} } }
 
 // roles judges by RBAC once the server's cache is there.
-type roles struct{ judge atomic.Pointer[rbac.Authorizer] }
+type roles struct {
+	judge atomic.Pointer[rbac.Authorizer]
+}
 
 // Authorize implements authorizer.UnconditionalAuthorizer.
 func (r *roles) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
