@@ -274,7 +274,7 @@ func New(cfg Config) (*Kubelet, error) {
 		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
 		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
-		Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
+		Registered: k.nodeChanged, Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },

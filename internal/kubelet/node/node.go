@@ -58,6 +58,9 @@ type Config struct {
 	Capacity func() corev1.ResourceList
 	// Reserved is kept from pods.
 	Reserved corev1.ResourceList
+	// Registered gets the node as it is found or made, before its first status: what
+	// it says of the network must not be news to the network then.
+	Registered func(*corev1.Node)
 	// Runtime tells the runtime's name and version, and whether it and the
 	// network are ready.
 	Runtime func(ctx context.Context) Runtime
@@ -146,6 +149,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	node := k.register(ctx)
 	if node == nil {
 		return nil // ctx ended
+	}
+	if k.cfg.Registered != nil {
+		k.cfg.Registered(node)
 	}
 	k.event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 	var lease sync.WaitGroup

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+
+	"kaji/internal/client"
+	"kaji/internal/kubelet/node"
+	"kaji/kajitest"
+)
+
+// A node that has its pod ranges is never shown as not ready at a restart of its
+// agent: the network learns them before the first status.
+func TestRestartIsNotShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := kajitest.Start(t).Client()
+		nodes := client.For[*corev1.Node](api)
+		made, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24", PodCIDRs: []string{"10.244.0.0/24"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := api.Watch(t.Context(), nodes.Resource(""), metav1.ListOptions{ResourceVersion: made.ResourceVersion})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		var ranges atomic.Int32
+		k := node.New(node.Config{Name: "n", Client: api, Node: func() *corev1.Node { return made }, Recorder: record.NewFakeRecorder(100), Logger: slog.New(slog.DiscardHandler),
+			Machine:    node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 1000, Memory: 1 << 30, Disk: 1 << 30},
+			Registered: func(n *corev1.Node) { ranges.Store(int32(len(n.Spec.PodCIDRs))) },
+			Runtime: func(context.Context) node.Runtime {
+				if ranges.Load() == 0 {
+					return node.Runtime{Problems: []string{"no pod CIDR assigned to the node yet"}}
+				}
+				return node.Runtime{}
+			}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := k.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		defer func() { cancel(); running.Wait() }()
+		for e := range w.ResultChan() {
+			for _, c := range e.Object.(*corev1.Node).Status.Conditions {
+				if c.Type != corev1.NodeReady {
+					continue
+				}
+				if c.Status != corev1.ConditionTrue {
+					t.Errorf("the first status says %s: %s", c.Status, c.Message)
+				}
+				return
+			}
+		}
+	})
+}
