@@ -5,6 +5,7 @@ package bench
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"kaji/internal/apiserver"
 	"kaji/kajitest"
 )
 
@@ -21,7 +23,11 @@ func target(t *testing.T) *Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Target{Name: "self", Config: kajitest.Start(t).RESTConfig(), Process: self}
+	// As servers are by default: pods need an account, though no controller makes one.
+	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) {
+		c.DisabledAdmission = slices.DeleteFunc(c.DisabledAdmission, func(name string) bool { return name == "ServiceAccount" })
+	}))
+	return &Target{Name: "self", Config: cluster.RESTConfig(), Process: self}
 }
 
 func TestAPI(t *testing.T) {

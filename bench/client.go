@@ -160,6 +160,11 @@ func (c *client) namespace(ctx context.Context, name string) (done func(), err e
 	if err != nil {
 		return nil, fmt.Errorf("making namespace %s: %w", name, err)
 	}
+	// Pods need the namespace's account. A controller makes it in a moment, if one runs.
+	err = c.post(ctx, "/api/v1/namespaces/"+name+"/serviceaccounts", map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "default"}})
+	if err != nil && !isStatus(err, http.StatusConflict) {
+		return nil, fmt.Errorf("making the account of namespace %s: %w", name, err)
+	}
 	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()

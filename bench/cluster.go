@@ -70,13 +70,6 @@ func (b Cluster) Run(ctx context.Context, report *Report) (err error) {
 		return err
 	}
 	defer done()
-	// Pods need the namespace's account, which a controller makes.
-	if err := r.until(ctx, func(ctx context.Context) (bool, error) {
-		_, err := r.c.get(ctx, "/api/v1/namespaces/bench/serviceaccounts/default", asJSON)
-		return err == nil, nil
-	}); err != nil {
-		return err
-	}
 	if err := r.pods(ctx, "first pod", 0, 1); err != nil {
 		return err
 	}
