@@ -4,6 +4,7 @@ package container
 
 import (
 	"testing"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -29,6 +30,32 @@ func TestMetrics(t *testing.T) {
 		}
 		keys[d.GetName()] = d.GetLabelKeys()
 	}
+	// A container is started before its program is executed: until then the init process still holds the socket it was prepared through.
+	var values map[string]uint64
+	waitFor(t, "the container's program to stand alone, without a socket", func() bool {
+		values = containerMetrics(t, r, id, keys)
+		return values["container_processes"] == 1 && values["container_sockets"] == 0
+	})
+	for _, name := range []string{"container_processes", "container_sockets"} {
+		if _, ok := values[name]; !ok {
+			t.Errorf("%s is not measured", name)
+		}
+	}
+	for _, name := range []string{"container_memory_usage_bytes", "container_threads", "container_file_descriptors", "container_last_seen",
+		"container_start_time_seconds", "container_fs_limit_bytes", "container_ulimits_soft"} {
+		if values[name] == 0 {
+			t.Errorf("%s is not measured", name)
+		}
+	}
+	stats, err := r.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: sandbox})
+	if err != nil || stats.GetStats().GetLinux().GetMemory().GetWorkingSetBytes().GetValue() == 0 {
+		t.Errorf("PodSandboxStats: %v, %v", stats, err)
+	}
+}
+
+// containerMetrics returns the values measured of the only container, by their names.
+func containerMetrics(t *testing.T, r *Runtime, id string, keys map[string][]string) map[string]uint64 {
+	t.Helper()
 	got, err := r.ListPodSandboxMetrics(t.Context(), nil)
 	if err != nil || len(got.GetPodMetrics()) != 1 || len(got.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
 		t.Fatalf("ListPodSandboxMetrics: %v, %v", got, err)
@@ -44,19 +71,15 @@ func TestMetrics(t *testing.T) {
 		}
 		values[m.GetName()] = m.GetValue().GetValue()
 	}
-	for name, want := range map[string]uint64{"container_processes": 1, "container_sockets": 0} {
-		if v, ok := values[name]; !ok || v != want {
-			t.Errorf("%s is %d, want %d", name, v, want)
+	return values
+}
+
+// waitFor polls a state for a minute.
+func waitFor(t testing.TB, what string, reached func() bool) {
+	t.Helper()
+	for start := time.Now(); !reached(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatalf("not within a minute: %s", what)
 		}
-	}
-	for _, name := range []string{"container_memory_usage_bytes", "container_threads", "container_file_descriptors", "container_last_seen",
-		"container_start_time_seconds", "container_fs_limit_bytes", "container_ulimits_soft"} {
-		if values[name] == 0 {
-			t.Errorf("%s is not measured", name)
-		}
-	}
-	stats, err := r.PodSandboxStats(t.Context(), &runtimeapi.PodSandboxStatsRequest{PodSandboxId: sandbox})
-	if err != nil || stats.GetStats().GetLinux().GetMemory().GetWorkingSetBytes().GetValue() == 0 {
-		t.Errorf("PodSandboxStats: %v, %v", stats, err)
 	}
 }
