@@ -3,7 +3,8 @@
 // Package upstream carries requests to the endpoints of backends: it picks one
 // after the other, tries another where nobody listens, and watches over pauses.
 // Package ingress fills the pools and puts Transport below its reverse proxy.
-// It never retries a request of which a byte may have been seen.
+// A request of which a byte may have been seen is sent again only when its
+// method is idempotent and it has no body.
 package upstream
 
 import (
@@ -55,29 +56,29 @@ func (p *Pool) Empty() bool {
 
 // Next returns the address of the endpoint whose turn it is, or "".
 func (p *Pool) Next() string {
-	if one := p.order("", 1); len(one) > 0 {
-		return one[0].Address
-	}
-	return ""
+	e, _ := p.pick("", nil)
+	return e.Address
 }
 
-// order returns the endpoints to try: the one with the id first, if it is
-// there, then in turn.
-func (p *Pool) order(id string, most int) []Endpoint {
+// pick returns the endpoint to try: the one with the id, if it is there, else
+// the one whose turn it is; never one that was tried. A pool that changed between
+// two tries is asked for what it holds now.
+func (p *Pool) pick(id string, tried []string) (Endpoint, bool) {
 	now := p.state.Load()
 	if now == nil || len(now.endpoints) == 0 {
-		return nil
+		return Endpoint{}, false
 	}
 	all := now.endpoints
 	start := int((p.next.Add(1) - 1) % uint32(len(all)))
-	if id != "" {
+	if id != "" && len(tried) == 0 {
 		if at := slices.IndexFunc(all, func(e Endpoint) bool { return e.ID == id }); at >= 0 {
 			start = at
 		}
 	}
-	out := make([]Endpoint, 0, most)
-	for i := range min(most, len(all)) {
-		out = append(out, all[(start+i)%len(all)])
+	for i := range all {
+		if e := all[(start+i)%len(all)]; !slices.Contains(tried, e.Address) {
+			return e, true
+		}
 	}
-	return out
+	return Endpoint{}, false
 }

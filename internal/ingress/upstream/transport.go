@@ -115,10 +115,6 @@ func (e *dialError) Unwrap() error { return e.err }
 // the reverse proxy above: the next try may need it.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call := From(req.Context())
-	endpoints := call.Pool.order(call.Sticky, tries)
-	if len(endpoints) == 0 {
-		return nil, ErrNoEndpoints
-	}
 	w := newWatch(req.Context(), call.ReadTimeout)
 	var body *kept
 	if req.Body != nil && req.Body != http.NoBody {
@@ -129,15 +125,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if call.HTTP2 {
 		inner = t.http2
 	}
-	var err error
-	for _, e := range endpoints {
+	err := error(ErrNoEndpoints)
+	var tried [tries]string
+	for n := range tries {
+		e, ok := call.Pool.pick(call.Sticky, tried[:n])
+		if !ok {
+			break
+		}
+		tried[n] = e.Address
 		var answer *http.Response
 		if answer, err = inner.RoundTrip(aim(req.WithContext(w.ctx), e, call.TLS, body)); err == nil {
 			call.Chosen = e
 			return w.follow(answer), nil
 		}
-		var d *dialError
-		if !errors.As(err, &d) || body != nil && body.touched.Load() || w.ctx.Err() != nil {
+		if w.ctx.Err() != nil || !repeatable(req, body, err) {
 			break
 		}
 		w.again()
@@ -149,10 +150,35 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
+// repeatable says whether a request that failed may go to another endpoint: when
+// nothing of it was sent, or when sending it twice means the same as once, as
+// nginx's proxy_next_upstream has it. A pod that ends takes the requests with it
+// that it had accepted; this is how the clients of a rolling update are spared.
+func repeatable(req *http.Request, body *kept, err error) bool {
+	if body != nil && body.touched.Load() {
+		return false
+	}
+	var d *dialError
+	if errors.As(err, &d) {
+		return true
+	}
+	switch req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
 // Connect opens a connection to an endpoint of the pool, for what is no HTTP.
 func (t *Transport) Connect(ctx context.Context, pool *Pool, limit time.Duration) (net.Conn, error) {
 	err := error(ErrNoEndpoints)
-	for _, e := range pool.order("", tries) {
+	var tried [tries]string
+	for n := range tries {
+		e, ok := pool.pick("", tried[:n])
+		if !ok {
+			break
+		}
+		tried[n] = e.Address
 		inner, stop := context.WithTimeout(ctx, cmp.Or(limit, unbounded))
 		var conn net.Conn
 		conn, err = t.dial(inner, "tcp", e.Address)
