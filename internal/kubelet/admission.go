@@ -67,7 +67,11 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 	}
 	var refusal *admit.Rejection
 	if !taken && pod.DeletionTimestamp == nil && !podspec.Finished(pod) {
-		refusal = admit.Pod(k.admitNode(pod.UID), pod)
+		n := k.admitNode(pod.UID)
+		n.Allocate, n.Given = k.allocate, k.devices.Given
+		if refusal = admit.Pod(n, pod); refusal != nil {
+			k.release(pod.UID)
+		}
 	}
 	k.mu.Lock()
 	k.mu.grants[pod.UID] = granted

@@ -92,6 +92,9 @@ func (h *host) Options(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 		}
 		options.Devices = append(options.Devices, &runtimeapi.Device{HostPath: mounted.Path, ContainerPath: d.DevicePath, Permissions: permission})
 	}
+	if err := k.devicesOf(ctx, pod, c, options); err != nil {
+		return nil, err
+	}
 	if mount, err := k.hostsMount(pod, c, podIPs); err != nil {
 		return nil, err
 	} else if mount != nil {

@@ -49,6 +49,7 @@ func (address) SetPodCIDRs(context.Context, []netip.Prefix) error { return nil }
 type real struct {
 	*agent
 	handler http.Handler
+	root    string // the agent's directory
 }
 
 func startReal(t *testing.T) *real {
@@ -118,7 +119,7 @@ func startReal(t *testing.T) *real {
 		cancel()
 		running.Wait()
 	})
-	return &real{a, k.Handler()}
+	return &real{a, k.Handler(), dir + "/kubelet"}
 }
 
 // ask sends the agent's server a request.

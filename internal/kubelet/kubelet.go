@@ -43,18 +43,21 @@ import (
 	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/devicemanager"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
 	"kaji/internal/kubelet/plugin"
+	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
 	"kaji/internal/kubelet/source"
 	"kaji/internal/kubelet/stats"
 	"kaji/internal/kubelet/status"
+	"kaji/internal/kubelet/topologymanager"
 	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/kubelet/volume/csi"
@@ -176,6 +179,8 @@ type Kubelet struct {
 	tokens   *tokens
 	ranges   *userns.Ranges
 	csi      *csi.Registry
+	devices  *devicemanager.Manager
+	topology *topologymanager.Manager
 	plugins  *plugin.Watcher
 	pool     *podworker.Pool
 	node     *node.Keeper
@@ -268,13 +273,17 @@ func New(cfg Config) (*Kubelet, error) {
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers()})
+	if err := k.resources(); err != nil {
+		return nil, fmt.Errorf("topology manager: %w", err)
+	}
+	k.plugins.Handlers[registrationv1.DevicePlugin] = k.devices
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
 	k.node = node.New(node.Config{
 		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,
 		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
 		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
-		Registered: k.nodeChanged, Capacity: k.capacity, Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
+		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
@@ -380,6 +389,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("housekeeping", k.housekeep)
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
+	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
+	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k)}
+	part("pod resources", k.optional("pod resources are not served", server.Run))
 	if k.cfg.Listener != nil {
 		part("server", func(ctx context.Context) error { return k.serve(ctx, k.cfg.Listener) })
 	}
@@ -412,6 +424,16 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return nil
 	case err := <-failed:
 		return err
+	}
+}
+
+// optional makes a part whose failure does not end the agent: it is told instead.
+func (k *Kubelet) optional(what string, run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			k.log.Error(what, "err", err)
+		}
+		return nil
 	}
 }
 
@@ -532,8 +554,12 @@ func (k *Kubelet) changed(uid types.UID) {
 	k.pool.Wake(uid)
 }
 
-func (k *Kubelet) capacity() corev1.ResourceList {
-	return corev1.ResourceList{corev1.ResourcePods: quantity(int64(k.cfg.MaxPods))}
+// capacity is what there is besides what the machine has by itself.
+func (k *Kubelet) capacity() (capacity, allocatable corev1.ResourceList) {
+	capacity, allocatable = k.devices.Resources()
+	capacity[corev1.ResourcePods] = quantity(int64(k.cfg.MaxPods))
+	allocatable[corev1.ResourcePods] = capacity[corev1.ResourcePods]
+	return capacity, allocatable
 }
 
 // pressure are the conditions of pressure that hold.

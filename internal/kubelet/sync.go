@@ -246,6 +246,7 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 		in.Resize = k.resizeConditions(pod, a)
 	}
 	s := status.Generate(in)
+	k.deviceStatus(pod.UID, &s)
 	if change != nil {
 		change(&s)
 	}
@@ -314,6 +315,7 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	if err := k.ranges.Release(pod.UID); err != nil {
 		return err
 	}
+	k.release(pod.UID)
 	k.probes.Remove(pod.UID)
 	k.objects.Unregister(pod.UID)
 	k.tokens.forget(pod.UID)

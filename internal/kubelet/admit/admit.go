@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/resource"
 	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -40,16 +41,28 @@ type Node struct {
 	Pressure map[corev1.NodeConditionType]bool
 	// Stopping says that the node is shutting down.
 	Stopping bool
+	// Allocate gives a pod what is not merely counted, or says why not; Given is
+	// the least that the node has to be thought to have for a pod with devices.
+	// Both may be nil.
+	Allocate func(*corev1.Pod) *Rejection
+	Given    func(types.UID) corev1.ResourceList
 }
 
 // Pod decides on a pod; nil takes it.
 func Pod(n Node, pod *corev1.Pod) *Rejection {
-	for _, check := range []func(Node, *corev1.Pod) *Rejection{stopping, pressure, sysctls, system, appArmor, fits} {
+	for _, check := range []func(Node, *corev1.Pod) *Rejection{pressure, sysctls, allocate, system, fits, appArmor, stopping} {
 		if r := check(n, pod); r != nil {
 			return r
 		}
 	}
 	return nil
+}
+
+func allocate(n Node, pod *corev1.Pod) *Rejection {
+	if n.Allocate == nil {
+		return nil
+	}
+	return n.Allocate(pod)
 }
 
 func stopping(n Node, _ *corev1.Pod) *Rejection {
@@ -184,12 +197,19 @@ func enough(n Node, pod *corev1.Pod) *Rejection {
 	}
 	used := sum(n.Pods)
 	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	var given corev1.ResourceList
+	if n.Given != nil {
+		given = n.Given(pod.UID)
+	}
 	for _, name := range slices.Sorted(maps.Keys(requests)) {
 		request := requests[name]
 		if request.IsZero() {
 			continue
 		}
 		have, known := n.Allocatable[name]
+		if least, ok := given[name]; ok && least.Cmp(have) > 0 {
+			have, known = least, true
+		}
 		if !known && strings.Contains(string(name), "/") {
 			continue // extended resources are checked by whoever has the devices
 		}

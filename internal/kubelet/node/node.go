@@ -54,8 +54,12 @@ type Config struct {
 	Port int32
 
 	Machine Machine
-	// Capacity adds to what the machine has: pods and extended resources.
-	Capacity func() corev1.ResourceList
+	// Resources add to what the machine has: pods, and devices, of which some may
+	// not be usable.
+	Resources func() (capacity, allocatable corev1.ResourceList)
+	// Fresh says that the agent has never run here: what an existing Node has of
+	// extended resources is gone.
+	Fresh bool
 	// Reserved is kept from pods.
 	Reserved corev1.ResourceList
 	// Registered gets the node as it is found or made, before its first status: what
@@ -99,6 +103,7 @@ type Keeper struct {
 		inUse     []corev1.UniqueVolumeName
 		stopping  string
 		published time.Time
+		known     bool // a status was written
 		ready     corev1.ConditionStatus
 	}
 }
@@ -322,7 +327,7 @@ func (k *Keeper) publish(ctx context.Context, known *corev1.Node) (*corev1.Node,
 		return nil, err
 	}
 	k.mu.Lock()
-	k.mu.published = time.Now()
+	k.mu.published, k.mu.known = time.Now(), true
 	k.mu.Unlock()
 	k.announce(&node.Status, &changed.Status)
 	return answer, nil

@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatus {
 	s := *node.Status.DeepCopy()
 	runtime := k.cfg.Runtime(ctx)
-	s.Capacity, s.Allocatable = k.resources(node.Status.Capacity)
+	s.Capacity, s.Allocatable = k.resources(k.former(node))
 	if !k.cfg.ExternalCloud || len(s.Addresses) == 0 {
 		s.Addresses = nil
 		for _, a := range k.cfg.Addresses {
@@ -48,6 +49,24 @@ func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatu
 	return s
 }
 
+// former are the capacities that a node is shown with; none is left of the
+// extended ones where they are of an earlier life of the machine.
+func (k *Keeper) former(node *corev1.Node) corev1.ResourceList {
+	k.mu.Lock()
+	known := k.mu.known
+	k.mu.Unlock()
+	if known || !k.cfg.Fresh {
+		return node.Status.Capacity
+	}
+	out := node.Status.Capacity.DeepCopy()
+	for name := range out {
+		if strings.Contains(string(name), "/") {
+			out[name] = *resource.NewQuantity(0, resource.DecimalSI)
+		}
+	}
+	return out
+}
+
 // resources are what the machine has and what of it pods may have.
 func (k *Keeper) resources(old corev1.ResourceList) (capacity, allocatable corev1.ResourceList) {
 	m := k.cfg.Machine
@@ -64,12 +83,14 @@ func (k *Keeper) resources(old corev1.ResourceList) (capacity, allocatable corev
 			capacity[name] = quantity
 		}
 	}
-	if k.cfg.Capacity != nil {
-		for name, quantity := range k.cfg.Capacity() {
-			capacity[name] = quantity
-		}
+	var usable corev1.ResourceList
+	if k.cfg.Resources != nil {
+		var more corev1.ResourceList
+		more, usable = k.cfg.Resources()
+		maps.Copy(capacity, more)
 	}
 	allocatable = capacity.DeepCopy()
+	maps.Copy(allocatable, usable)
 	for name, reserved := range k.cfg.Reserved {
 		if have, ok := allocatable[name]; ok {
 			have.Sub(reserved)

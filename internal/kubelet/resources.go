@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"kaji/internal/kubelet/admit"
+	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/devicemanager"
+	"kaji/internal/kubelet/hardware"
+	"kaji/internal/kubelet/podresources"
+	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/topologymanager"
+)
+
+// resources makes the managers of what containers get for themselves.
+func (k *Kubelet) resources() (err error) {
+	layout, err := hardware.Read("/sys")
+	if err != nil {
+		k.log.Warn("the machine's layout was not read: all of it is one place", "err", err)
+		layout = &hardware.Layout{Nodes: []hardware.Node{{}}}
+	}
+	k.devices = devicemanager.New(devicemanager.Config{Dir: filepath.Join(k.cfg.RootDir, "device-plugins"), Nodes: layout.NodeIDs(), Logger: k.log,
+		Changed: func() { k.node.Wake() }, Health: func(uid types.UID) { k.pool.Wake(uid) }})
+	k.topology, err = topologymanager.New(topologymanager.Config{Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices}})
+	return err
+}
+
+// allocate gives a pod the devices that it asks for, at its admission.
+func (k *Kubelet) allocate(pod *corev1.Pod) *admit.Rejection {
+	if r := k.topology.Admit(context.Background(), pod); r != nil {
+		return &admit.Rejection{Reason: r.Reason, Message: r.Message}
+	}
+	return nil
+}
+
+// release takes back what a pod that is over was given.
+func (k *Kubelet) release(uid types.UID) { k.devices.Release(uid) }
+
+// keepResources takes back what pods were given that no source knows.
+func (k *Kubelet) keepResources() {
+	k.devices.Keep(func(uid types.UID) bool {
+		_, known := k.pool.State(uid)
+		return known
+	})
+}
+
+// devicesOf adds what the devices of a container need to what it is given.
+func (k *Kubelet) devicesOf(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o *podrun.Options) error {
+	d, err := k.devices.Start(ctx, pod, c)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Envs)) {
+		if !slices.ContainsFunc(o.Env, func(v compose.Variable) bool { return v.Name == name }) {
+			o.Env = append(o.Env, compose.Variable{Name: name, Value: d.Envs[name]})
+		}
+	}
+	for _, m := range d.Mounts {
+		o.Mounts = append(o.Mounts, &runtimeapi.Mount{HostPath: m.HostPath, ContainerPath: m.ContainerPath, Readonly: m.ReadOnly})
+	}
+	for _, s := range d.Devices {
+		o.Devices = append(o.Devices, &runtimeapi.Device{HostPath: s.HostPath, ContainerPath: s.ContainerPath, Permissions: s.Permissions})
+	}
+	for _, name := range d.CDIDevices {
+		o.CDIDevices = append(o.CDIDevices, &runtimeapi.CDIDevice{Name: name})
+	}
+	if o.Annotations == nil {
+		o.Annotations = map[string]string{}
+	}
+	maps.Copy(o.Annotations, d.Annotations)
+	return nil
+}
+
+// deviceStatus tells the health of the devices of a pod's containers.
+func (k *Kubelet) deviceStatus(uid types.UID, s *corev1.PodStatus) {
+	for _, list := range [][]corev1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses} {
+		for i := range list {
+			list[i].AllocatedResourcesStatus = k.devices.Status(uid, list[i].Name)
+		}
+	}
+}
+
+// allocated is a Kubelet as those see it who ask what containers have.
+type allocated Kubelet
+
+var _ podresources.Host = (*allocated)(nil)
+
+// ActivePods implements podresources.Host.
+func (a *allocated) ActivePods() []*corev1.Pod { return (*Kubelet)(a).others("") }
+
+// ContainerResources implements podresources.Host.
+func (a *allocated) ContainerResources(pod *corev1.Pod, c *corev1.Container) *podresourcesv1.ContainerResources {
+	return &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name))}
+}
+
+// AllocatableResources implements podresources.Host.
+func (a *allocated) AllocatableResources() *podresourcesv1.AllocatableResourcesResponse {
+	return &podresourcesv1.AllocatableResourcesResponse{Devices: devicesShown(a.devices.Allocatable())}
+}
+
+// devicesShown writes each device once for every node that it is near to.
+func devicesShown(devices []devicemanager.Device) []*podresourcesv1.ContainerDevices {
+	var out []*podresourcesv1.ContainerDevices
+	for _, d := range devices {
+		if len(d.Nodes) == 0 {
+			out = append(out, &podresourcesv1.ContainerDevices{ResourceName: d.Resource, DeviceIds: []string{d.ID}})
+		}
+		for _, n := range d.Nodes {
+			out = append(out, &podresourcesv1.ContainerDevices{ResourceName: d.Resource, DeviceIds: []string{d.ID},
+				Topology: &podresourcesv1.TopologyInfo{Nodes: []*podresourcesv1.NUMANode{{ID: n}}}})
+		}
+	}
+	return out
+}
