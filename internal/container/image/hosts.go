@@ -153,8 +153,8 @@ func (h *hosts) transport(c hostConfig) (http.RoundTripper, error) {
 	if h.transports == nil {
 		h.transports = map[string]http.RoundTripper{}
 	}
-	h.transports[key] = t
-	return t, nil
+	h.transports[key] = resuming{t}
+	return h.transports[key], nil
 }
 
 // parseHosts reads the part of TOML that hosts.toml uses: strings, booleans,

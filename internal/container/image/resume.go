@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// resumeTries is how often in a row a body is asked for again without a
+	// resumeProgress of bytes having come in between.
+	resumeTries    = 5
+	resumeProgress = 1 << 20
+	resumePause    = 200 * time.Millisecond
+)
+
+// resuming is a transport whose answers survive a connection that breaks: the
+// rest is asked for by a range request (RFC 9110, section 14) and read on from
+// there. A server that knows no ranges leaves things as they are. What comes is
+// not compared with what came before: the digests of layers see to that.
+type resuming struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t resuming) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer, err := t.next.RoundTrip(req)
+	if err == nil && req.Method == http.MethodGet && answer.StatusCode == http.StatusOK && answer.ContentLength > 0 && !answer.Uncompressed {
+		answer.Body = &resumed{body: answer.Body, next: t.next, req: req, total: answer.ContentLength}
+	}
+	return answer, err
+}
+
+// resumed is a body of a known length. Like any body it has one reader; Close
+// may be called while it reads.
+type resumed struct {
+	mu     sync.Mutex // of body and closed
+	body   io.ReadCloser
+	closed bool
+	next   http.RoundTripper
+	req    *http.Request
+	total  int64
+	// at is how many bytes have come, since how many of them after the last
+	// break, tries how many breaks there were without enough progress.
+	at, since int64
+	tries     int
+}
+
+// Close implements io.Closer.
+func (b *resumed) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.body.Close()
+}
+
+// replace puts another body in place of the broken one, unless all is over.
+func (b *resumed) replace(body io.ReadCloser) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		body.Close()
+		return http.ErrBodyReadAfterClose
+	}
+	b.body.Close()
+	b.body, b.since = body, 0
+	return nil
+}
+
+// Read implements io.Reader.
+func (b *resumed) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	b.at += int64(n)
+	if b.since += int64(n); b.since >= resumeProgress {
+		b.tries = 0
+	}
+	if err == nil || b.at >= b.total || !isBroken(err) || b.req.Context().Err() != nil {
+		return n, err
+	}
+	for b.tries < resumeTries {
+		b.tries++
+		if again := b.reopen(b.req.Context()); again == nil {
+			return n, nil
+		} else if !isBroken(again) {
+			break
+		}
+	}
+	return n, err
+}
+
+// reopen asks for what has not come yet.
+func (b *resumed) reopen(ctx context.Context) error {
+	pause := time.NewTimer(time.Duration(b.tries-1) * resumePause)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-pause.C:
+	}
+	req := b.req.Clone(ctx)
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.at))
+	answer, err := b.next.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	if want := fmt.Sprintf("bytes %d-%d/%d", b.at, b.total-1, b.total); answer.StatusCode != http.StatusPartialContent || answer.Header.Get("Content-Range") != want {
+		answer.Body.Close()
+		return fmt.Errorf("asked for %s, the registry answered %s with %q", want, answer.Status, answer.Header.Get("Content-Range"))
+	}
+	return b.replace(answer.Body)
+}
