@@ -58,9 +58,13 @@ require (
 	sigs.k8s.io/gateway-api v1.6.3
 	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730
 	sigs.k8s.io/yaml v1.6.0
+	tags.cncf.io/container-device-interface v1.1.2
 )
 
-require k8s.io/kube-proxy v0.37.2 // indirect
+require (
+	k8s.io/kube-proxy v0.37.2 // indirect
+	tags.cncf.io/container-device-interface/specs-go v1.1.1 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect

@@ -19,7 +19,7 @@ func runtimeCommand() *cobra.Command {
 	c := engine.Config{
 		Listen: "unix:///run/kaji/kaji.sock", Root: "/var/lib/kaji/runtime", State: "/run/kaji/runtime",
 		CNIConfDir: "/etc/cni/net.d", CNIBinDirs: []string{"/opt/cni/bin"}, CgroupDriver: "cgroupfs", CgroupRoot: "/kaji-runtime",
-		SeccompRoot: "/var/lib/kubelet/seccomp", HostsDir: "/etc/containerd/certs.d", StreamAddress: "127.0.0.1:0",
+		SeccompRoot: "/var/lib/kubelet/seccomp", CDIDirs: []string{"/etc/cdi", "/var/run/cdi"}, HostsDir: "/etc/containerd/certs.d", StreamAddress: "127.0.0.1:0",
 	}
 	var cidrs []string
 	var log logging.Options
@@ -64,6 +64,7 @@ func runtimeFlags(fs *pflag.FlagSet, c *engine.Config) {
 	fs.StringVar(&c.CgroupDriver, "cgroup-driver", c.CgroupDriver, "cgroupfs or systemd, as the node agent has it")
 	fs.StringVar(&c.CgroupRoot, "cgroup-root", c.CgroupRoot, "control group of pods that name none")
 	fs.StringVar(&c.SeccompRoot, "seccomp-root", c.SeccompRoot, "directory of seccomp profiles")
+	fs.StringSliceVar(&c.CDIDirs, "cdi-spec-dir", c.CDIDirs, "directories of the Container Device Interface's specifications")
 	fs.StringVar(&c.StreamAddress, "stream-address", c.StreamAddress, "where exec, attach and port-forward are served")
 	fs.StringVar(&c.HostsDir, "hosts-dir", c.HostsDir, "directory with a hosts.toml for each registry")
 	fs.StringVar(&c.DockerConfig, "docker-config", c.DockerConfig, "docker's config.json with credentials for registries")

@@ -54,6 +54,9 @@ type Config struct {
 	CgroupRoot string
 	// SeccompRoot is where relative localhost profiles are looked for.
 	SeccompRoot string
+	// CDIDirs hold the specifications of the Container Device Interface;
+	// /etc/cdi and /var/run/cdi by default.
+	CDIDirs []string
 	// Handlers are names of runtime handlers besides the default "". All of
 	// them run with libcontainer.
 	Handlers []string
@@ -129,6 +132,9 @@ func New(cfg Config) (*Runtime, error) {
 	if cfg.StreamAddress == "" {
 		cfg.StreamAddress = "127.0.0.1:0"
 	}
+	if len(cfg.CDIDirs) == 0 {
+		cfg.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -157,6 +163,7 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, helper.Close())
 	}
+	node.CDIDirs = cfg.CDIDirs
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Runtime{
 		cfg: cfg, log: cfg.Logger, node: node, helper: helper, images: images, ctx: ctx, stop: stop,

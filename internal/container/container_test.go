@@ -41,12 +41,16 @@ func group(dir string) string { return "/kaji-test-" + filepath.Base(filepath.Di
 
 // open starts a runtime in directories of the test, or finds an earlier one
 // again there.
-func open(t testing.TB, dir string) *Runtime {
+func open(t testing.TB, dir string, change ...func(*Config)) *Runtime {
 	t.Helper()
-	r, err := New(Config{
+	cfg := Config{
 		Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state"), CgroupRoot: group(dir),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "v0.0.1",
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	r, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

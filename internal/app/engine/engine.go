@@ -40,6 +40,7 @@ type Config struct {
 	CgroupDriver           string
 	CgroupRoot             string
 	SeccompRoot            string
+	CDIDirs                []string
 	StreamAddress          string
 	HostsDir, DockerConfig string
 	Handlers               []string
@@ -66,7 +67,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	r, err := container.New(container.Config{
-		Root: c.Root, State: c.State, Network: network, CgroupDriver: c.CgroupDriver, CgroupRoot: c.CgroupRoot, SeccompRoot: c.SeccompRoot,
+		Root: c.Root, State: c.State, Network: network, CgroupDriver: c.CgroupDriver, CgroupRoot: c.CgroupRoot, SeccompRoot: c.SeccompRoot, CDIDirs: c.CDIDirs,
 		StreamAddress: c.StreamAddress, HostsDir: c.HostsDir, DockerConfig: c.DockerConfig, PinnedImages: []string{image.Name},
 		Handlers: c.Handlers, Version: c.Version, Logger: c.Logger,
 	})

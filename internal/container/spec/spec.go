@@ -55,6 +55,9 @@ type Node struct {
 	SELinux        bool
 	// SwapAccounting tells that the memory controller limits swap.
 	SwapAccounting bool
+	// CDIDirs hold the specifications of the Container Device Interface; later
+	// ones take precedence.
+	CDIDirs []string
 	// Capabilities are those that can be given, by name.
 	Capabilities []string
 }
@@ -111,6 +114,9 @@ func Build(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	if err := addProfiles(s, in); err != nil {
+		return nil, err
+	}
+	if err := addCDIDevices(s, in.Config, in.Node.CDIDirs); err != nil {
 		return nil, err
 	}
 	return s, nil
