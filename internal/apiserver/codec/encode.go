@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/bytedance/sonic"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
@@ -71,7 +69,7 @@ func Encode(obj runtime.Object, format Format, pretty bool) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// marshalJSON is encoding/json's output, newline included, made faster.
+// marshalJSON returns obj in JSON with a newline at the end.
 func marshalJSON(obj runtime.Object) ([]byte, error) {
 	var in any = obj
 	switch o := obj.(type) {
@@ -79,14 +77,10 @@ func marshalJSON(obj runtime.Object) ([]byte, error) {
 		in = o.Object
 	case *unstructured.UnstructuredList:
 		in = o.UnstructuredContent()
-	case *metav1.Status:
-		// Small and rare: not worth compiling an encoder for.
-		data, err := json.Marshal(o)
-		return append(data, '\n'), err
 	}
-	data, err := sonic.ConfigStd.Marshal(in)
-	if err != nil {
+	var out bytes.Buffer
+	if err := json.NewEncoder(&out).Encode(in); err != nil {
 		return nil, err
 	}
-	return append(data, '\n'), nil
+	return out.Bytes(), nil
 }
