@@ -351,3 +351,45 @@ func bind(w world, p *corev1.Pod) {
 		w.Fatal(err)
 	}
 }
+
+// TestNamespaceEnds: a failed pod that waits for its successor does not hold a
+// namespace in which no successor can be made.
+func TestNamespaceEnds(t *testing.T) {
+	run(t, nil, func(w world) {
+		const ns = "ends"
+		namespaces := client.For[*corev1.Namespace](w.api)
+		if _, err := namespaces.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}); err != nil {
+			t.Fatal(err)
+		}
+		j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "j"}, Spec: batchv1.JobSpec{
+			CompletionMode: ptr.To(batchv1.IndexedCompletion), Completions: ptr.To[int32](2), Parallelism: ptr.To[int32](2), BackoffLimitPerIndex: ptr.To[int32](3),
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}}}
+		if _, err := w.jobs.Create(w.Context(), j); err != nil {
+			t.Fatal(err)
+		}
+		w.settle(3 * time.Second)
+		if err := namespaces.Delete(w.Context(), "", ns, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		pods, err := w.pods.List(w.Context(), ns, metav1.ListOptions{})
+		if err != nil || len(pods) != 2 {
+			t.Fatal(len(pods), err)
+		}
+		for _, p := range pods {
+			if err := w.pods.Delete(w.Context(), ns, p.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.pods.MergePatch(w.Context(), ns, p.Name, map[string]any{"status": map[string]any{"phase": "Failed"}}, "status"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.settle(time.Minute)
+		if left, err := w.pods.List(w.Context(), ns, metav1.ListOptions{}); err != nil || len(left) != 0 {
+			t.Errorf("%d pods are left, %v: %v", len(left), err, left)
+		}
+		j, err = w.jobs.Get(w.Context(), ns, "j")
+		if s := j.Status; err != nil || s.Active != 0 || s.Failed != 2 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}

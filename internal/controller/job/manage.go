@@ -22,6 +22,9 @@ import (
 	"kaji/internal/controller/podstate"
 )
 
+// errNamespaceEnds says that nothing can be made in a Job's namespace any more.
+var errNamespaceEnds = errors.New("the namespace is being terminated")
+
 // claim returns all pods of a Job.
 func (c *Controller) claim(ctx context.Context, job *batchv1.Job) ([]*corev1.Pod, error) {
 	selector, err := metav1.LabelSelectorAsSelector(job.Spec.Selector)
@@ -181,7 +184,14 @@ func (c *Controller) add(ctx context.Context, v *view, n int) error {
 				v.activeCount++
 			}
 		}
-		if err := errors.Join(errs...); err != nil {
+		err := errors.Join(errs...)
+		if errors.Is(err, errNamespaceEnds) {
+			// Failed pods need not wait for successors, or they would hold the
+			// namespace for ever.
+			v.waiting = nil
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		done += size
@@ -225,7 +235,7 @@ func (c *Controller) create(ctx context.Context, v *view, index int) error {
 	made, err := c.pods.Create(ctx, pod)
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-			return nil // nothing can be made here any more
+			return errNamespaceEnds
 		}
 		c.events.Record(ctx, job, kind, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 		return err

@@ -28,10 +28,10 @@ func (c *Controller) untrack(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	_, err = c.pods.Patch(ctx, pod.Namespace, pod.Name, types.StrategicMergePatchType, data, "")
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // gone, or another of the name
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return err
+	return err // a conflict, too: it may be another pod of the name, or the same in other words
 }
 
 // track counts ended pods, in the order that loses and doubles none: their UIDs
