@@ -28,6 +28,7 @@ import (
 	"kaji/internal/controller/cronjob"
 	"kaji/internal/controller/daemonset"
 	"kaji/internal/controller/deployment"
+	"kaji/internal/controller/devicetainteviction"
 	"kaji/internal/controller/disruption"
 	"kaji/internal/controller/endpoints"
 	"kaji/internal/controller/endpointslice"
@@ -182,6 +183,9 @@ var list = []entry{
 	}},
 	{"taint-eviction-controller", "node-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return tainteviction.New(api, log), nil
+	}},
+	{"device-taint-eviction-controller", "device-taint-eviction-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return devicetainteviction.New(devicetainteviction.Config{Client: api, Logger: log}), nil
 	}},
 	{"disruption-controller", "disruption-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return disruption.New(api, log), nil

@@ -15,7 +15,8 @@ var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-clean
 // nothing of that name runs here: upstream starts them only with features that
 // are off by default, or only when they are named, or nobody does their work yet.
 var elsewhere = strings.Fields(`
-	device-taint-eviction-controller
+	podgroup-protection-controller
+	resourcepoolstatusrequest-controller
 	selinux-warning-controller
 	storageversion-garbage-collector-controller
 `)
