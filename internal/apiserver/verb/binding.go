@@ -108,6 +108,7 @@ func assignNode(pod *corev1.Pod, binding *corev1.Binding) error {
 		return fmt.Errorf("pod %v has non-empty .spec.schedulingGates", pod.Name)
 	}
 	pod.Spec.NodeName = binding.Target.Name
+	pod.Status.NominatedNodeName = "" // a hint that has served
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}

@@ -10,6 +10,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
@@ -35,6 +36,10 @@ func TestBinding(t *testing.T) {
 	if _, err := pods.Create(ctx, pod("p")); err != nil {
 		t.Fatal(err)
 	}
+	nominate := []byte(`{"status":{"nominatedNodeName":"elsewhere"}}`)
+	if p, err := pods.Patch(ctx, "default", "p", types.MergePatchType, nominate, "status"); err != nil || p.Status.NominatedNodeName == "" {
+		t.Fatalf("nominated pod %+v, %v", p, err)
+	}
 	binding := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Target: corev1.ObjectReference{Kind: "Node", Name: "n"}}
 	if _, err := c.Create(ctx, sub("binding"), "p", binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -42,6 +47,9 @@ func TestBinding(t *testing.T) {
 	got, err := pods.Get(ctx, "default", "p")
 	if err != nil || got.Spec.NodeName != "n" {
 		t.Fatalf("bound pod %+v, %v", got, err)
+	}
+	if got.Status.NominatedNodeName != "" {
+		t.Errorf("the bound pod is still nominated for %s", got.Status.NominatedNodeName)
 	}
 	if len(got.Status.Conditions) != 1 || got.Status.Conditions[0].Type != corev1.PodScheduled {
 		t.Errorf("conditions %+v", got.Status.Conditions)
