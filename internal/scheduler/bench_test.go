@@ -63,7 +63,7 @@ func newBench(b testing.TB, nodes int) *bench {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.ctx = ctx
-	s.workers.Go(func() { s.recorder.run(ctx) })
+	s.recorder.start(ctx, s.workers.Go)
 	b.Cleanup(func() { cancel(); s.workers.Wait() })
 	for i := range nodes {
 		s.nodeChanged(nil, benchNode(i))

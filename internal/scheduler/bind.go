@@ -141,10 +141,15 @@ func (s *Scheduler) finish(b *binding) {
 			pre = append(pre, pl)
 		}
 	}
-	s.workers.Go(func() {
+	carry := func() {
 		err := s.bind(s.ctx, b, pre)
 		s.inbox.post(func() { s.bound(b, err) })
-	})
+	}
+	if len(pre) > 0 {
+		s.workers.Go(carry) // may wait for minutes, which others must not
+		return
+	}
+	s.binders.do(s.workers.Go, carry)
 }
 
 func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder) error {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"time"
 
@@ -18,19 +19,27 @@ import (
 	"kaji/internal/client"
 )
 
-// recorder writes events, in order and beside the loop. When the API server is
-// slower than the scheduler, events are dropped rather than waited for.
+// recorder writes events beside the loop, those about one object in order. When
+// the API server is slower than the scheduler, events are dropped rather than
+// waited for.
 type recorder struct {
 	events   client.Typed[*eventsv1.Event]
 	log      *slog.Logger
 	instance string
-	queue    chan *eventsv1.Event
-	seen     map[seriesKey]*eventsv1.Event
+	lanes    [eventLanes]lane
+	seed     maphash.Seed
+}
+
+// lane is a queue of events that are written one after another.
+type lane struct {
+	queue chan *eventsv1.Event
+	seen  map[seriesKey]*eventsv1.Event
 }
 
 const (
-	eventBacklog  = 16384
-	eventSeries   = 4096             // series remembered
+	eventLanes    = 16
+	eventBacklog  = 4096             // of a lane
+	eventSeries   = 512              // series remembered in a lane
 	seriesRefresh = 30 * time.Minute // how often a long series is written again
 	noteLimit     = 1024             // bytes of a note, as the API allows
 )
@@ -43,10 +52,11 @@ type seriesKey struct {
 }
 
 func newRecorder(c client.Interface, hostname string, log *slog.Logger) *recorder {
-	return &recorder{
-		events: client.For[*eventsv1.Event](c), log: log, instance: hostname,
-		queue: make(chan *eventsv1.Event, eventBacklog), seen: map[seriesKey]*eventsv1.Event{},
+	r := &recorder{events: client.For[*eventsv1.Event](c), log: log, instance: hostname, seed: maphash.MakeSeed()}
+	for i := range r.lanes {
+		r.lanes[i] = lane{make(chan *eventsv1.Event, eventBacklog), map[seriesKey]*eventsv1.Event{}}
 	}
+	return r
 }
 
 // event queues an event of the named profile.
@@ -75,38 +85,44 @@ func (r *recorder) event(controller string, regarding, related client.Object, ki
 		Action: action, Reason: reason, Regarding: *ref, Related: relatedRef, Note: note, Type: kind,
 	}
 	select {
-	case r.queue <- e:
+	case r.lanes[maphash.String(r.seed, string(ref.UID))%eventLanes].queue <- e:
 	default:
 		r.log.Warn("event dropped, too many are waiting", "reason", reason, "object", ref.Namespace+"/"+ref.Name)
 	}
 }
 
-// run writes events until ctx ends.
-func (r *recorder) run(ctx context.Context) {
+// start writes events until ctx ends, in goroutines that begin starts.
+func (r *recorder) start(ctx context.Context, begin func(func())) {
+	for i := range r.lanes {
+		begin(func() { r.run(ctx, &r.lanes[i]) })
+	}
+}
+
+func (r *recorder) run(ctx context.Context, l *lane) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-r.queue:
-			if err := r.write(ctx, e); err != nil && ctx.Err() == nil {
+		case e := <-l.queue:
+			if err := r.write(ctx, l, e); err != nil && ctx.Err() == nil {
 				r.log.Error("event not written", "reason", e.Reason, "object", e.Regarding.Namespace+"/"+e.Regarding.Name, "err", err)
 			}
 		}
 	}
 }
 
-func (r *recorder) write(ctx context.Context, e *eventsv1.Event) error {
+func (r *recorder) write(ctx context.Context, l *lane, e *eventsv1.Event) error {
 	key := seriesKey{regarding: e.Regarding, kind: e.Type, reason: e.Reason, action: e.Action, note: e.Note,
 		controller: e.ReportingController, reportingInstance: e.ReportingInstance}
 	if e.Related != nil {
 		key.related = *e.Related
 	}
-	first := r.seen[key]
+	first := l.seen[key]
 	if first == nil {
-		if len(r.seen) >= eventSeries {
-			clear(r.seen)
+		if len(l.seen) >= eventSeries {
+			clear(l.seen)
 		}
-		r.seen[key] = e
+		l.seen[key] = e
 		_, err := r.events.Create(ctx, e)
 		return err
 	}

@@ -61,6 +61,7 @@ type Scheduler struct {
 	metrics  *metrics
 	recorder *recorder
 	patches  patches
+	binders  binders
 	feed     *feed
 
 	inbox   *inbox
@@ -137,7 +138,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer cancel()
 	s.ctx = ctx
 	s.client.Start(ctx)
-	s.workers.Go(func() { s.recorder.run(ctx) })
+	s.recorder.start(ctx, s.workers.Go)
 	if !ptr.Deref(s.cfg.LeaderElection.LeaderElect, false) {
 		return s.schedule(ctx)
 	}
