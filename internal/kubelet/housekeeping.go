@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -29,11 +30,13 @@ import (
 const (
 	rotateEvery  = 10 * time.Second
 	collectEvery = 5 * time.Minute
+	growEvery    = 30 * time.Second
 )
 
-// housekeep rotates logs and collects images until ctx ends.
+// housekeep rotates logs, collects images and lets volumes grow until ctx ends.
 func (k *Kubelet) housekeep(ctx context.Context) error {
-	rotate, collect := time.NewTicker(rotateEvery), time.NewTicker(collectEvery)
+	rotate, collect, grow := time.NewTicker(rotateEvery), time.NewTicker(collectEvery), time.NewTicker(growEvery)
+	defer grow.Stop()
 	defer rotate.Stop()
 	defer collect.Stop()
 	for {
@@ -44,7 +47,24 @@ func (k *Kubelet) housekeep(ctx context.Context) error {
 			k.rotateLogs(ctx)
 		case <-collect.C:
 			k.collectImages(ctx)
+		case <-grow.C:
+			for _, pod := range k.activePods() {
+				if err := k.volumes.Resize(ctx, pod); err != nil && ctx.Err() == nil {
+					k.log.Warn("volumes do not use their new sizes yet", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+				}
+			}
 		}
+	}
+}
+
+// resizedVolume records how it went when a volume had grown.
+func (k *Kubelet) resizedVolume(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim, name string, err error) {
+	if err != nil {
+		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "VolumeResizeFailed", "NodeExpandVolume.NodeExpandVolume failed for volume %q : %v", name, err)
+		return
+	}
+	for _, about := range []runtime.Object{podrun.Reference(pod), claim} {
+		k.recorder.Eventf(about, corev1.EventTypeNormal, "FileSystemResizeSuccessful", "MountVolume.NodeExpandVolume succeeded for volume %q %s", name, k.cfg.NodeName)
 	}
 }
 

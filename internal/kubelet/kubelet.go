@@ -272,7 +272,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
-	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers()})
+	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume})
 	if err := k.resources(); err != nil {
 		return nil, fmt.Errorf("topology manager: %w", err)
 	}
@@ -347,7 +347,7 @@ func defaults(cfg *Config) {
 
 // Run works until ctx ends. Pods keep running after it.
 func (k *Kubelet) Run(ctx context.Context) error {
-	for _, dir := range []string{filepath.Join(k.cfg.RootDir, "pods"), k.cfg.LogDir, k.cfg.LegacyLogDir} {
+	for _, dir := range []string{filepath.Join(k.cfg.RootDir, "pods"), filepath.Join(k.cfg.RootDir, "plugins"), k.cfg.LogDir, k.cfg.LegacyLogDir} {
 		if dir == "" {
 			continue
 		}

@@ -264,10 +264,14 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	root, err := kubeletRoot(c.Dir, StockRoot, c.Logger.With("component", "kubelet"))
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	there := make(chan struct{})
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime, there}, Network: n.network,
-		RootDir: c.Dir.Kubelet(), LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
+		RootDir: root, LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,

@@ -40,7 +40,7 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), removeGroups(name), os.RemoveAll(state))
+	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), removeGroups(name), dropRoot(dir, StockRoot), os.RemoveAll(state))
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {

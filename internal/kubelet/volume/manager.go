@@ -25,7 +25,9 @@ type ManagerConfig struct {
 	// PodsDir is "<root>/pods".
 	PodsDir string
 	Drivers []Driver
-	// Client reads claims and persistent volumes.
+	// Resized is told how it went when a volume of a pod had grown; nil tells nobody.
+	Resized func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim, name string, err error)
+	// Client reads claims and persistent volumes, and writes the sizes of claims.
 	Client client.Interface
 	Logger *slog.Logger
 }
@@ -144,6 +146,9 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 			}
 			m.mu.sources[pod.UID][v.Name] = source
 			m.mu.Unlock()
+			if err := m.expand(ctx, pod, source); err != nil {
+				m.cfg.Logger.Warn("a volume does not use its new size yet", "volume", name, "err", err)
+			}
 		}
 		return mounted, nil
 	}

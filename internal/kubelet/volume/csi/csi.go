@@ -5,7 +5,7 @@
 // ones that the pod itself describes. What it needs to take a volume away again
 // stands in a file beside it, as upstream has it.
 //
-// It does not expand volumes on the node, nor ask drivers for their usage.
+// It does not ask drivers how full volumes are: the file systems tell that.
 package csi
 
 import (
@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
@@ -360,6 +361,33 @@ func (d *Driver) Teardown(ctx context.Context, dir, _, _ string) error {
 		d.use(v.unique(), false)
 	}
 	return nil
+}
+
+var _ volume.Expander = (*Driver)(nil)
+
+// Expand implements volume.Expander.
+func (d *Driver) Expand(ctx context.Context, r volume.Request, size resource.Quantity) error {
+	driver, err := d.Registry.driver(r.Source.Persistent.Spec.CSI.Driver)
+	if err != nil || !driver.expand {
+		return err
+	}
+	v := d.describe(r)
+	if v.readOnly {
+		return nil
+	}
+	defer d.lock(v.data.Driver + "^" + v.data.Handle)()
+	if !driver.stage {
+		v.data.Staging = ""
+	}
+	secrets, err := d.secret(ctx, r.Source.Persistent.Spec.CSI.NodeExpandSecretRef)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, call)
+	defer cancel()
+	_, err = driver.node.NodeExpandVolume(ctx, &csispec.NodeExpandVolumeRequest{VolumeId: v.data.Handle, VolumePath: v.data.Target, StagingTargetPath: v.data.Staging,
+		CapacityRange: &csispec.CapacityRange{RequiredBytes: size.Value()}, VolumeCapability: v.capability, Secrets: secrets})
+	return err
 }
 
 // last says whether no other pod of the node has the volume.

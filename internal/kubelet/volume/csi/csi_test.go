@@ -48,6 +48,7 @@ type sample struct {
 	calls   []string // guarded by mu
 	publish *csispec.NodePublishVolumeRequest
 	stage   *csispec.NodeStageVolumeRequest
+	expand  *csispec.NodeExpandVolumeRequest
 }
 
 func (s *sample) note(call string) {
@@ -78,8 +79,17 @@ func (s *sample) NodeGetInfo(context.Context, *csispec.NodeGetInfoRequest) (*csi
 }
 
 func (s *sample) NodeGetCapabilities(context.Context, *csispec.NodeGetCapabilitiesRequest) (*csispec.NodeGetCapabilitiesResponse, error) {
-	return &csispec.NodeGetCapabilitiesResponse{Capabilities: []*csispec.NodeServiceCapability{{Type: &csispec.NodeServiceCapability_Rpc{
-		Rpc: &csispec.NodeServiceCapability_RPC{Type: csispec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME}}}}}, nil
+	answer := &csispec.NodeGetCapabilitiesResponse{}
+	for _, can := range []csispec.NodeServiceCapability_RPC_Type{csispec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csispec.NodeServiceCapability_RPC_EXPAND_VOLUME} {
+		answer.Capabilities = append(answer.Capabilities, &csispec.NodeServiceCapability{Type: &csispec.NodeServiceCapability_Rpc{Rpc: &csispec.NodeServiceCapability_RPC{Type: can}}})
+	}
+	return answer, nil
+}
+
+func (s *sample) NodeExpandVolume(_ context.Context, r *csispec.NodeExpandVolumeRequest) (*csispec.NodeExpandVolumeResponse, error) {
+	s.note("expand")
+	s.expand = r
+	return &csispec.NodeExpandVolumeResponse{CapacityBytes: r.CapacityRange.RequiredBytes}, nil
 }
 
 func bind(from, to string) error {
@@ -327,6 +337,87 @@ func TestInline(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.calls("unpublish")
+}
+
+// A volume that has grown is used as a whole: when it is mounted, and when it grows
+// while it is. The claim tells so.
+func TestExpansion(t *testing.T) {
+	n := start(t)
+	no := false
+	if _, err := client.For[*storagev1.CSIDriver](n.client).Create(t.Context(), &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no}}); err != nil {
+		t.Fatal(err)
+	}
+	yes, class := true, "growing"
+	if _, err := client.For[*storagev1.StorageClass](n.client).Create(t.Context(), &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: class}, Provisioner: name, AllowVolumeExpansion: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	claims, volumes := client.For[*corev1.PersistentVolumeClaim](n.client), client.For[*corev1.PersistentVolume](n.client)
+	size := func(s string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(s)}
+	}
+	pvc, err := claims.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, VolumeName: "v1", StorageClassName: &class, Resources: corev1.VolumeResourceRequirements{Requests: size("2Gi")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pvc, err = claims.MergePatch(t.Context(), "default", "c", map[string]any{"status": map[string]any{"phase": "Bound", "capacity": map[string]any{"storage": "1Gi"},
+		"conditions": []any{map[string]any{"type": "FileSystemResizePending", "status": "True"}}}}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pv := persistent().Persistent
+	pv.Spec.Capacity, pv.Spec.CSI.NodePublishSecretRef = size("2Gi"), nil
+	pv.Spec.StorageClassName = class
+	pv.Spec.ClaimRef = &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: "default", Name: "c", UID: pvc.UID}
+	if _, err := volumes.Create(t.Context(), pv); err != nil {
+		t.Fatal(err)
+	}
+	var told []error
+	m := volume.NewManager(volume.ManagerConfig{PodsDir: n.root + "/pods", Drivers: []volume.Driver{n.driver}, Client: n.client, Logger: slog.New(slog.DiscardHandler),
+		Resized: func(_ *corev1.Pod, _ *corev1.PersistentVolumeClaim, _ string, err error) { told = append(told, err) }})
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p1", UID: "p1"}, Spec: corev1.PodSpec{
+		Volumes:    []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}},
+		Containers: []corev1.Container{{Name: "c", VolumeMounts: []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}}}}}
+	if err := m.Setup(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Teardown(context.Background(), "p1"); err != nil {
+			t.Error(err)
+		}
+	})
+	n.calls("stage", "publish", "expand")
+	if r := n.sample.expand; r.CapacityRange.RequiredBytes != 2<<30 || r.VolumePath != n.root+"/pods/p1/volumes/kubernetes.io~csi/v1/mount" || r.StagingTargetPath == "" || r.VolumeId != "h1" {
+		t.Errorf("it was expanded by %v", r)
+	}
+	grown := func(want string) {
+		t.Helper()
+		pvc, err := claims.Get(t.Context(), "default", "c")
+		if have := pvc.Status.Capacity[corev1.ResourceStorage]; err != nil || have.String() != want || len(pvc.Status.Conditions) > 0 {
+			t.Errorf("the claim has %+v, %v, want %s", pvc.Status, err, want)
+		}
+	}
+	grown("2Gi")
+	if err := m.Resize(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	n.calls()
+	storage := func(s string) map[string]any { return map[string]any{"storage": s} }
+	_, err = claims.MergePatch(t.Context(), "default", "c", map[string]any{"spec": map[string]any{"resources": map[string]any{"requests": storage("3Gi")}}}, "")
+	if err == nil {
+		_, err = volumes.MergePatch(t.Context(), "", "v1", map[string]any{"spec": map[string]any{"capacity": storage("3Gi")}}, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Resize(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	n.calls("expand")
+	grown("3Gi")
+	if len(told) != 2 || told[0] != nil || told[1] != nil {
+		t.Errorf("told of %v", told)
+	}
 }
 
 func TestUnknownDriver(t *testing.T) {

@@ -44,6 +44,8 @@ type registered struct {
 	id    string
 	stage bool
 	group bool
+	// expand says that it wants to know when a volume has grown.
+	expand bool
 }
 
 // Register implements plugin.Handler.
@@ -91,6 +93,8 @@ func (d *registered) capabilities(ctx context.Context) error {
 			d.stage = true
 		case csispec.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP:
 			d.group = true
+		case csispec.NodeServiceCapability_RPC_EXPAND_VOLUME:
+			d.expand = true
 		}
 	}
 	return nil
