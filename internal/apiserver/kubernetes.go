@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,7 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	applymetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
+	applynetworkingv1 "k8s.io/client-go/applyconfigurations/networking/v1"
 
 	"kaji/internal/client"
 	"kaji/internal/store"
@@ -47,21 +51,24 @@ func (s *Server) ensureServiceCIDR(ctx context.Context) {
 		cidr.Spec.CIDRs = append(cidr.Spec.CIDRs, p.Masked().String())
 	}
 	s.ensure(ctx, "the default ServiceCIDR", func() error {
-		made, err := self.Create(ctx, r, "", cidr, metav1.CreateOptions{})
+		_, err := self.Create(ctx, r, "", cidr, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		ready := made.DeepCopyObject().(*networkingv1.ServiceCIDR)
-		ready.Status.Conditions = []metav1.Condition{{
-			Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Now(),
-			Message: "Kubernetes default Service CIDR is ready",
-		}}
+		// An apply, since other controllers apply conditions of their own.
+		ready, err := json.Marshal(applynetworkingv1.ServiceCIDR(kubernetesService).WithStatus(
+			applynetworkingv1.ServiceCIDRStatus().WithConditions(applymetav1.Condition().
+				WithType(networkingv1.ServiceCIDRConditionReady).WithStatus(metav1.ConditionTrue).
+				WithLastTransitionTime(metav1.Now()).WithMessage("Kubernetes default Service CIDR is ready"))))
+		if err != nil {
+			return err
+		}
 		status := r
 		status.Subresource = "status"
-		_, err = self.Update(ctx, status, cidr.Name, ready, metav1.UpdateOptions{FieldManager: "kubernetes-service-cidr-controller"})
+		_, err = self.Patch(ctx, status, cidr.Name, types.ApplyPatchType, ready, metav1.PatchOptions{FieldManager: "kubernetes-service-cidr-controller", Force: new(true)})
 		return err
 	})
 }

@@ -104,6 +104,9 @@ type Config struct {
 	// Advertise is where other members of the cluster reach the server: the
 	// endpoint of the Service "kubernetes". Without it the Service has none.
 	Advertise netip.AddrPort
+	// Identity names this server among those of the cluster: that of its Lease
+	// in kube-system. Without it there is none.
+	Identity string
 	// Sealer encrypts stored values; nil stores them plainly.
 	Sealer object.Sealer
 
@@ -310,6 +313,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if s.flow != nil {
 			parts.Go(func() { s.runFlow(ctx) })
 		}
+		parts.Go(func() { s.keepIdentity(ctx) })
 		s.keepKubernetesEndpoints(ctx)
 	})
 	s.self.Start(ctx)

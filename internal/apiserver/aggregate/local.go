@@ -31,7 +31,8 @@ func (a *Aggregator) syncLocal(ctx context.Context, kinds []*api.Kind) bool {
 	wanted := map[string]*apiregistrationv1.APIService{}
 	for _, kind := range kinds {
 		for i := range kind.Versions {
-			if v := &kind.Versions[i]; !v.Unserved {
+			// The group of the APIServices themselves has none, as upstream.
+			if v := &kind.Versions[i]; !v.Unserved && v.GroupVersion.Group != apiregistrationv1.GroupName {
 				s := local(v.GroupVersion, kind.Custom)
 				wanted[s.Name] = s
 			}

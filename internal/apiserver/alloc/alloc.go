@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
@@ -150,9 +151,18 @@ func (a *Allocator) claim(side *object.Side, s *corev1.Service, addr netip.Addr)
 		networkingv1.LabelManagedBy:       managedBy,
 	}
 	object.Fill(ip)
+	now := metav1.Now().Rfc3339Copy()
+	ip.ManagedFields = []metav1.ManagedFieldsEntry{{
+		Manager: "kube-apiserver", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: networkingv1.SchemeGroupVersion.String(),
+		Time: &now, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(claimed)},
+	}}
 	ip.SetGroupVersionKind(request.ServedOf(kind.Kind, codec.HubVersion(kind.Kind)).GVK)
 	side.New = append(side.New, object.Made{Kind: kind.Kind, Object: ip})
 }
+
+// claimed are the fields that the allocator sets, as managedFields spell them.
+const claimed = `{"f:metadata":{"f:labels":{".":{},"f:ipaddress.kubernetes.io/ip-family":{},"f:ipaddress.kubernetes.io/managed-by":{}}},` +
+	`"f:spec":{"f:parentRef":{".":{},"f:name":{},"f:namespace":{},"f:resource":{}}}}`
 
 // managedBy is upstream's name for the allocator, a label of its IPAddresses.
 const managedBy = "ipallocator.k8s.io"

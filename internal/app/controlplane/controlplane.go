@@ -150,6 +150,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Tokens:            p.trust.issuer,
 		ServiceRanges:     ranges,
 		Advertise:         p.advertise(),
+		Identity:          serverID(),
 		NodePorts:         ports,
 		KubeletTLS:        kubelets,
 		FrontProxy:        &frontProxy,

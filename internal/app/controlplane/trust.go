@@ -102,7 +102,8 @@ func (t *trust) close() {
 	}
 }
 
-// serverID names this server in metrics, by its host's name as upstream does.
+// serverID names this server in metrics and by a Lease, by its host's name as
+// upstream does.
 func serverID() string {
 	host, err := os.Hostname()
 	if err != nil {
