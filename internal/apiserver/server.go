@@ -116,9 +116,9 @@ type Config struct {
 	KubeletTLS          *tls.Config
 	KubeletAddressTypes []corev1.NodeAddressType
 
-	// FrontProxy is shown to aggregated API servers, which are told who asks;
-	// without it they cannot trust that.
-	FrontProxy *tls.Certificate
+	// FrontProxy returns what is shown to aggregated API servers, which are
+	// told who asks; without it they cannot trust that.
+	FrontProxy func() *tls.Certificate
 	// RemoteSchemas returns the OpenAPI documents of other servers.
 	RemoteSchemas func() (documents []openapi.Remote, generation uint64)
 	// ExternalAddress is what discovery names as the server's address; empty

@@ -39,8 +39,8 @@ type Config struct {
 	// Client is the API server itself, under an identity that may do anything.
 	Client   client.Verbs
 	Services webhook.ServiceResolver
-	// Certificate is what the front proxy shows to other servers.
-	Certificate *tls.Certificate
+	// Certificate returns what the front proxy shows to other servers.
+	Certificate func() *tls.Certificate
 	Logger      *slog.Logger
 }
 

@@ -154,7 +154,7 @@ func (a *Aggregator) transport(s *apiregistrationv1.APIService) (http.RoundTripp
 		}
 	}
 	if a.cfg.Certificate != nil {
-		config.Certificates = []tls.Certificate{*a.cfg.Certificate}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return a.cfg.Certificate(), nil }
 	}
 	return &http.Transport{
 		TLSClientConfig: config, ForceAttemptHTTP2: true,

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -17,19 +16,13 @@ import (
 // get reads an object once it is there.
 func get[T any](a *asker, path string) *T {
 	a.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		got := a.do("GET", path, "")
-		if got.code == 200 {
-			var obj T
-			if err := json.Unmarshal(got.body, &obj); err != nil {
-				a.t.Fatal(err)
-			}
-			return &obj
-		}
-		if time.Now().After(deadline) {
-			a.t.Fatalf("%s: %v", path, got)
-		}
+	var got answer
+	waitUntil(a.t, path+" is not there", func() bool { got = a.do("GET", path, ""); return got.code == 200 })
+	var obj T
+	if err := json.Unmarshal(got.body, &obj); err != nil {
+		a.t.Fatal(err)
 	}
+	return &obj
 }
 
 // The objects of a fresh cluster that the server itself writes say by whom, as

@@ -108,10 +108,6 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	frontProxy, err := p.Keys.FrontProxy.TLS()
-	if err != nil {
-		return err
-	}
 	all := catalog.All()
 	if o.ServeMetrics {
 		all = append(all, metrics.Kinds()...)
@@ -153,7 +149,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Identity:          serverID(),
 		NodePorts:         ports,
 		KubeletTLS:        kubelets,
-		FrontProxy:        &frontProxy,
+		FrontProxy:        p.Keys.FrontProxy.get,
 		EnabledAdmission:  o.Admission.Enable,
 		DisabledAdmission: o.Admission.Disable,
 
@@ -264,7 +260,7 @@ func (p *Plane) Run(ctx context.Context) error {
 			return err
 		}
 		close(p.ready)
-		<-ctx.Done()
+		p.keepPublished(ctx, direct.New(p.Server.Self(), nil))
 		return nil
 	})
 	err := group.Wait()

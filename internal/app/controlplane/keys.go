@@ -33,7 +33,7 @@ type Keys struct {
 	Signing   func() (crypto.Signer, error)
 	Verifying func() ([]crypto.PublicKey, error)
 	// KubeletClient is shown to node agents, FrontProxy to aggregated servers.
-	KubeletClient, FrontProxy pki.Pair
+	KubeletClient, FrontProxy *fresh[*tls.Certificate]
 	// Admin belongs to the cluster's administrator.
 	Admin pki.Pair
 }
@@ -64,20 +64,12 @@ func loadKeys(o *Options) (*Keys, error) {
 	if err := k.tokens(o, dir); err != nil {
 		return nil, err
 	}
-	if o.Kubelet.ClientCertFile != "" {
-		k.KubeletClient, err = readPair(o.Kubelet.ClientCertFile, o.Kubelet.ClientKeyFile)
-	} else {
-		k.KubeletClient, err = k.CA.Ensure(dir, "apiserver-kubelet-client", pki.Leaf{CommonName: "kube-apiserver-kubelet-client",
-			Organizations: []string{"system:masters"}, Client: true})
-	}
-	if err != nil {
+	if k.KubeletClient, err = certificate(o.Kubelet.ClientCertFile, o.Kubelet.ClientKeyFile, dir, k.CA, "apiserver-kubelet-client",
+		pki.Leaf{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"}, Client: true}); err != nil {
 		return nil, err
 	}
-	if o.ProxyClientCertFile != "" {
-		if k.FrontProxy, err = readPair(o.ProxyClientCertFile, o.ProxyClientKeyFile); err != nil {
-			return nil, err
-		}
-	} else if k.FrontProxy, err = k.FrontProxyCA.Ensure(dir, "front-proxy-client", pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
+	if k.FrontProxy, err = certificate(o.ProxyClientCertFile, o.ProxyClientKeyFile, dir, k.FrontProxyCA, "front-proxy-client",
+		pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
 		return nil, err
 	}
 	k.Admin, err = k.CA.Ensure(dir, "admin", pki.Leaf{CommonName: "kubernetes-admin", Organizations: []string{"system:masters"}, Client: true})
@@ -91,31 +83,25 @@ func pool(file string, own *pki.CA) (*fresh[*x509.CertPool], error) {
 	return poolOf(file)
 }
 
-func readPair(cert, key string) (pki.Pair, error) {
-	c, err := os.ReadFile(cert)
-	if err != nil {
-		return pki.Pair{}, err
+// certificate follows the files that were given, or has ca make a certificate.
+func certificate(cert, key, dir string, ca *pki.CA, name string, leaf pki.Leaf) (*fresh[*tls.Certificate], error) {
+	if cert != "" {
+		return pairOf(cert, key)
 	}
-	k, err := os.ReadFile(key)
-	return pki.Pair{Cert: c, Key: k}, err
+	pair, err := ca.Ensure(dir, name, leaf)
+	if err != nil {
+		return nil, err
+	}
+	made, err := pair.TLS()
+	return &fresh[*tls.Certificate]{value: &made}, err
 }
 
 func (k *Keys) serving(o *Options, dir string) error {
-	if o.Serving.TLSCertFile != "" {
-		var err error
-		k.Serving, err = pairOf(o.Serving.TLSCertFile, o.Serving.TLSKeyFile)
-		return err
-	}
 	leaf, err := servingLeaf(o)
 	if err != nil {
 		return err
 	}
-	pair, err := k.CA.Ensure(dir, "apiserver", leaf)
-	if err != nil {
-		return err
-	}
-	certificate, err := pair.TLS()
-	k.Serving = &fresh[*tls.Certificate]{value: &certificate}
+	k.Serving, err = certificate(o.Serving.TLSCertFile, o.Serving.TLSKeyFile, dir, k.CA, "apiserver", leaf)
 	return err
 }
 
@@ -205,11 +191,8 @@ func readKey(file string) (crypto.Signer, error) {
 // kubeletTLS is how the server shows itself to node agents. Their certificates
 // are checked only against an authority that was named: they may be self-made.
 func (k *Keys) kubeletTLS(o *Options) (*tls.Config, error) {
-	client, err := k.KubeletClient.TLS()
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{client}, MinVersion: tls.VersionTLS12}
+	shown := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return k.KubeletClient.get(), nil }
+	c := &tls.Config{GetClientCertificate: shown, MinVersion: tls.VersionTLS12}
 	if o.Kubelet.CAFile == "" {
 		c.InsecureSkipVerify = true //nolint:gosec // see above
 		return c, nil

@@ -4,9 +4,14 @@ package controlplane
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"maps"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,7 +62,10 @@ func (p *Plane) authorities() (map[string]string, error) {
 		if a.RequestHeaderCAFile == "" {
 			values = list.own
 		}
-		if values == nil {
+		if len(values) == 0 {
+			if key == "requestheader-uid-headers" {
+				continue
+			}
 			values = []string{}
 		}
 		text, err := json.Marshal(values)
@@ -69,7 +77,28 @@ func (p *Plane) authorities() (map[string]string, error) {
 	return data, nil
 }
 
-// publish writes the ConfigMap where it is missing or differs.
+// publishEvery is how often the ConfigMap is compared with the authorities: their
+// files may have changed, or somebody the ConfigMap.
+const publishEvery = 5 * time.Second
+
+// keepPublished goes on publishing until ctx ends.
+func (p *Plane) keepPublished(ctx context.Context, c client.Interface) {
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := p.publish(ctx, c); err != nil && ctx.Err() == nil {
+			p.log.Error("cannot publish the authorities of clients", "configMap", published, "err", err)
+		}
+	}
+}
+
+// publish writes the ConfigMap where it is missing or lacks something. What
+// other servers of the cluster, or this one before, wrote into it stays.
 func (p *Plane) publish(ctx context.Context, c client.Interface) error {
 	data, err := p.authorities()
 	if err != nil || len(data) == 0 {
@@ -81,15 +110,76 @@ func (p *Plane) publish(ctx context.Context, c client.Interface) error {
 		switch {
 		case apierrors.IsNotFound(err):
 			_, err = configs.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: published}, Data: data})
-		case err == nil && maps.Equal(have.Data, data):
-			return nil
 		case err == nil:
+			wanted := combined(have.Data, data, time.Now())
+			if maps.Equal(have.Data, wanted) {
+				return nil
+			}
 			changed := have.DeepCopy()
-			changed.Data = data
+			changed.Data = wanted
 			_, err = configs.Update(ctx, changed)
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
 			return err
 		}
 	}
+}
+
+// combined returns what both say: all their certificates that have not expired,
+// all their names and headers.
+func combined(have, own map[string]string, now time.Time) map[string]string {
+	all := maps.Clone(own)
+	for key, text := range have {
+		switch {
+		case !strings.HasSuffix(key, "client-ca-file"):
+			all[key] = union(text, own[key])
+		case all[key] != text:
+			if both := bundle(now, text, own[key]); both != "" {
+				all[key] = both
+			}
+		}
+	}
+	return all
+}
+
+// union joins two lists in JSON, each value once.
+func union(texts ...string) string {
+	all := []string{}
+	for _, text := range texts {
+		var list []string
+		// What is not a list was not written by a server: it is left out.
+		_ = json.Unmarshal([]byte(text), &list)
+		for _, v := range list {
+			if !slices.Contains(all, v) {
+				all = append(all, v)
+			}
+		}
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		panic(err) // strings always have a JSON form
+	}
+	return string(text)
+}
+
+// bundle joins certificates in PEM, each once, without those that expired five
+// minutes ago and more.
+func bundle(now time.Time, texts ...string) string {
+	seen := map[string]bool{}
+	var out strings.Builder
+	for _, text := range texts {
+		for rest := []byte(text); ; {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				break
+			}
+			c, err := x509.ParseCertificate(block.Bytes)
+			if err != nil || seen[string(block.Bytes)] || !c.NotAfter.After(now.Add(-5*time.Minute)) {
+				continue
+			}
+			seen[string(block.Bytes)] = true
+			out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}))
+		}
+	}
+	return out.String()
 }

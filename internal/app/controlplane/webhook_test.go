@@ -37,15 +37,21 @@ func newHook[T any](t *testing.T, answer func(*T)) *hook {
 		_ = json.NewEncoder(w).Encode(review)
 	}))
 	t.Cleanup(h.server.Close)
-	ca := write(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.server.Certificate().Raw})))
-	h.config = write(t, "kubeconfig", `apiVersion: v1
+	h.config = kubeconfigOf(t, h.server)
+	return h
+}
+
+// kubeconfigOf names a server and trusts it.
+func kubeconfigOf(t *testing.T, s *httptest.Server) string {
+	t.Helper()
+	ca := write(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	return write(t, "kubeconfig", `apiVersion: v1
 kind: Config
-clusters: [{name: hook, cluster: {server: "`+h.server.URL+`", certificate-authority: "`+ca+`"}}]
+clusters: [{name: hook, cluster: {server: "`+s.URL+`", certificate-authority: "`+ca+`"}}]
 users: [{name: me, user: {}}]
 contexts: [{name: c, context: {cluster: hook, user: me}}]
 current-context: c
 `)
-	return h
 }
 
 // A webhook knows users that nobody else does; its answers are kept, and when it
