@@ -164,3 +164,20 @@ func TestNoAuthorizerFailsClosed(t *testing.T) {
 		t.Error("a server without an authorizer was made")
 	}
 }
+
+// What is only answered and never stored has no table to be shown as.
+func TestReviewsAreNoTables(t *testing.T) {
+	config := kajitest.Start(t).RESTConfig()
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	for path, body := range map[string]string{
+		"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": `{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}}}`,
+		"/api/v1/namespaces/default/pods/p/eviction":             `{}`,
+	} {
+		if code, _, answer := ask(t, config, "POST", path, body, "Accept", table); code != http.StatusNotAcceptable {
+			t.Errorf("%s: %d %s", path, code, answer)
+		}
+	}
+	if code, _, answer := ask(t, config, "POST", "/api/v1/namespaces", `{"metadata":{"name":"a"}}`, "Accept", table); code != http.StatusCreated || !strings.Contains(answer, `"kind":"Table"`) {
+		t.Errorf("namespaces: %d %s", code, answer)
+	}
+}

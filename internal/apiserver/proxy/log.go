@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"kaji/internal/apiserver/request"
 )
@@ -61,10 +62,33 @@ func (p *Proxy) log(w http.ResponseWriter, r *http.Request, in *request.Info) er
 	if answer.StatusCode != http.StatusOK {
 		return kubeletError(in, answer)
 	}
+	if wsstream.IsWebSocketRequest(r) {
+		// Browsers read logs so; an error is the client's, who hung up.
+		_ = wsstream.NewReader(&endsAlone{from: answer.Body}, true, wsstream.NewDefaultReaderProtocols()).Copy(w, r)
+		return nil
+	}
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	copyLog(w, answer.Body, opts.Follow)
 	return nil
+}
+
+// endsAlone reads the end, or an error, never together with data: what copies to
+// WebSockets would drop the data then.
+type endsAlone struct {
+	from io.Reader
+	end  error
+}
+
+func (r *endsAlone) Read(p []byte) (int, error) {
+	if r.end != nil {
+		return 0, r.end
+	}
+	n, err := r.from.Read(p)
+	if n > 0 && err != nil {
+		r.end, err = err, nil
+	}
+	return n, err
 }
 
 // copyLog streams a log; one that is followed is sent on at once.

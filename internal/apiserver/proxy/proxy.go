@@ -203,13 +203,13 @@ func pass(w http.ResponseWriter, r *http.Request, location *url.URL, transport h
 	h.ServeHTTP(w, r)
 }
 
-// rest returns what follows the subresource "proxy" in the path.
+// rest returns what follows the subresource "proxy" in the path: nothing when
+// not even a slash does, which sends readers to the path with one.
 func rest(in *request.Info) string {
 	path := ""
 	if len(in.Parts) > 3 {
-		path = strings.Join(in.Parts[3:], "/")
+		path = "/" + strings.Join(in.Parts[3:], "/")
 	}
-	path = "/" + path
 	if strings.HasSuffix(in.Path, "/") && !strings.HasSuffix(path, "/") {
 		path += "/"
 	}

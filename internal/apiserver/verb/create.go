@@ -60,7 +60,11 @@ func decode(r *http.Request, target codec.Target, validation string) (runtime.Ob
 func (v *Verbs) create(w http.ResponseWriter, r *http.Request, in *request.Info) error {
 	ctx, cancel := deadline(r)
 	defer cancel()
-	accept, err := codec.Negotiate(r, in.Kind.Custom)
+	negotiate := codec.Negotiate
+	if v.Virtual[in.Kind.GroupResource()] != nil {
+		negotiate = codec.NegotiateNoTable
+	}
+	accept, err := negotiate(r, in.Kind.Custom)
 	if err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request
 	ctx, cancel := deadline(r)
 	defer cancel()
 	r = r.WithContext(ctx)
-	accept, err := codec.Negotiate(r, false)
+	accept, err := codec.NegotiateNoTable(r, false)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,18 +45,26 @@ const (
 	page    = 500
 )
 
+// A resource that is not served may be one whose definition is on its way: how
+// long after its making a migration waits for it, and how often it looks.
+const (
+	patience = time.Minute
+	again    = time.Second
+)
+
 // Controller migrates. Make it with New.
 type Controller struct {
 	api        client.Interface
 	served     served.Lister
 	migrations client.Typed[*storagemigrationv1.StorageVersionMigration]
 	queue      *queue.Queue[string]
+	now        func() time.Time
 	log        *slog.Logger
 }
 
 // New returns a controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
-	c := &Controller{api: api, served: served.By(api), migrations: client.For[*storagemigrationv1.StorageVersionMigration](api), log: log}
+	c := &Controller{api: api, served: served.By(api), migrations: client.For[*storagemigrationv1.StorageVersionMigration](api), now: time.Now, log: log}
 	c.queue = queue.New(log, c.reconcile)
 	c.migrations.AddHandler(client.Handler[*storagemigrationv1.StorageVersionMigration]{
 		Add:    func(m *storagemigrationv1.StorageVersionMigration) { c.queue.Add(m.Name) },
@@ -86,6 +95,10 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 		return err
 	}
 	if r == nil {
+		if c.now().Before(m.CreationTimestamp.Add(patience)) {
+			c.queue.AddAfter(name, again)
+			return nil
+		}
 		_, err := c.report(ctx, m, storagemigrationv1.MigrationFailed, failed, "resource does not exist in discovery")
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -24,25 +25,43 @@ import (
 	"kaji/kajitest"
 )
 
-// reachable is a client with a way to the server's discovery.
+// reachable is a client with a way to the server's discovery, which is told of
+// each look at it.
 type reachable struct {
 	client.Interface
 	config *rest.Config
+	looks  chan<- struct{}
 }
 
-func (r reachable) RESTConfig() *rest.Config { return r.config }
+func (r reachable) RESTConfig() *rest.Config {
+	select {
+	case r.looks <- struct{}{}:
+	default:
+	}
+	return r.config
+}
 
 func start(t *testing.T) *kajitest.Cluster {
+	cluster, _ := startAt(t, time.Now)
+	return cluster
+}
+
+// startAt runs a controller with a clock of its own. The channel holds the
+// looks at what is served.
+func startAt(t *testing.T, now func() time.Time) (*kajitest.Cluster, <-chan struct{}) {
 	t.Helper()
 	cluster := kajitest.Start(t)
+	looks := make(chan struct{}, 16)
+	c := storageversionmigrator.New(reachable{cluster.Client(), cluster.RESTConfig(), looks}, nil)
+	c.SetClock(now)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = storageversionmigrator.New(reachable{cluster.Client(), cluster.RESTConfig()}, nil).Run(ctx)
+		_ = c.Run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	return cluster
+	return cluster, looks
 }
 
 var crds = client.Resource{GroupVersionResource: apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")}
@@ -66,12 +85,25 @@ func until(t *testing.T, c *kajitest.Cluster, r client.Resource, suits func(watc
 // migrate starts a migration and returns it when it has ended.
 func migrate(t *testing.T, c *kajitest.Cluster, of metav1.GroupResource) *storagemigrationv1.StorageVersionMigration {
 	t.Helper()
+	create(t, c, of)
+	return end(t, c)
+}
+
+// create starts a migration.
+func create(t *testing.T, c *kajitest.Cluster, of metav1.GroupResource) {
+	t.Helper()
 	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
 	if _, err := migrations.Create(t.Context(), &storagemigrationv1.StorageVersionMigration{
 		ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: storagemigrationv1.StorageVersionMigrationSpec{Resource: of},
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// end waits for the end of the migration.
+func end(t *testing.T, c *kajitest.Cluster) *storagemigrationv1.StorageVersionMigration {
+	t.Helper()
+	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
 	var last *storagemigrationv1.StorageVersionMigration
 	until(t, c, migrations.Resource(""), func(e watch.Event) bool {
 		last = e.Object.(*storagemigrationv1.StorageVersionMigration)
@@ -100,10 +132,8 @@ func stored(t *testing.T, c *kajitest.Cluster, group string) []string {
 	return versions
 }
 
-// After a migration all objects are stored in the new version, and the
-// definition knows of no other.
-func TestCustomResources(t *testing.T) {
-	c := start(t)
+// definition defines widgets in two versions, stored in the first.
+func definition() *apiextensionsv1.CustomResourceDefinition {
 	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "widgets.example.com"}}
 	crd.Spec = apiextensionsv1.CustomResourceDefinitionSpec{Group: "example.com", Scope: apiextensionsv1.NamespaceScoped,
 		Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "widgets", Kind: "Widget"}}
@@ -111,6 +141,14 @@ func TestCustomResources(t *testing.T) {
 		crd.Spec.Versions = append(crd.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{Name: v, Served: true, Storage: v == "v1",
 			Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}})
 	}
+	return crd
+}
+
+// After a migration all objects are stored in the new version, and the
+// definition knows of no other.
+func TestCustomResources(t *testing.T) {
+	c := start(t)
+	crd := definition()
 	if _, err := c.Client().Create(t.Context(), crds, "", crd, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,10 +190,27 @@ func TestCustomResources(t *testing.T) {
 	until(t, c, crds, func(e watch.Event) bool { return slices.Equal(current(e).Status.StoredVersions, []string{"v2"}) })
 }
 
+// What is not served a minute after the migration was made never will be.
 func TestUnknownResource(t *testing.T) {
-	m := migrate(t, start(t), metav1.GroupResource{Group: "example.com", Resource: "nothing"})
+	c, _ := startAt(t, func() time.Time { return time.Now().Add(time.Minute + time.Second) })
+	m := migrate(t, c, metav1.GroupResource{Group: "example.com", Resource: "nothing"})
 	failed := meta.FindStatusCondition(m.Status.Conditions, "Failed")
 	if failed == nil || failed.Reason != "StorageVersionMigrationFailed" || failed.Message != "resource does not exist in discovery" {
+		t.Errorf("got %+v", m.Status)
+	}
+}
+
+// A migration waits for a resource that is defined soon after it.
+func TestLateResource(t *testing.T) {
+	made := time.Now()
+	c, looks := startAt(t, func() time.Time { return made })
+	create(t, c, metav1.GroupResource{Group: "example.com", Resource: "widgets"})
+	<-looks
+	<-looks // the first was in vain
+	if _, err := c.Client().Create(t.Context(), crds, "", definition(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if m := end(t, c); !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") {
 		t.Errorf("got %+v", m.Status)
 	}
 }
