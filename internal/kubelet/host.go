@@ -44,7 +44,7 @@ func (k *Kubelet) drivers() []volume.Driver {
 		&csi.Driver{Registry: k.csi, Mounter: k.cfg.Mounter, Client: k.cfg.Client, NodeName: k.cfg.NodeName, PluginsDir: filepath.Join(k.cfg.RootDir, "plugins"),
 			PodsDir: filepath.Join(k.cfg.RootDir, "pods"), Tokens: k.tokens.get, InUse: func(all []corev1.UniqueVolumeName) { k.node.SetVolumesInUse(all) }},
 	}
-	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, TrustBundle: k.trustBundle, Facts: k.facts, Logger: k.log})...)
+	return append(drivers, payload.Drivers(payload.Config{Mounter: k.cfg.Mounter, Objects: k.objects, Tokens: k.tokens.get, TrustBundle: k.trustBundle, Certificate: k.certificates.Get, Facts: k.facts, Logger: k.log})...)
 }
 
 func (k *Kubelet) hostIPs() []string {

@@ -50,6 +50,7 @@ import (
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
 	"kaji/internal/kubelet/plugin"
+	"kaji/internal/kubelet/podcert"
 	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podworker"
@@ -169,26 +170,27 @@ type Kubelet struct {
 	runtime  atomic.Pointer[runtimeFacts]
 	stopping atomic.Bool
 
-	dns      *compose.DNS
-	objects  *object.Cache
-	images   *image.Store
-	probes   *probe.Manager
-	runner   *podrun.Runner
-	statuses *status.Manager
-	volumes  *volume.Manager
-	tokens   *tokens
-	ranges   *userns.Ranges
-	csi      *csi.Registry
-	devices  *devicemanager.Manager
-	topology *topologymanager.Manager
-	plugins  *plugin.Watcher
-	pool     *podworker.Pool
-	node     *node.Keeper
-	meter    *meter.Meter
-	stats    *stats.Reader
-	cgroups  *cgroup.Tree
-	evictor  *evict.Manager
-	watcher  *actual.Watcher
+	dns          *compose.DNS
+	objects      *object.Cache
+	images       *image.Store
+	probes       *probe.Manager
+	runner       *podrun.Runner
+	statuses     *status.Manager
+	volumes      *volume.Manager
+	tokens       *tokens
+	certificates *podcert.Manager
+	ranges       *userns.Ranges
+	csi          *csi.Registry
+	devices      *devicemanager.Manager
+	topology     *topologymanager.Manager
+	plugins      *plugin.Watcher
+	pool         *podworker.Pool
+	node         *node.Keeper
+	meter        *meter.Meter
+	stats        *stats.Reader
+	cgroups      *cgroup.Tree
+	evictor      *evict.Manager
+	watcher      *actual.Watcher
 
 	services client.Typed[*corev1.Service]
 	nodes    client.Typed[*corev1.Node]
@@ -268,6 +270,14 @@ func New(cfg Config) (*Kubelet, error) {
 		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
+	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,
+		NodeUID: func() (types.UID, error) {
+			n, err := k.nodes.Cached("", cfg.NodeName)
+			if err != nil {
+				return "", err
+			}
+			return n.UID, nil
+		}})
 	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods)
 	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,

@@ -90,6 +90,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 			k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		}
 		out.RetryAt = earliest(out.RetryAt, k.tokens.refreshAt(pod.UID))
+		out.RetryAt = earliest(out.RetryAt, k.certificates.RefreshAt(pod.UID))
 		if podspec.Static(pod) && k.mirrorOf(pod.UID) == nil {
 			out.RetryAt = earliest(out.RetryAt, time.Now().Add(mirrorRetry))
 		}
@@ -319,6 +320,7 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	k.probes.Remove(pod.UID)
 	k.objects.Unregister(pod.UID)
 	k.tokens.forget(pod.UID)
+	k.certificates.Forget(pod.UID)
 	known := pod
 	if api := k.apiPod(pod.UID); api != nil && !podspec.Static(pod) {
 		known = api

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -85,6 +86,7 @@ func (t *trust) attach(s *machine.Server) error {
 		PersistentVolumeClaim: kind(corev1.SchemeGroupVersion, "persistentvolumeclaims"),
 		VolumeAttachment:      kind(storagev1.SchemeGroupVersion, "volumeattachments"),
 		ResourceClaim:         kind(resourcev1.SchemeGroupVersion, "resourceclaims"),
+		PodCertificateRequest: kind(certificatesv1.SchemeGroupVersion, "podcertificaterequests"),
 	}, rules)
 	t.Authorizer.Builtin = func(kind string) (authorizer.UnconditionalAuthorizer, authorizer.RuleResolver, error) {
 		switch kind {

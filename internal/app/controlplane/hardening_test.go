@@ -206,6 +206,11 @@ func TestComponentsIdentities(t *testing.T) {
 	if got := node.do("GET", secrets, ""); got.code != 403 {
 		t.Errorf("a node lists secrets: %v", got)
 	}
+	const requests = "/apis/certificates.k8s.io/v1/podcertificaterequests"
+	if got := node.do("GET", requests+"?fieldSelector=spec.nodeName=n1", ""); got.code != 200 {
+		t.Errorf("a node lists its requests of certificates: %v", got)
+	}
+	node.refused("GET", requests+"?fieldSelector=spec.nodeName=n2", "", 403, `podcertificaterequests.certificates.k8s.io is forbidden: User "system:node:n1" cannot list resource "podcertificaterequests" in API group "certificates.k8s.io" at the cluster scope: node: can only list/watch podcertificaterequests with nodeName field selector`)
 }
 
 // lockedBuffer is a log that several goroutines write to.

@@ -123,6 +123,10 @@ func (n Network) Add(node string, i int) error {
 	name := n.Namespace(node)
 	handle, err := netns.GetFromName(name)
 	if errors.Is(err, os.ErrNotExist) {
+		// A process in a namespace that has lost its name keeps its link, too.
+		if err := n.disconnect(i); err != nil {
+			return fmt.Errorf("old link of node %s: %w", node, err)
+		}
 		handle, err = newNamespace(name)
 	}
 	if err != nil {
@@ -151,6 +155,17 @@ func newNamespace(name string) (netns.NsHandle, error) {
 	}()
 	r := <-done
 	return r.handle, r.err
+}
+
+func (n Network) disconnect(i int) error {
+	link, err := netlink.LinkByName(n.link("n", i))
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
 }
 
 func (n Network) connect(handle netns.NsHandle, i int) error {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -36,7 +37,7 @@ const (
 
 // Kinds are the kinds it reads, as the catalog has them.
 type Kinds struct {
-	Pod, PersistentVolume, PersistentVolumeClaim, VolumeAttachment, ResourceClaim *api.Kind
+	Pod, PersistentVolume, PersistentVolumeClaim, VolumeAttachment, ResourceClaim, PodCertificateRequest *api.Kind
 }
 
 // Authorizer implements authorizer.UnconditionalAuthorizer over the cache.
@@ -113,6 +114,8 @@ func (z *Authorizer) Authorize(ctx context.Context, a authorizer.Attributes) (au
 			return r.csiNode()
 		case resourcev1.Resource("resourceslices"):
 			return r.resourceSlice()
+		case certificatesv1.Resource("podcertificaterequests"):
+			return r.certificateRequest()
 		case corev1.Resource("nodes"):
 			return r.ownNode()
 		case corev1.Resource("pods"):
@@ -234,6 +237,26 @@ func (r *judge) resourceSlice() (authorizer.Decision, string, error) {
 		return no("can only list/watch/deletecollection resourceslices with nodeName field selector")
 	}
 	return no("can only get, create, update, patch, list, watch, delete, or deletecollection a ResourceSlice")
+}
+
+// certificateRequest lets an agent ask for certificates, which admission
+// restricts further, and see what became of what it asked for.
+func (r *judge) certificateRequest() (authorizer.Decision, string, error) {
+	if r.a.GetSubresource() != "" {
+		return no("nodes may not access the status subresource of PodCertificateRequests")
+	}
+	switch r.a.GetVerb() {
+	case "create":
+		return yes()
+	case "get":
+		return r.related(r.podCertificateRequest)
+	case "list", "watch":
+		if r.selects("spec.nodeName", r.node) {
+			return yes()
+		}
+		return no("can only list/watch podcertificaterequests with nodeName field selector")
+	}
+	return no(fmt.Sprintf("nodes may not %s podcertificaterequests", r.a.GetVerb()))
 }
 
 // ownNode lets an agent register and see its own Node; which fields it may

@@ -5,6 +5,7 @@ package node
 import (
 	"iter"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 )
@@ -120,6 +121,11 @@ func (r *judge) boundVolume(namespace, claim string) (*corev1.PersistentVolume, 
 func (r *judge) attachment(_, name string) (bool, error) {
 	entry, ok, err := r.cache.Get(r.ctx, r.kinds.VolumeAttachment, "", name)
 	return ok && entry.Object.(*storagev1.VolumeAttachment).Spec.NodeName == r.node, err
+}
+
+func (r *judge) podCertificateRequest(namespace, name string) (bool, error) {
+	entry, ok, err := r.cache.Get(r.ctx, r.kinds.PodCertificateRequest, namespace, name)
+	return ok && string(entry.Object.(*certificatesv1.PodCertificateRequest).Spec.NodeName) == r.node, err
 }
 
 func (r *judge) resourceClaim(namespace, name string) (bool, error) {
