@@ -64,6 +64,8 @@ type Controller struct {
 	byKind   map[*api.Kind]*definition // guarded by mu
 	ending   map[string]bool           // being cleaned up, guarded by mu
 	cleaners sync.WaitGroup
+
+	installing installing // of follow's goroutine
 }
 
 // New returns a controller.
@@ -112,6 +114,8 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 	c.syncAll(ctx, at)
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
 	for {
 		for {
 			event, err := cursor.TryNext()
@@ -128,10 +132,20 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 				retry.Reset(500 * time.Millisecond)
 			}
 		}
+		if wait, some := c.installing.next(); some {
+			due.Reset(wait)
+		}
 		select {
 		case <-cursor.Ready():
 		case <-cursor.Ended():
 			return cache.ErrEnded
+		case <-due.C:
+			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+				return err
+			}
+			if !c.establish(ctx, at) {
+				retry.Reset(500 * time.Millisecond)
+			}
 		case <-sweep:
 			c.dropIdle(time.Now().Add(-idleSchema))
 		case <-retry.C:
@@ -211,24 +225,30 @@ func (c *Controller) sync(ctx context.Context, crd *apiextensionsv1.CustomResour
 		c.clean(ctx, crd)
 		return true
 	}
-	settled := crd.DeepCopy()
+	settled := withOwnStatus(crd)
 	settle(settled, all)
 	if !equality.Semantic.DeepEqual(crd.Status, settled.Status) {
-		// Whoever reads that the kind is established finds it served. The write
-		// comes back as an event, and whatever it did not change with it.
-		if kinds.IsTrue(settled, apiextensionsv1.Established) {
-			c.serve(settled)
-		}
+		c.serve(settled)
 		return c.writeStatus(ctx, settled)
+	}
+	if isInstalling(crd) {
+		c.installing.add(crd.Name)
 	}
 	c.serve(crd)
 	return true
 }
 
+// withOwnStatus returns a copy that shares all but the status.
+func withOwnStatus(crd *apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
+	own := *crd
+	crd.Status.DeepCopyInto(&own.Status)
+	return &own
+}
+
 // writeStatus stores a definition's status. A conflict is no failure: the
 // newer state comes as an event.
 func (c *Controller) writeStatus(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition) bool {
-	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, crd,
+	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, crd.DeepCopy(),
 		metav1.UpdateOptions{FieldManager: "kube-apiserver"})
 	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
 		return true

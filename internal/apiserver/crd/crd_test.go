@@ -87,15 +87,21 @@ func (b *bench) definition(name string) *apiextensionsv1.CustomResourceDefinitio
 	return obj.(*apiextensionsv1.CustomResourceDefinition)
 }
 
+// established waits, in a bubble, until a definition is.
+func (b *bench) established(name string) {
+	b.t.Helper()
+	<-time.After(time.Second)
+	if d := b.definition(name); !kinds.IsTrue(d, apiextensionsv1.Established) {
+		b.t.Fatalf("not established: %+v", d.Status)
+	}
+}
+
 func (b *bench) served() {
 	b.t.Helper()
 	if err := b.define(widgetDefinition); err != nil {
 		b.t.Fatal(err)
 	}
-	synctest.Wait()
-	if d := b.definition("widgets.example.com"); !kinds.IsTrue(d, apiextensionsv1.Established) {
-		b.t.Fatalf("not established: %+v", d.Status)
-	}
+	b.established("widgets.example.com")
 }
 
 func widget(text string) *unstructured.Unstructured {
@@ -120,6 +126,35 @@ func (b *bench) create(text string) (*unstructured.Unstructured, error) {
 
 func within(t *testing.T, test func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) { test(t, start(t)) })
+}
+
+// A definition is Installing before it is established, and served by then.
+func TestEstablishing(t *testing.T) {
+	within(t, func(t *testing.T, b *bench) {
+		w, err := b.client.Watch(t.Context(), definitions, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		if err := b.define(widgetDefinition); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"", "Installing", "InitialNamesAccepted"} {
+			d := (<-w.ResultChan()).Object.(*apiextensionsv1.CustomResourceDefinition)
+			reason := ""
+			for _, c := range d.Status.Conditions {
+				if c.Type == apiextensionsv1.Established {
+					reason = c.Reason
+				}
+			}
+			if reason != want {
+				t.Fatalf("got reason %q, want %q", reason, want)
+			}
+		}
+		if _, err := b.client.List(t.Context(), widgets, metav1.ListOptions{}); err != nil {
+			t.Errorf("an established kind is not served: %v", err)
+		}
+	})
 }
 
 // Objects are defaulted, pruned and judged by the schema and its rules.
@@ -252,7 +287,7 @@ func TestVersions(t *testing.T) {
 		if err := b.define(text); err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		b.established("widgets.example.com")
 		v2 := widgets
 		v2.Version = "v2"
 		w := widget("metadata: {name: a}\nspec: {color: blue, b: gone, a: unknown}")

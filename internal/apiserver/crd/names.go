@@ -84,16 +84,16 @@ func settleNames(crd *apiextensionsv1.CustomResourceDefinition, t taken) {
 	kinds.SetCondition(crd, condition)
 
 	established := apiextensionsv1.CustomResourceDefinitionCondition{
-		Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue,
-		Reason: "InitialNamesAccepted", Message: "the initial names have been accepted",
+		Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionFalse,
+		Reason: "NotAccepted", Message: "not all names are accepted",
 	}
 	switch {
 	case kinds.IsTrue(crd, apiextensionsv1.Established):
 		// Once served it stays so, with the names it had.
 	case condition.Status == apiextensionsv1.ConditionTrue:
-		kinds.SetCondition(crd, established)
+		established.Reason, established.Message = reasonInstalling, "the initial names have been accepted"
+		fallthrough
 	default:
-		established.Status, established.Reason, established.Message = apiextensionsv1.ConditionFalse, "NotAccepted", "not all names are accepted"
 		kinds.SetCondition(crd, established)
 	}
 }
