@@ -102,10 +102,6 @@ type Kind struct {
 	// IndexedFields are selectable fields that the cache keeps an index of,
 	// such as "spec.nodeName" of pods.
 	IndexedFields []string
-	// FieldsByVersion says that an object's selectable fields are read from the
-	// version that a request asks for, which differs from the stored one in more than
-	// its name.
-	FieldsByVersion bool
 	// Custom marks a kind built from a CustomResourceDefinition: its hub is
 	// *unstructured.Unstructured and it is stored as JSON.
 	Custom bool
@@ -140,6 +136,10 @@ type Version struct {
 	// The target is empty and the source must not be modified or kept.
 	ToHub   func(in, hub Object) error
 	FromHub func(hub, out Object) error
+	// FromHubAll, when set, does what FromHub does for many objects in one go;
+	// each call costs a request to somewhere else, so that what it returns is
+	// worth keeping. It does not modify the hubs.
+	FromHubAll func(hubs []Object) ([]Object, error)
 	// Default fills absent fields of an object of this version in place.
 	Default func(Object)
 	// Validate, when set, judges the hub objects of requests in this version, in

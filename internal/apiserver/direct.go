@@ -221,9 +221,12 @@ func (d *Direct) page(c *call, opts metav1.ListOptions) (*list.Page, error) {
 
 // items returns the objects of a page in the request's version.
 func items(in *request.Info, page *list.Page) ([]runtime.Object, error) {
+	if err := list.Convert(in.Served, page.Entries); err != nil {
+		return nil, apiError(err)
+	}
 	all := make([]runtime.Object, len(page.Entries))
 	for i, e := range page.Entries {
-		obj, err := codec.FromHub(in.Served, e.Object)
+		obj, err := list.InVersion(in.Served, e)
 		if err != nil {
 			return nil, apiError(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"kaji/internal/api"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 	stream "kaji/internal/apiserver/watch"
@@ -101,7 +102,7 @@ func (w *directWatch) event(event stream.Event) (watch.Event, error) {
 	if entry == nil {
 		entry = w.bookmark(event)
 	}
-	obj, err := codec.FromHub(w.in.Served, entry.Object)
+	obj, err := list.InVersion(w.in.Served, entry)
 	return watch.Event{Type: event.Type, Object: obj}, err
 }
 

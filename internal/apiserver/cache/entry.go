@@ -24,11 +24,13 @@ type Entry struct {
 	pool    *pool
 }
 
-// encoding is one kept encoding of an entry, a link of a short list.
+// encoding is one kept encoding of an entry, or the object in another version,
+// a link of a short list.
 type encoding struct {
-	form string
-	data []byte
-	next *encoding
+	form   string
+	data   []byte
+	object api.Object
+	next   *encoding
 }
 
 // Encoded returns the object's encoding in a form (version and media type, as
@@ -36,29 +38,75 @@ type encoding struct {
 // are shared and must not be modified. A nil result of make is not kept.
 // Encodings are dropped when they were not asked for during a while.
 func (e *Entry) Encoded(form string, make func() []byte) []byte {
-	if data := e.kept(form); data != nil {
+	if data := e.Kept(form); data != nil {
 		return data
 	}
 	// A thousand watchers wake for one event: one of them encodes.
 	e.making.Lock()
 	defer e.making.Unlock()
-	if data := e.kept(form); data != nil {
+	if data := e.Kept(form); data != nil {
 		return data
 	}
 	data := make()
-	if data != nil && e.pool != nil && e.pool.admit(e, len(data)) {
-		e.encoded.Store(&encoding{form: form, data: data, next: e.encoded.Load()})
+	if data != nil {
+		e.keep(&encoding{form: form, data: data}, len(data))
 	}
 	return data
 }
 
-func (e *Entry) kept(form string) []byte {
+// keep keeps what was made while making was held, if there is room for it.
+func (e *Entry) keep(made *encoding, size int) {
+	if e.pool != nil && e.pool.admit(e, size) {
+		made.next = e.encoded.Load()
+		e.encoded.Store(made)
+	}
+}
+
+func (e *Entry) find(form string) *encoding {
 	for at := e.encoded.Load(); at != nil; at = at.next {
 		if at.form == form {
-			return at.data
+			return at
 		}
 	}
 	return nil
+}
+
+// Kept returns the encoding in a form if it is kept, nil when not.
+func (e *Entry) Kept(form string) []byte {
+	if at := e.find(form); at != nil {
+		return at.data
+	}
+	return nil
+}
+
+// Converted returns the object in another version if it is kept, nil when not.
+// It is shared and must not be modified.
+func (e *Entry) Converted(version string) api.Object {
+	if at := e.find(convertedForm + version); at != nil {
+		return at.object
+	}
+	return nil
+}
+
+// convertedForm is what the names of versions are kept under.
+const convertedForm = "converted/"
+
+// Convert returns the object in another version, calling make when it is not
+// kept already. It is kept as long as an encoding of its size, in bytes.
+func (e *Entry) Convert(version string, make func() (obj api.Object, size int, err error)) (api.Object, error) {
+	if obj := e.Converted(version); obj != nil {
+		return obj, nil
+	}
+	e.making.Lock()
+	defer e.making.Unlock()
+	if obj := e.Converted(version); obj != nil {
+		return obj, nil
+	}
+	obj, size, err := make()
+	if err == nil {
+		e.keep(&encoding{form: convertedForm + version, object: obj}, size)
+	}
+	return obj, err
 }
 
 // Limits of the kept encodings: of one, and of all together.

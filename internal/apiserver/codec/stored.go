@@ -227,3 +227,19 @@ func FromHub(s *request.Served, hub api.Object) (api.Object, error) {
 	out.GetObjectKind().SetGroupVersionKind(s.GVK)
 	return out, nil
 }
+
+// Asks says that FromHub costs a request to somewhere else.
+func Asks(s *request.Served) bool { return !s.Hub && s.Version.FromHubAll != nil }
+
+// FromHubs returns what FromHub does, of many objects in one request. Asks must
+// hold.
+func FromHubs(s *request.Served, hubs []api.Object) ([]api.Object, error) {
+	all, err := s.Version.FromHubAll(hubs)
+	if err != nil {
+		return nil, err
+	}
+	for _, out := range all {
+		out.GetObjectKind().SetGroupVersionKind(s.GVK)
+	}
+	return all, nil
+}

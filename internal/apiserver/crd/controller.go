@@ -14,7 +14,6 @@ package crd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/api"
 	kinds "kaji/internal/api/apiextensions"
@@ -270,11 +268,7 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 		old.refresh(crd)
 		return
 	}
-	convert := noConversion
-	if conversion := crd.Spec.Conversion; conversion != nil && conversion.Strategy == apiextensionsv1.WebhookConverter {
-		convert = c.webhookConversion(crd)
-	}
-	d := define(crd, convert)
+	d := c.define(crd)
 	c.mu.Lock()
 	if old != nil {
 		delete(c.byKind, old.kind)
@@ -282,6 +276,15 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 	c.served[crd.Name], c.byKind[d.kind] = d, d
 	c.mu.Unlock()
 	c.cfg.Serve(d.kind)
+}
+
+// define builds a definition's kind with what converts its objects.
+func (c *Controller) define(crd *apiextensionsv1.CustomResourceDefinition) *definition {
+	if conversion := crd.Spec.Conversion; conversion == nil || conversion.Strategy != apiextensionsv1.WebhookConverter {
+		return define(crd, noConversion, nil)
+	}
+	w := c.webhook(crd)
+	return define(crd, w.one, w.all)
 }
 
 // sameKind says whether two states of a definition are served alike.
@@ -318,33 +321,4 @@ func (c *Controller) definition(kind *api.Kind) *definition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.byKind[kind]
-}
-
-// errNoConversion is what a definition with a webhook gets without Convert.
-var errNoConversion = errors.New("conversion webhooks are not available")
-
-// Converter converts one object to a version by a webhook; it may use in up.
-type Converter interface {
-	ConvertTo(in *Unstructured, to schema.GroupVersion) (*Unstructured, error)
-}
-
-// webhookConversion makes the converter of a webhook at its first use.
-func (c *Controller) webhookConversion(crd *apiextensionsv1.CustomResourceDefinition) converter {
-	crd = withoutSchemas(crd)
-	make := sync.OnceValues(func() (Converter, error) {
-		if c.cfg.Convert == nil {
-			return nil, errNoConversion
-		}
-		return c.cfg.Convert(crd)
-	})
-	return func(in *Unstructured, to schema.GroupVersion) (*Unstructured, error) {
-		if in.GroupVersionKind().GroupVersion() == to {
-			return in.DeepCopy(), nil
-		}
-		w, err := make()
-		if err != nil {
-			return nil, fmt.Errorf("conversion webhook for %s: %w", crd.Name, err)
-		}
-		return w.ConvertTo(in.DeepCopy(), to)
-	}
 }

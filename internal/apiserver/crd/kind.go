@@ -30,6 +30,9 @@ type definition struct {
 	kind     *api.Kind
 	versions map[string]*version
 	convert  converter
+	// convertAll converts objects of the stored version; nil where convert is as
+	// good.
+	convertAll allConverter
 }
 
 // refresh lets the versions refer to a newer state of the definition that says
@@ -62,8 +65,8 @@ func verbs(terminating bool) []string {
 
 // define builds the kind of an established definition. It costs little: no
 // schema is looked at.
-func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *definition {
-	d := &definition{crd: withoutSchemas(crd), versions: map[string]*version{}, convert: convert}
+func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter, convertAll allConverter) *definition {
+	d := &definition{crd: withoutSchemas(crd), versions: map[string]*version{}, convert: convert, convertAll: convertAll}
 	names := &crd.Status.AcceptedNames
 	k := &api.Kind{
 		Group: crd.Spec.Group, Name: names.Kind, Resource: names.Plural, Singular: names.Singular,
@@ -97,7 +100,6 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter) *d
 	}.Rules()
 	if selectable := d.selectable(); len(selectable) > 0 {
 		k.Rules.Fields = fieldsFunc(selectable)
-		k.FieldsByVersion = crd.Spec.Conversion != nil && crd.Spec.Conversion.Strategy == apiextensionsv1.WebhookConverter
 	}
 	if stored.hasStatus() {
 		k.ResetFields = []string{"status"}
@@ -136,6 +138,9 @@ func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersi
 	if gv != k.Storage {
 		v.ToHub = d.conversion(gv, k.Storage)
 		v.FromHub = d.conversion(k.Storage, gv)
+		if d.convertAll != nil {
+			v.FromHubAll = d.conversions(gv)
+		}
 	}
 	return v
 }
@@ -166,6 +171,27 @@ func (d *definition) conversion(_, to schema.GroupVersion) func(in, out api.Obje
 		target.setDefaults(converted)
 		out.(*unstructured.Unstructured).Object = converted.Object
 		return nil
+	}
+}
+
+// conversions returns the function that makes objects of a version from those
+// of the stored one.
+func (d *definition) conversions(to schema.GroupVersion) func([]api.Object) ([]api.Object, error) {
+	target := d.versions[to.Version]
+	return func(hubs []api.Object) ([]api.Object, error) {
+		list, err := d.convertAll(hubs, to)
+		if err != nil {
+			return nil, err
+		}
+		all := make([]api.Object, len(list.Items))
+		for i := range list.Items {
+			if _, err := target.coerce(&list.Items[i], false); err != nil {
+				return nil, err
+			}
+			target.setDefaults(&list.Items[i])
+			all[i] = &list.Items[i]
+		}
+		return all, nil
 	}
 }
 
@@ -273,6 +299,9 @@ func scaleOf(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
 
 // converter returns an object in another version; it does not modify in.
 type converter func(in *unstructured.Unstructured, to schema.GroupVersion) (*unstructured.Unstructured, error)
+
+// allConverter returns objects in another version; it does not modify them.
+type allConverter func(in []api.Object, to schema.GroupVersion) (*unstructured.UnstructuredList, error)
 
 // noConversion is the strategy None: versions differ in name alone.
 func noConversion(in *unstructured.Unstructured, to schema.GroupVersion) (*unstructured.Unstructured, error) {

@@ -33,7 +33,7 @@ func (s *Selection) Matches(e *cache.Entry) bool {
 	if s.Namespace != "" && !s.inNamespace(e.Key) {
 		return false
 	}
-	return s.selected(e.Object)
+	return s.selected(e)
 }
 
 func (s *Selection) inNamespace(key string) bool {
@@ -41,19 +41,27 @@ func (s *Selection) inNamespace(key string) bool {
 	return len(rest) > len(s.Namespace) && rest[len(s.Namespace)] == '/' && strings.HasPrefix(rest, s.Namespace)
 }
 
-func (s *Selection) selected(obj api.Object) bool {
+func (s *Selection) selected(e *cache.Entry) bool {
+	return s.named(e.Object) && s.hasFields(e)
+}
+
+// named says whether an object's name and labels are those selected.
+func (s *Selection) named(obj api.Object) bool {
 	if s.Name != "" && obj.GetName() != s.Name {
 		return false
 	}
-	if s.Labels != nil && !s.Labels.Matches(labels.Set(obj.GetLabels())) {
-		return false
-	}
+	return s.Labels == nil || s.Labels.Matches(labels.Set(obj.GetLabels()))
+}
+
+// hasFields says whether an object's fields are those selected.
+func (s *Selection) hasFields(e *cache.Entry) bool {
 	if s.Fields == nil {
 		return true
 	}
-	if s.Served.Kind.FieldsByVersion && !s.Served.Hub {
+	obj := e.Object
+	if codec.Asks(s.Served) {
 		// The fields are those of the version that asks.
-		shown, err := codec.FromHub(s.Served, obj)
+		shown, err := InVersion(s.Served, e)
 		if err != nil {
 			return true // encoding it fails the same way, and says so
 		}
@@ -118,11 +126,42 @@ func (s *Selection) from(at *cache.Snapshot, start string) iter.Seq[*cache.Entry
 			}
 		}
 	}
+	if s.Fields != nil && codec.Asks(s.Served) {
+		return s.fromConverted(all)
+	}
 	return func(yield func(*cache.Entry) bool) {
 		for e := range all {
-			if s.selected(e.Object) && !yield(e) {
+			if s.selected(e) && !yield(e) {
 				return
 			}
 		}
+	}
+}
+
+// fromConverted selects from entries whose fields only a webhook can tell: they
+// are converted many at a time. Those that cannot be are selected, and whoever
+// encodes them finds out why.
+func (s *Selection) fromConverted(all iter.Seq[*cache.Entry]) iter.Seq[*cache.Entry] {
+	return func(yield func(*cache.Entry) bool) {
+		var some []*cache.Entry
+		flush := func() bool {
+			failed := Convert(s.Served, some) != nil
+			for _, e := range some {
+				if (failed || s.hasFields(e)) && !yield(e) {
+					return false
+				}
+			}
+			some = some[:0]
+			return true
+		}
+		for e := range all {
+			if !s.named(e.Object) {
+				continue
+			}
+			if some = append(some, e); len(some) == maxConverted && !flush() {
+				return
+			}
+		}
+		flush()
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"kaji/internal/api"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/table"
 )
@@ -98,9 +99,18 @@ func (f *Form) document(e *cache.Entry) ([]byte, error) {
 	if format == codec.YAML {
 		format = codec.JSON // turned into YAML at the end
 	}
+	object := f.object
+	if f.shape == whole && codec.Asks(f.served) && e.Kept(f.name) == nil {
+		// The entry keeps this too, and cannot while it makes its encoding.
+		obj, err := list.InVersion(f.served, e)
+		if err != nil {
+			return nil, err
+		}
+		object = func(api.Object) (runtime.Object, error) { return obj, nil }
+	}
 	var failed error
 	data := e.Encoded(f.name, func() []byte {
-		obj, err := f.object(e.Object)
+		obj, err := object(e.Object)
 		if err != nil {
 			failed = err
 			return nil
@@ -125,6 +135,15 @@ func (f *Form) object(hub api.Object) (runtime.Object, error) {
 		return metadata(f.served.Kind, hub, gv), nil
 	}
 	return codec.FromHub(f.served, hub)
+}
+
+// Prepare makes ready what showing entries takes, where that is cheaper for
+// all of them at once.
+func (f *Form) Prepare(entries []*cache.Entry) error {
+	if f.shape == partial {
+		return nil
+	}
+	return list.Convert(f.served, entries)
 }
 
 func metadata(kind *api.Kind, obj api.Object, gv schema.GroupVersion) *metav1.PartialObjectMetadata {
@@ -181,9 +200,21 @@ func (f *Form) tableHead(b *bytes.Buffer, list metav1.ListMeta) error {
 	return nil
 }
 
+// cells returns an entry's cells, one a column.
+func (f *Form) cells(e *cache.Entry) ([]any, error) {
+	if f.served.Version.Cells == nil {
+		return table.Cells(f.served.Kind, e.Object), nil
+	}
+	obj, err := list.InVersion(f.served, e)
+	if err != nil {
+		return nil, err
+	}
+	return f.served.Version.Cells(obj), nil
+}
+
 // row writes one row of a table; chosen marks its name.
 func (f *Form) row(b *bytes.Buffer, e *cache.Entry, chosen bool) error {
-	values, err := table.Cells(f.served, e.Object)
+	values, err := f.cells(e)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,9 @@ import (
 // encoded: no second copy of them is held. An error before the first byte was
 // written can still be answered.
 func (f *Form) List(w io.Writer, page *list.Page) error {
+	if err := f.Prepare(page.Entries); err != nil {
+		return err
+	}
 	if f.accept.Format == codec.Protobuf {
 		return f.protobufList(w, page)
 	}

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"kaji/internal/api"
-	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
 )
 
@@ -54,19 +53,13 @@ func Columns(s *request.Served) []metav1.TableColumnDefinition {
 	}
 }
 
-// Cells returns a hub object's cells, one a column.
-func Cells(s *request.Served, obj api.Object) ([]any, error) {
-	switch {
-	case s.Version.Cells != nil:
-		own, err := codec.FromHub(s, obj)
-		if err != nil {
-			return nil, err
-		}
-		return s.Version.Cells(own), nil
-	case s.Kind.Rules.Cells != nil:
-		return s.Kind.Rules.Cells(obj), nil
+// Cells returns a hub object's cells, one a column; versions may have cells of
+// their own.
+func Cells(kind *api.Kind, obj api.Object) []any {
+	if kind.Rules.Cells != nil {
+		return kind.Rules.Cells(obj)
 	}
-	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}, nil
+	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
 }
 
 // Conditions returns the conditions of an object's row.

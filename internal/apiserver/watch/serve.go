@@ -70,6 +70,8 @@ func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 		}
 		return nil
 	}
+	// What cannot be prepared fails again where it is sent.
+	_ = cfg.Form.Prepare(stream.Initial())
 	s := &server{cfg: cfg, stream: stream, out: out}
 	if cfg.Options.Bookmarks {
 		deadline := time.NewTimer(max(timeout-bookmarkBefore, 0))

@@ -69,6 +69,9 @@ func Open(ctx context.Context, c *cache.Cache, o *list.Options) (*Stream, error)
 	return s, nil
 }
 
+// Initial returns what existed and is still to be sent.
+func (s *Stream) Initial() []*cache.Entry { return s.initial }
+
 // TryNext returns the next event; ok is false when there is none yet. It
 // returns an error when the watch is over.
 func (s *Stream) TryNext() (event Event, ok bool, err error) {
