@@ -19,8 +19,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
+	"k8s.io/utils/cpuset"
 
 	"kaji/internal/client"
+	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/cpumanager"
 	"kaji/internal/kubelet/plugin"
 )
 
@@ -215,4 +218,42 @@ func (r *real) resources() {
 	if err != nil || len(all.Devices) != 2 {
 		r.t.Errorf("GetAllocatableResources: %v, %v", all, err)
 	}
+}
+
+// Guaranteed containers of whole processors have them for themselves; those that
+// run already give way, and come back.
+func TestExclusiveCPUs(t *testing.T) {
+	r := startReal(t, func(c *kubelet.Config) {
+		c.CPUManagerPolicy, c.Reserved = cpumanager.Static, corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+	})
+	show := `while sleep 0.2; do grep Cpus_allowed_list /proc/self/status; done`
+	r.create(script("shared", show))
+	r.waitPhase("shared", corev1.PodRunning)
+	last := func(pod string) cpuset.CPUSet {
+		lines := strings.Split(strings.TrimSpace(r.ask("/containerLogs/default/"+pod+"/main?tailLines=1")), "\t")
+		set, err := cpuset.Parse(strings.TrimSpace(lines[len(lines)-1]))
+		if err != nil {
+			return cpuset.New()
+		}
+		return set
+	}
+	var all cpuset.CPUSet
+	r.within(60*time.Second, "the pod sees where it runs", func() bool { all = last("shared"); return !all.IsEmpty() })
+	r.create(script("own", show, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	}))
+	r.waitPhase("own", corev1.PodRunning)
+	r.within(60*time.Second, "a processor is one pod's", func() bool {
+		own, shared := last("own"), last("shared")
+		return own.Size() == 1 && own.IsSubsetOf(all) && shared.Equals(all.Difference(own))
+	})
+	pods := r.listed()
+	if len(pods) != 2 || len(pods[0].Containers[0].CpuIds)+len(pods[1].Containers[0].CpuIds) != 1 {
+		t.Errorf("the pod resources are %v", pods)
+	}
+	one := int64(1)
+	if err := r.pods.Delete(t.Context(), "default", "own", metav1.DeleteOptions{GracePeriodSeconds: &one}); err != nil {
+		t.Fatal(err)
+	}
+	r.within(60*time.Second, "the processor is shared again", func() bool { return last("shared").Equals(all) })
 }

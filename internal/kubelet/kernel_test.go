@@ -52,7 +52,7 @@ type real struct {
 	root    string // the agent's directory
 }
 
-func startReal(t *testing.T) *real {
+func startReal(t *testing.T, change ...func(*kubelet.Config)) *real {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -81,11 +81,15 @@ func startReal(t *testing.T) *real {
 	}
 	cluster := kajitest.Start(t)
 	a := &agent{t: t, client: cluster.Client(), pods: client.For[*corev1.Pod](cluster.Client())}
-	k, err := kubelet.New(kubelet.Config{
+	cfg := kubelet.Config{
 		NodeName: "n1", Client: a.client, Runtime: runtime, Images: runtime, RootDir: dir + "/kubelet", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		Cgroups: &cgroup.Config{Root: "/kaji-kubelet-test", Quota: true}, Logger: log,
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	k, err := kubelet.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

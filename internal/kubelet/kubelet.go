@@ -36,6 +36,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+	"k8s.io/utils/cpuset"
 
 	"kaji/internal/client"
 	"kaji/internal/cri"
@@ -43,6 +44,7 @@ import (
 	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/cpumanager"
 	"kaji/internal/kubelet/devicemanager"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
@@ -100,6 +102,14 @@ type Config struct {
 	MaxPods int
 	// Reserved is kept from pods, besides what the hard eviction thresholds keep.
 	Reserved corev1.ResourceList
+	// CPUManagerPolicy is "static" or "none", its options upstream's. No container
+	// gets ReservedCPUs for itself; empty means as many as Reserved has.
+	CPUManagerPolicy  string
+	CPUManagerOptions map[string]string
+	ReservedCPUs      cpuset.CPUSet
+	// TopologyPolicy, TopologyScope and TopologyOptions are the topology manager's.
+	TopologyPolicy, TopologyScope string
+	TopologyOptions               map[string]string
 	// NoRegister leaves it to others to make the Node object.
 	NoRegister bool
 	// Beat, Report and LeaseDuration are those of the Node's status and Lease;
@@ -182,7 +192,9 @@ type Kubelet struct {
 	ranges       *userns.Ranges
 	csi          *csi.Registry
 	devices      *devicemanager.Manager
+	cpus         *cpumanager.Manager
 	topology     *topologymanager.Manager
+	rebind       chan struct{}
 	plugins      *plugin.Watcher
 	pool         *podworker.Pool
 	node         *node.Keeper
@@ -284,7 +296,7 @@ func New(cfg Config) (*Kubelet, error) {
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume})
 	if err := k.resources(); err != nil {
-		return nil, fmt.Errorf("topology manager: %w", err)
+		return nil, err
 	}
 	k.plugins.Handlers[registrationv1.DevicePlugin] = k.devices
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
@@ -400,6 +412,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
+	part("processors", k.bind)
 	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k)}
 	part("pod resources", k.optional("pod resources are not served", server.Run))
 	if k.cfg.Listener != nil {

@@ -4,9 +4,11 @@ package kubelet
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,10 +17,12 @@ import (
 
 	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/compose"
+	"kaji/internal/kubelet/cpumanager"
 	"kaji/internal/kubelet/devicemanager"
 	"kaji/internal/kubelet/hardware"
 	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/status"
 	"kaji/internal/kubelet/topologymanager"
 )
 
@@ -29,10 +33,69 @@ func (k *Kubelet) resources() (err error) {
 		k.log.Warn("the machine's layout was not read: all of it is one place", "err", err)
 		layout = &hardware.Layout{Nodes: []hardware.Node{{}}}
 	}
+	reserved := k.cfg.Reserved[corev1.ResourceCPU]
+	k.rebind = make(chan struct{}, 1)
+	k.cpus, err = cpumanager.New(cpumanager.Config{Policy: k.cfg.CPUManagerPolicy, Options: k.cfg.CPUManagerOptions, Layout: layout, Reserved: k.cfg.ReservedCPUs,
+		Count: int(reserved.Value()), Path: filepath.Join(k.cfg.RootDir, "cpu_manager_state"), Logger: k.log, Changed: func() {
+			select {
+			case k.rebind <- struct{}{}:
+			default:
+			}
+		}})
+	if err != nil {
+		return fmt.Errorf("cpu manager: %w", err)
+	}
 	k.devices = devicemanager.New(devicemanager.Config{Dir: filepath.Join(k.cfg.RootDir, "device-plugins"), Nodes: layout.NodeIDs(), Logger: k.log,
 		Changed: func() { k.node.Wake() }, Health: func(uid types.UID) { k.pool.Wake(uid) }})
-	k.topology, err = topologymanager.New(topologymanager.Config{Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices}})
-	return err
+	k.topology, err = topologymanager.New(topologymanager.Config{Policy: k.cfg.TopologyPolicy, Scope: k.cfg.TopologyScope, Options: k.cfg.TopologyOptions,
+		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus}})
+	if err != nil {
+		return fmt.Errorf("topology manager: %w", err)
+	}
+	return nil
+}
+
+// bindEvery is how often containers are looked at that run on other processors
+// than they should.
+const bindEvery = 10 * time.Second
+
+// bind moves running containers to the processors that they are to share, when
+// those change, until ctx ends.
+func (k *Kubelet) bind(ctx context.Context) error {
+	if !k.cpus.Active() {
+		return nil
+	}
+	tick := time.NewTicker(bindEvery)
+	defer tick.Stop()
+	bound := map[string]string{} // by the container's id
+	for {
+		seen := map[string]string{}
+		for _, pod := range k.activePods() {
+			s, _ := k.statuses.Get(pod.UID)
+			for _, c := range append(slices.Clone(s.InitContainerStatuses), s.ContainerStatuses...) {
+				id, set := status.BareID(c.ContainerID), k.cpus.Set(pod.UID, c.Name)
+				if c.State.Running == nil || set == "" {
+					continue
+				}
+				if bound[id] != set {
+					_, err := k.cfg.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id,
+						Linux: &runtimeapi.LinuxContainerResources{CpusetCpus: set}})
+					if err != nil { // it may have ended; if not, the next look tries again
+						k.log.Warn("a container runs on other processors than it should", "pod", pod.Namespace+"/"+pod.Name, "container", c.Name, "err", err)
+						continue
+					}
+				}
+				seen[id] = set
+			}
+		}
+		bound = seen
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-k.rebind:
+		}
+	}
 }
 
 // allocate gives a pod the devices that it asks for, at its admission.
@@ -44,18 +107,24 @@ func (k *Kubelet) allocate(pod *corev1.Pod) *admit.Rejection {
 }
 
 // release takes back what a pod that is over was given.
-func (k *Kubelet) release(uid types.UID) { k.devices.Release(uid) }
+func (k *Kubelet) release(uid types.UID) {
+	k.devices.Release(uid)
+	k.cpus.Release(uid)
+}
 
 // keepResources takes back what pods were given that no source knows.
 func (k *Kubelet) keepResources() {
-	k.devices.Keep(func(uid types.UID) bool {
+	known := func(uid types.UID) bool {
 		_, known := k.pool.State(uid)
 		return known
-	})
+	}
+	k.devices.Keep(known)
+	k.cpus.Keep(known)
 }
 
 // devicesOf adds what the devices of a container need to what it is given.
 func (k *Kubelet) devicesOf(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o *podrun.Options) error {
+	o.CPUs = k.cpus.Set(pod.UID, c.Name)
 	d, err := k.devices.Start(ctx, pod, c)
 	if err != nil {
 		return err
@@ -100,12 +169,20 @@ func (a *allocated) ActivePods() []*corev1.Pod { return (*Kubelet)(a).others("")
 
 // ContainerResources implements podresources.Host.
 func (a *allocated) ContainerResources(pod *corev1.Pod, c *corev1.Container) *podresourcesv1.ContainerResources {
-	return &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name))}
+	return &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name)), CpuIds: numbers(a.cpus.Exclusive(pod.UID, c.Name))}
 }
 
 // AllocatableResources implements podresources.Host.
 func (a *allocated) AllocatableResources() *podresourcesv1.AllocatableResourcesResponse {
-	return &podresourcesv1.AllocatableResourcesResponse{Devices: devicesShown(a.devices.Allocatable())}
+	return &podresourcesv1.AllocatableResourcesResponse{Devices: devicesShown(a.devices.Allocatable()), CpuIds: numbers(a.cpus.Allocatable())}
+}
+
+func numbers(list []int) []int64 {
+	out := make([]int64, 0, len(list))
+	for _, n := range list {
+		out = append(out, int64(n))
+	}
+	return out
 }
 
 // devicesShown writes each device once for every node that it is near to.

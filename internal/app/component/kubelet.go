@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/util/certificate"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/cpuset"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client/remote"
@@ -186,6 +187,8 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		MaxContainerBackOff: c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 		ImageGC: image.Policy{High: int(*c.ImageGCHighThresholdPercent), Low: int(*c.ImageGCLowThresholdPercent),
 			MinAge: c.ImageMinimumGCAge.Duration, MaxAge: c.ImageMaximumGCAge.Duration},
+		CPUManagerPolicy: c.CPUManagerPolicy, CPUManagerOptions: c.CPUManagerPolicyOptions,
+		TopologyPolicy: c.TopologyManagerPolicy, TopologyScope: c.TopologyManagerScope, TopologyOptions: c.TopologyManagerPolicyOptions,
 		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
 		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler, Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
 	return a, a.derive(ctx)
@@ -200,6 +203,9 @@ func (a *agent) derive(ctx context.Context) (err error) {
 		return err
 	}
 	delete(k.Reserved, corev1.ResourceName("pid"))
+	if k.ReservedCPUs, err = cpuset.Parse(c.ReservedSystemCPUs); err != nil {
+		return err
+	}
 	if k.Eviction, err = config.Eviction(c); err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestValidate(t *testing.T) {
 		`invalid configuration: topologyManagerPolicy (--topology-manager-policy) "x" must be one of: ["none" "best-effort" "restricted" "single-numa-node"]`: func(c *configv1beta1.KubeletConfiguration) {
 			c.TopologyManagerPolicy = "x"
 		},
-		"cpuManagerPolicy static is not supported by kaji's kubelet": func(c *configv1beta1.KubeletConfiguration) { c.CPUManagerPolicy = "static" },
+		"memoryManagerPolicy Static is not supported by kaji's kubelet": func(c *configv1beta1.KubeletConfiguration) { c.MemoryManagerPolicy = "Static" },
 	} {
 		c := config.Default()
 		change(c)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/cpuset"
 
 	"kaji/internal/kubelet/evict"
 )
@@ -34,6 +35,13 @@ func Reserved(c *configv1beta1.KubeletConfiguration) (corev1.ResourceList, error
 			total.Add(q)
 			sum[corev1.ResourceName(name)] = total
 		}
+	}
+	if c.ReservedSystemCPUs != "" { // they are what is kept, whatever else is said
+		cpus, err := cpuset.Parse(c.ReservedSystemCPUs)
+		if err != nil {
+			return nil, fmt.Errorf("unable to parse reservedSystemCPUs (--reserved-cpus) %v, error: %w", c.ReservedSystemCPUs, err)
+		}
+		sum[corev1.ResourceCPU] = *resource.NewQuantity(int64(cpus.Size()), resource.DecimalSI)
 	}
 	return sum, nil
 }

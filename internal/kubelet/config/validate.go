@@ -12,6 +12,7 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/cpuset"
 	"k8s.io/utils/ptr"
 )
 
@@ -87,6 +88,10 @@ func (v *verdict) node(c *configv1beta1.KubeletConfiguration) {
 }
 
 func (v *verdict) pods(c *configv1beta1.KubeletConfiguration) {
+	if _, err := cpuset.Parse(c.ReservedSystemCPUs); err != nil {
+		v.refuse(true, "unable to parse reservedSystemCPUs (--reserved-cpus) %v, error: %w", c.ReservedSystemCPUs, err)
+	}
+	v.refuse(c.ReservedSystemCPUs != "" && (c.SystemReservedCgroup != "" || c.KubeReservedCgroup != ""), "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)")
 	v.refuse(c.MaxPods < 0, "maxPods (--max-pods) %v must not be a negative number", c.MaxPods)
 	v.refuse(c.PodsPerCore < 0, "podsPerCore (--pods-per-core) %v must not be a negative number", c.PodsPerCore)
 	period := c.CPUCFSQuotaPeriod.Duration
@@ -140,10 +145,7 @@ func (v *verdict) unsupported(c *configv1beta1.KubeletConfiguration) {
 		field string
 		asked bool
 	}{
-		{"cpuManagerPolicy " + c.CPUManagerPolicy, c.CPUManagerPolicy != "none"},
 		{"memoryManagerPolicy " + c.MemoryManagerPolicy, c.MemoryManagerPolicy != configv1beta1.NoneMemoryManagerPolicy},
-		{"topologyManagerPolicy " + c.TopologyManagerPolicy, c.TopologyManagerPolicy != configv1beta1.NoneTopologyManagerPolicy},
-		{"reservedSystemCPUs", c.ReservedSystemCPUs != ""},
 		{"memorySwap.swapBehavior LimitedSwap", c.MemorySwap.SwapBehavior == "LimitedSwap"},
 	} {
 		if one.asked {
