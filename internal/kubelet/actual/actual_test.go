@@ -3,12 +3,18 @@
 package actual_test
 
 import (
+	"context"
+	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/cri"
 	"kaji/internal/kubelet/actual"
 	"kaji/internal/kubelet/memcri"
 )
@@ -52,4 +58,43 @@ func TestObserve(t *testing.T) {
 	if err != nil || empty.Sandbox() != nil || len(empty.Containers) != 0 {
 		t.Errorf("got %+v, %v for a pod that the runtime does not know", empty, err)
 	}
+}
+
+// eventless is a runtime whose streams of events end as soon as they begin, as
+// containerd's before 1.7 do.
+type eventless struct {
+	cri.Runtime
+	asked, listed int
+}
+
+func (e *eventless) Events(context.Context) (<-chan *runtimeapi.ContainerEventResponse, error) {
+	e.asked++
+	none := make(chan *runtimeapi.ContainerEventResponse)
+	close(none)
+	return none, nil
+}
+
+func (e *eventless) ListPodSandbox(context.Context, *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	e.listed++
+	return &runtimeapi.ListPodSandboxResponse{}, nil
+}
+
+func (*eventless) ListContainers(context.Context, *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	return &runtimeapi.ListContainersResponse{}, nil
+}
+
+// A runtime without events is listed every second, and asked for them every minute.
+func TestNoEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &eventless{}
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		w := &actual.Watcher{Runtime: e, Logger: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}}
+		if err := w.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if e.asked != 2 || e.listed < 80 || e.listed > 95 {
+			t.Errorf("asked for events %d times, listed %d times", e.asked, e.listed)
+		}
+	})
 }

@@ -41,12 +41,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	var last map[string]string
 	var events <-chan *runtimeapi.ContainerEventResponse
+	var again time.Time // events are not asked for before: the runtime has none
 	for ctx.Err() == nil {
-		if events == nil {
+		asked := time.Now()
+		if events == nil && !asked.Before(again) {
 			var err error
 			if events, err = w.Runtime.Events(ctx); err != nil {
 				w.Logger.Debug("the runtime has no events, listing instead", "err", err)
-				events = nil
+				events, again = nil, asked.Add(slow)
 			}
 		}
 		seen, err := w.list(ctx)
@@ -61,7 +63,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if events == nil || err != nil {
 			interval = fast
 		}
+		had := events != nil
 		events = w.follow(ctx, events, interval)
+		if had && events == nil && time.Since(asked) < fast { // a stream that ends at once is none
+			again = asked.Add(slow)
+			w.follow(ctx, nil, fast)
+		}
 	}
 	return nil
 }
