@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
+	"kaji/internal/client"
 	"kaji/internal/scheduler/plugin"
 	"kaji/internal/scheduler/queue"
 )
@@ -142,6 +143,9 @@ func (s *Scheduler) finish(b *binding) {
 		}
 	}
 	carry := func() {
+		if len(pre) > 0 {
+			s.expect(s.ctx, b)
+		}
 		err := s.bind(s.ctx, b, pre)
 		s.inbox.post(func() { s.bound(b, err) })
 	}
@@ -150,6 +154,14 @@ func (s *Scheduler) finish(b *binding) {
 		return
 	}
 	s.binders.do(s.workers.Go, carry)
+}
+
+// expect says on a pod whose binding takes a while where it is going to be, for
+// autoscalers and the like. A failure costs them the hint, no more.
+func (s *Scheduler) expect(ctx context.Context, b *binding) {
+	if pod := b.cycle.Pod.Object; pod.Status.NominatedNodeName != b.node {
+		s.patch(ctx, pod, map[string]any{"nominatedNodeName": b.node})
+	}
 }
 
 func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder) error {
@@ -201,7 +213,21 @@ func (s *Scheduler) bound(b *binding, err error) {
 		s.queue.Done(b.item) // the pod is gone; the informer will say so
 		return
 	}
+	s.renew(b.item)
 	s.fail(s.ctx, b.cycle, b.item, b.profile, err, b.began)
+}
+
+// renew gives a pod that comes back to the queue its newest object: changes
+// were passed over while it was assumed.
+func (s *Scheduler) renew(it *queue.Item) {
+	old := it.Pod.Object
+	obj, err := client.For[*corev1.Pod](s.client).Cached(old.Namespace, old.Name)
+	if err != nil || obj.UID != old.UID || obj.ResourceVersion == old.ResourceVersion || obj.Spec.NodeName != "" {
+		return
+	}
+	if p, err := s.snap.NewPod(obj); err == nil {
+		it.Pod = p
+	}
 }
 
 // assumedGone tells the queue that room was given back.

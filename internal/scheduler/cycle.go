@@ -58,6 +58,8 @@ type attempt struct {
 	judge []filter // filters that do not share
 	rival bool     // other pods are nominated that this one must leave room for
 	own   []filter // of the plugins that share, made for this very pod; see mine
+	// narrowed says that extenders took nodes away, with or without a word.
+	narrowed bool
 }
 
 // choose finds the best node for the pod of c, or returns why there is none:
@@ -406,6 +408,7 @@ func (a *attempt) extend() error {
 		for n, st := range failed {
 			a.chooser.statuses[n.Slot] = st
 		}
+		a.narrowed = a.narrowed || len(kept) < len(a.chooser.feasible)
 		a.chooser.feasible = kept
 	}
 	return nil
@@ -491,6 +494,9 @@ func (a *attempt) unfit() *fitError {
 		for _, name := range from {
 			seen[name] = struct{}{}
 		}
+	}
+	if a.narrowed {
+		seen[extenderName] = struct{}{}
 	}
 	for name := range seen {
 		e.rejectors = append(e.rejectors, name)

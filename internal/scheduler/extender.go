@@ -30,6 +30,10 @@ type extender struct {
 	managed sets.Set[string]
 }
 
+// extenderName stands for all extenders among those that rejected a pod, which
+// any event lets try again.
+const extenderName = "Extender"
+
 // extenderAnswerLimit bounds an extender's answer: names of 100,000 nodes, and
 // whole nodes of the clusters that send those.
 const extenderAnswerLimit = 256 << 20

@@ -186,6 +186,11 @@ func (s *Scheduler) podChanged(old, pod *corev1.Pod) {
 	for _, a := range actions {
 		s.happened(plugin.Event{Resource: plugin.UnscheduledPod, Action: a}, old, pod)
 	}
+	if old != nil && old.Status.NominatedNodeName != "" && old.Status.NominatedNodeName != pod.Status.NominatedNodeName {
+		// It kept room from those that are not more important.
+		s.queue.Happened(plugin.Event{Resource: plugin.AssignedPod, Action: plugin.Delete}, old, nil, time.Now(),
+			func(waiting *snapshot.Pod) bool { return waiting.Priority() <= p.Priority() })
+	}
 }
 
 // podPlaced files a pod that is bound to a node.

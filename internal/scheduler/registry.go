@@ -19,6 +19,7 @@ import (
 	"kaji/internal/scheduler/plugin/imagelocality"
 	"kaji/internal/scheduler/plugin/interpodaffinity"
 	"kaji/internal/scheduler/plugin/nodeaffinity"
+	"kaji/internal/scheduler/plugin/nodedeclaredfeatures"
 	"kaji/internal/scheduler/plugin/nodename"
 	"kaji/internal/scheduler/plugin/nodeports"
 	"kaji/internal/scheduler/plugin/noderesourcesfit"
@@ -75,6 +76,9 @@ var registry = map[string]constructor{
 	dynamicresources.Name: with(func(_ *dependencies, h plugin.Handle, a *configv1.DynamicResourcesArgs) (plugin.Plugin, error) {
 		return dynamicresources.New(h, a), nil
 	}),
+	nodedeclaredfeatures.Name: func(*dependencies, plugin.Handle, runtime.Object) (plugin.Plugin, error) {
+		return nodedeclaredfeatures.New()
+	},
 	noderesourcesfit.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.NodeResourcesFitArgs) (plugin.Plugin, error) {
 		return noderesourcesfit.New(d.snap, a, d.ignored), nil
 	}),

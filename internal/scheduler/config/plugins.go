@@ -14,8 +14,8 @@ func DefaultPlugins() *configv1.Plugins {
 	return &configv1.Plugins{MultiPoint: configv1.PluginSet{Enabled: []configv1.Plugin{
 		{Name: "SchedulingGates"},
 		{Name: "PrioritySort"},
-		{Name: "NodeUnschedulable"},
 		{Name: "NodeName"},
+		{Name: "NodeUnschedulable"},
 		weight("TaintToleration", 3),
 		weight("NodeAffinity", 2),
 		{Name: "NodePorts"},
@@ -26,11 +26,12 @@ func DefaultPlugins() *configv1.Plugins {
 		{Name: "VolumeZone"},
 		weight("PodTopologySpread", 2),
 		weight("InterPodAffinity", 2),
-		{Name: "DynamicResources"},
+		weight("DynamicResources", 2),
 		{Name: "DefaultPreemption"},
 		weight("NodeResourcesBalancedAllocation", 1),
 		weight("ImageLocality", 1),
 		{Name: "DefaultBinder"},
+		{Name: "NodeDeclaredFeatures"},
 	}}}
 }
 

@@ -312,8 +312,9 @@ func (q *Queue) delay(failures int) time.Duration {
 }
 
 // Happened tells the queue of an event of the cluster; before and after are
-// the object, nil where it did not or does not exist.
-func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time) {
+// the object, nil where it did not or does not exist. It concerns those waiting
+// pods that all of concerns say yes to.
+func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time, concerns ...func(*snapshot.Pod) bool) {
 	q.moves++
 	var helped []*Item
 	for r, items := range q.byRejector {
@@ -321,7 +322,9 @@ func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time) {
 			continue
 		}
 		for it := range items {
-			helped = append(helped, it)
+			if !slices.ContainsFunc(concerns, func(concern func(*snapshot.Pod) bool) bool { return !concern(it.Pod) }) {
+				helped = append(helped, it)
+			}
 		}
 	}
 	slices.SortFunc(helped, func(a, b *Item) int { return a.Timestamp.Compare(b.Timestamp) })

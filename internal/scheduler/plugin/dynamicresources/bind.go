@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
 
@@ -115,8 +116,9 @@ func (p *Plugin) WillPreBind(c *plugin.Cycle) bool {
 	return st != nil && len(st.chosen) > 0
 }
 
-// PreBind implements plugin.PreBinder: it writes allocations and reservations.
-func (p *Plugin) PreBind(ctx context.Context, c *plugin.Cycle, _ string) *plugin.Status {
+// PreBind implements plugin.PreBinder: it writes allocations and reservations,
+// and waits for devices that must be attached first.
+func (p *Plugin) PreBind(ctx context.Context, c *plugin.Cycle, nodeName string) *plugin.Status {
 	st := c.State[Name].(*state)
 	for _, claim := range st.chosen {
 		next := claim.DeepCopy()
@@ -128,11 +130,15 @@ func (p *Plugin) PreBind(ctx context.Context, c *plugin.Cycle, _ string) *plugin
 				return plugin.AsStatus(Name, fmt.Errorf("add finalizer to claim %s/%s: %w", claim.Namespace, claim.Name, err))
 			}
 			next = updated.DeepCopy()
-			next.Status.Allocation, next.Status.ReservedFor = claim.Status.Allocation, claim.Status.ReservedFor
+			next.Status.Allocation, next.Status.ReservedFor = claim.Status.Allocation.DeepCopy(), claim.Status.ReservedFor
+		}
+		if a := next.Status.Allocation; a != nil && a.AllocationTimestamp == nil {
+			now := metav1.Now()
+			a.AllocationTimestamp = &now
 		}
 		if _, err := p.claims.UpdateStatus(ctx, next); err != nil {
 			return plugin.AsStatus(Name, fmt.Errorf("reserve claim %s/%s: %w", claim.Namespace, claim.Name, err))
 		}
 	}
-	return nil
+	return p.await(ctx, c.Pod.Object, st.chosen, nodeName)
 }

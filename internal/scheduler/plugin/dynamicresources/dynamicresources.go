@@ -35,14 +35,16 @@ const Name = "DynamicResources"
 // celCacheSize is how many compiled selectors are kept.
 const celCacheSize = 256
 
-// Plugin implements PreEnqueue, Filter, PostFilter, Reserve and PreBind.
+// Plugin implements PreEnqueue, Filter, PostFilter, Score, Reserve and PreBind.
 type Plugin struct {
 	h       plugin.Handle
 	claims  client.Typed[*resourcev1.ResourceClaim]
 	classes client.Typed[*resourcev1.DeviceClass]
 	slices  client.Typed[*resourcev1.ResourceSlice]
 	timeout time.Duration
-	cache   *cel.Cache // made when the first pod claims something
+	// bindingTimeout bounds the wait for devices to be attached.
+	bindingTimeout time.Duration
+	cache          *cel.Cache // made when the first pod claims something
 
 	// assumed are claims as Reserve promised them, by key; each holds as long
 	// as the informer's object is the one it was made from.
@@ -62,7 +64,10 @@ func New(h plugin.Handle, args *configv1.DynamicResourcesArgs) *Plugin {
 	p := &Plugin{
 		h: h, claims: client.For[*resourcev1.ResourceClaim](c), classes: client.For[*resourcev1.DeviceClass](c),
 		slices: client.For[*resourcev1.ResourceSlice](c), assumed: map[string]assumed{},
-		timeout:   ptr.Deref(args.FilterTimeout, metav1.Duration{}).Duration,
+		timeout: ptr.Deref(args.FilterTimeout, metav1.Duration{}).Duration,
+
+		bindingTimeout: ptr.Deref(args.BindingTimeout, metav1.Duration{Duration: configv1.DynamicResourcesBindingTimeoutDefault}).Duration,
+
 		elsewhere: plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "resourceclaim not available on the node"),
 		exhausted: plugin.NewStatus(Name, plugin.Unschedulable, "cannot allocate all claims"),
 		slow:      plugin.NewStatus(Name, plugin.Unschedulable, "timed out trying to allocate devices"),
@@ -195,6 +200,12 @@ func (p *Plugin) Filter(ctx context.Context, c *plugin.Cycle) (plugin.Filter, *p
 	}
 	return plugin.Filter{Node: func(n *snapshot.Node) *plugin.Status {
 		fits := true
+		for _, claim := range claims {
+			if p.lost(claim) {
+				st.refused[claim.UID] = struct{}{}
+				fits = false
+			}
+		}
 		for _, l := range where {
 			if !l.selector.Match(n.Object) {
 				st.refused[l.uid] = struct{}{}
@@ -281,7 +292,8 @@ func (p *Plugin) allocator(ctx context.Context) (structured.Allocator, error) {
 			taken.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(id, r.ConsumedCapacity))
 		}
 	}
-	features := structured.Features{AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PartitionableDevices: true, PrioritizedList: true}
+	features := structured.Features{AdminAccess: true, ConsumableCapacity: true, DeviceBindingAndStatus: true, DeviceTaints: true,
+		FractionalCapacityRange: true, PartitionableDevices: true, PrioritizedList: true}
 	return structured.NewAllocator(ctx, features, taken, classLister{p.classes}, p.slices.CachedList("", nil), p.cache)
 }
 
