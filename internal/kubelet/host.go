@@ -227,7 +227,7 @@ func (h *host) ImageUser(ctx context.Context, ref string) (podrun.ImageUser, err
 func (h *host) MemoryCapacity() int64 { return h.cfg.Machine.Memory }
 
 // credentials are the logins for an image: the pod's and then the node's.
-func (k *Kubelet) credentials(_ context.Context, pod *corev1.Pod, name string) ([]*runtimeapi.AuthConfig, error) {
+func (k *Kubelet) credentials(ctx context.Context, pod *corev1.Pod, name string) ([]*runtimeapi.AuthConfig, error) {
 	var secrets []*corev1.Secret
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		secret, err := k.objects.Secret(pod.Namespace, ref.Name)
@@ -238,8 +238,16 @@ func (k *Kubelet) credentials(_ context.Context, pod *corev1.Pod, name string) (
 		}
 		secrets = append(secrets, secret)
 	}
-	if k.cfg.RegistryCredentials != nil {
-		secrets = append(secrets, k.cfg.RegistryCredentials(name)...)
-	}
+	secrets = append(secrets, k.logins.Secrets(ctx, pod, name)...)
 	return image.Credentials(name, secrets)
+}
+
+// account reads the service account of a pod.
+func (k *Kubelet) account(ctx context.Context, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
+	return client.For[*corev1.ServiceAccount](k.cfg.Client).Get(ctx, pod.Namespace, pod.Spec.ServiceAccountName)
+}
+
+// registryToken issues a token that a pod is known by at a registry.
+func (k *Kubelet) registryToken(ctx context.Context, pod *corev1.Pod, audience string) (string, error) {
+	return k.tokens.get(ctx, pod, &corev1.ServiceAccountTokenProjection{Audience: audience})
 }

@@ -35,6 +35,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletconfigv1 "k8s.io/kubelet/config/v1"
 	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"k8s.io/utils/cpuset"
 
@@ -45,6 +46,7 @@ import (
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/compose"
 	"kaji/internal/kubelet/cpumanager"
+	"kaji/internal/kubelet/credentialprovider"
 	"kaji/internal/kubelet/devicemanager"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
@@ -145,8 +147,10 @@ type Config struct {
 	// EvictionMaxGrace bounds the grace of pods at soft thresholds,
 	// EvictionTransition is how long pressure is shown after it ended.
 	EvictionMaxGrace, EvictionTransition time.Duration
-	// RegistryCredentials are the node's own logins, tried after the pod's.
-	RegistryCredentials func(image string) []*corev1.Secret
+	// CredentialProviders are plug-ins that know logins at registries, tried after
+	// the pod's own; their programs lie in CredentialProviderDir.
+	CredentialProviders   []kubeletconfigv1.CredentialProvider
+	CredentialProviderDir string
 
 	// Listener is where the server answers, TLS included; nil serves nothing
 	// (Handler is there for others to serve). Authenticator and Authorizer are
@@ -182,6 +186,7 @@ type Kubelet struct {
 
 	dns          *compose.DNS
 	objects      *object.Cache
+	logins       *credentialprovider.Providers
 	images       *image.Store
 	probes       *probe.Manager
 	runner       *podrun.Runner
@@ -261,6 +266,8 @@ func New(cfg Config) (*Kubelet, error) {
 	k.dns = &compose.DNS{Cluster: cfg.ClusterDNS, Domain: cfg.ClusterDomain, NodeIPs: cfg.NodeIPs,
 		HostConfig: func() (io.ReadCloser, error) { return os.Open(cfg.ResolvConf) }}
 	k.objects = object.New(object.Config{Client: cfg.Client, Logger: k.log, Changed: func(uid types.UID) { k.pool.Wake(uid) }})
+	k.logins = credentialprovider.New(credentialprovider.Config{Providers: cfg.CredentialProviders, Bin: cfg.CredentialProviderDir, Logger: k.log,
+		Account: k.account, Token: k.registryToken})
 	parallel := cfg.MaxParallelImagePulls
 	if cfg.SerialImagePulls {
 		parallel = 1

@@ -27,6 +27,7 @@ import (
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/config"
+	"kaji/internal/kubelet/credentialprovider"
 	"kaji/internal/kubelet/flags"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/lifecycle"
@@ -125,9 +126,6 @@ func machineFits(o *flags.Options) error {
 	if o.Kubeconfig == "" {
 		return errors.New("--kubeconfig is needed: kaji's kubelet has no standalone mode")
 	}
-	if o.ImageCredentialProviderConfig != "" {
-		return errors.New("--image-credential-provider-config is not supported by kaji's kubelet")
-	}
 	switch o.CloudProvider {
 	case "", "external":
 		return nil
@@ -208,6 +206,12 @@ func (a *agent) derive(ctx context.Context) (err error) {
 	}
 	if k.Eviction, err = config.Eviction(c); err != nil {
 		return err
+	}
+	if o := a.options; o.ImageCredentialProviderConfig != "" && o.ImageCredentialProviderBinDir != "" {
+		k.CredentialProviderDir = o.ImageCredentialProviderBinDir
+		if k.CredentialProviders, err = credentialprovider.Load(o.ImageCredentialProviderConfig, o.ImageCredentialProviderBinDir); err != nil {
+			return fmt.Errorf("failed to register CRI auth plugins: %w", err)
+		}
 	}
 	k.MaxPods = int(c.MaxPods)
 	if c.PodsPerCore > 0 {

@@ -36,7 +36,7 @@ func Credentials(image string, secrets []*corev1.Secret) ([]*runtimeapi.AuthConf
 			return nil, fmt.Errorf("image pull secret %s/%s: %w", s.Namespace, s.Name, err)
 		}
 		for registry, e := range entries {
-			if !covers(registry, image) {
+			if !Covers(registry, image) {
 				continue
 			}
 			auth, err := e.auth()
@@ -92,9 +92,9 @@ func (e entry) auth() (*runtimeapi.AuthConfig, error) {
 	return a, nil
 }
 
-// covers says whether a registry of a configuration, such as
+// Covers says whether a registry of a configuration, such as
 // "https://index.docker.io/v1/" or "*.example.com/team", serves an image.
-func covers(registry, image string) bool {
+func Covers(registry, image string) bool {
 	registry = strings.TrimPrefix(strings.TrimPrefix(registry, "https://"), "http://")
 	registry = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(registry, "/"), "/v1"), "/v2")
 	host, rest, _ := strings.Cut(image, "/")
