@@ -3,6 +3,11 @@
 // Package nodenet makes several nodes on one machine: each is a network
 // namespace on a bridge, with the machine as its gateway. Package app uses it
 // for clusters of more than one node; the node agent inside does not know.
+//
+// The bridge has a namespace of its own. In the machine's the rules of its
+// packet filter would see what nodes send one another wherever br_netfilter is
+// loaded, and what a node sends by another to itself would be bridged back to
+// where it came from, which bridges do not.
 package nodenet
 
 import (
@@ -48,7 +53,13 @@ func (n Network) link(kind string, i int) string {
 	return fmt.Sprintf("kj%s%d-%08x", kind, i, uint32(netfilter.Hash([]byte(n.Cluster))))
 }
 
-func (n Network) bridge() string { return n.link("b", 0) }
+// plug is the machine's link to the bridge.
+func (n Network) plug() string { return n.link("b", 0) }
+
+// hub is the namespace of the bridge. No node's name begins with a dot.
+func (n Network) hub() string { return n.Namespace(".hub") }
+
+const bridge = "nodes"
 
 // Namespace is the name of a node's namespace. A dot is in no cluster's name.
 func (n Network) Namespace(node string) string { return "kaji." + n.Cluster + "." + node }
@@ -60,14 +71,23 @@ func missing(err error) bool {
 
 // Open makes the bridge and lets the nodes out through the machine.
 func (n Network) Open() error {
-	link, err := netlink.LinkByName(n.bridge())
+	hub, fresh, err := namespace(n.hub())
+	if err != nil {
+		return fmt.Errorf("namespace of the nodes' bridge: %w", err)
+	}
+	defer hub.Close()
+	link, err := netlink.LinkByName(n.plug())
+	if err == nil && (fresh || link.Type() != "veth") { // of a former life
+		if err := netlink.LinkDel(link); err != nil {
+			return fmt.Errorf("old link to the nodes' bridge: %w", err)
+		}
+		link, err = netlink.LinkByName(n.plug())
+	}
 	if missing(err) {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = n.bridge()
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+		if err := n.build(hub); err != nil {
 			return fmt.Errorf("bridge of the nodes: %w", err)
 		}
-		link, err = netlink.LinkByName(n.bridge())
+		link, err = netlink.LinkByName(n.plug())
 	}
 	if err != nil {
 		return err
@@ -112,33 +132,91 @@ func (n Network) masquerade(on bool) error {
 		}
 		rules := netfilter.For(false)
 		out := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.bridge() + "\x00")}}
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.plug() + "\x00")}}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: netfilter.Join(rules.SourceIn(set, false), out, []expr.Any{netfilter.Masquerade()})})
 	}
 	return conn.Flush()
 }
 
+// build makes the bridge inside its namespace and plugs the machine into it.
+func (n Network) build(hub netns.NsHandle) error {
+	inside, err := netlink.NewHandleAt(hub)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	link, err := inside.LinkByName(bridge)
+	if missing(err) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = bridge
+		if err := inside.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+			return err
+		}
+		link, err = inside.LinkByName(bridge)
+	}
+	if err != nil {
+		return err
+	}
+	if err := inside.LinkSetUp(link); err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = n.plug()
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "machine", PeerNamespace: netlink.NsFd(hub)}); err != nil {
+		return err
+	}
+	port, err := inside.LinkByName("machine")
+	if err != nil {
+		return err
+	}
+	if err := inside.LinkSetMaster(port, link); err != nil {
+		return err
+	}
+	return inside.LinkSetUp(port)
+}
+
 // Add makes the namespace of the i-th node, if it is not there yet.
 func (n Network) Add(node string, i int) error {
-	name := n.Namespace(node)
-	handle, err := netns.GetFromName(name)
-	if errors.Is(err, os.ErrNotExist) {
-		// A process in a namespace that has lost its name keeps its link, too.
-		if err := n.disconnect(i); err != nil {
-			return fmt.Errorf("old link of node %s: %w", node, err)
-		}
-		handle, err = newNamespace(name)
-	}
+	handle, fresh, err := namespace(n.Namespace(node))
 	if err != nil {
 		return fmt.Errorf("namespace of node %s: %w", node, err)
 	}
 	defer handle.Close()
-	if _, err := netlink.LinkByName(n.link("n", i)); missing(err) {
-		if err := n.connect(handle, i); err != nil {
-			return fmt.Errorf("link of node %s: %w", node, err)
+	hub, err := netns.GetFromName(n.hub())
+	if err != nil {
+		return fmt.Errorf("namespace of the nodes' bridge: %w", err)
+	}
+	defer hub.Close()
+	inside, err := netlink.NewHandleAt(hub)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	link, err := inside.LinkByName(n.link("n", i))
+	if err == nil && fresh {
+		// A process in a namespace that has lost its name keeps its link, too.
+		if err := inside.LinkDel(link); err != nil {
+			return fmt.Errorf("old link of node %s: %w", node, err)
 		}
+		_, err = inside.LinkByName(n.link("n", i))
+	}
+	if missing(err) {
+		err = n.connect(inside, handle, i)
+	}
+	if err != nil {
+		return fmt.Errorf("link of node %s: %w", node, err)
 	}
 	return nil
+}
+
+// namespace opens a named namespace; fresh says that it was not there.
+func namespace(name string) (handle netns.NsHandle, fresh bool, err error) {
+	handle, err = netns.GetFromName(name)
+	if errors.Is(err, os.ErrNotExist) {
+		handle, err = newNamespace(name)
+		fresh = true
+	}
+	return handle, fresh, err
 }
 
 // newNamespace makes a named namespace; the calling thread stays where it is.
@@ -157,32 +235,27 @@ func newNamespace(name string) (netns.NsHandle, error) {
 	return r.handle, r.err
 }
 
-func (n Network) disconnect(i int) error {
-	link, err := netlink.LinkByName(n.link("n", i))
-	if missing(err) {
-		return nil
+func (n Network) connect(hub *netlink.Handle, handle netns.NsHandle, i int) error {
+	// Before the bridge had a namespace the link was the machine's.
+	if old, err := netlink.LinkByName(n.link("n", i)); err == nil {
+		if err := netlink.LinkDel(old); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return netlink.LinkDel(link)
-}
-
-func (n Network) connect(handle netns.NsHandle, i int) error {
-	bridge, err := netlink.LinkByName(n.bridge())
+	to, err := hub.LinkByName(bridge)
 	if err != nil {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex = n.link("n", i), bridge.Attrs().Index
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(handle)}); err != nil {
+	attrs.Name, attrs.MasterIndex = n.link("n", i), to.Attrs().Index
+	if err := hub.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(handle)}); err != nil {
 		return err
 	}
-	host, err := netlink.LinkByName(attrs.Name)
+	host, err := hub.LinkByName(attrs.Name)
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetUp(host); err != nil {
+	if err := hub.LinkSetUp(host); err != nil {
 		return err
 	}
 	inside, err := netlink.NewHandleAt(handle)
@@ -235,6 +308,13 @@ func (n Network) Do(node string, f func() error) error {
 // Close removes all namespaces of the cluster, its bridge and its rules.
 func (n Network) Close() error {
 	var errs []error
+	link, err := netlink.LinkByName(n.plug())
+	switch {
+	case err == nil:
+		errs = append(errs, netlink.LinkDel(link))
+	case !missing(err):
+		errs = append(errs, err)
+	}
 	entries, err := os.ReadDir("/run/netns")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
@@ -243,13 +323,6 @@ func (n Network) Close() error {
 		if strings.HasPrefix(e.Name(), n.Namespace("")) {
 			errs = append(errs, netns.DeleteNamed(e.Name()))
 		}
-	}
-	link, err := netlink.LinkByName(n.bridge())
-	switch {
-	case err == nil:
-		errs = append(errs, netlink.LinkDel(link))
-	case !missing(err):
-		errs = append(errs, err)
 	}
 	if err := n.masquerade(false); err != nil && !errors.Is(err, syscall.ENOENT) {
 		errs = append(errs, err)

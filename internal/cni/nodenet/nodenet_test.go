@@ -3,10 +3,14 @@
 package nodenet_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -14,6 +18,63 @@ import (
 	"kaji/internal/cni/nodenet"
 	"kaji/internal/netfilter/nstest"
 )
+
+// dial reads what a listener says.
+func dial(address string) error {
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	got, err := io.ReadAll(conn)
+	if err == nil && string(got) != "here" {
+		err = fmt.Errorf("got %q", got)
+	}
+	return err
+}
+
+// Nodes reach one another, and the machine them, over a bridge that the
+// machine's packet filter does not see.
+func TestWays(t *testing.T) {
+	machine := nstest.New(t)
+	n := nodenet.Network{Cluster: fmt.Sprint("ways", os.Getpid()), Subnet: netip.MustParsePrefix("100.127.0.0/24")}
+	t.Cleanup(func() { machine.Do(n.Close) })
+	machine.Do(func() error { return errors.Join(n.Open(), n.Add("b", 2), n.Add("c", 3)) })
+	machine.Do(func() error { return errors.Join(n.Open(), n.Add("b", 2), n.Add("c", 3)) }) // changes nothing
+	var l net.Listener
+	if err := n.Do("c", func() (err error) {
+		l, err = net.Listen("tcp", n.Address(3).String()+":0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "here")
+			_ = conn.Close()
+		}
+	}()
+	if err := n.Do("b", func() error { return dial(l.Addr().String()) }); err != nil {
+		t.Errorf("from a node: %v", err)
+	}
+	machine.Do(func() error {
+		if err := dial(l.Addr().String()); err != nil {
+			return fmt.Errorf("from the machine: %w", err)
+		}
+		links, err := netlink.LinkList()
+		for _, link := range links {
+			if link.Type() == "bridge" {
+				err = fmt.Errorf("the machine has the bridge %s", link.Attrs().Name)
+			}
+		}
+		return err
+	})
+}
 
 // A node gets its link also where the one of a former life is still there: a
 // process that lingers in the old namespace keeps it.
