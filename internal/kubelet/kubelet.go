@@ -59,6 +59,7 @@ import (
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
+	"kaji/internal/kubelet/shutdown"
 	"kaji/internal/kubelet/source"
 	"kaji/internal/kubelet/stats"
 	"kaji/internal/kubelet/status"
@@ -112,6 +113,9 @@ type Config struct {
 	// TopologyPolicy, TopologyScope and TopologyOptions are the topology manager's.
 	TopologyPolicy, TopologyScope string
 	TopologyOptions               map[string]string
+	// ShutdownGroups are the times that pods get when the machine goes down, as
+	// logind tells; none leaves pods to their fate.
+	ShutdownGroups []shutdown.Group
 	// NoRegister leaves it to others to make the Node object.
 	NoRegister bool
 	// Beat, Report and LeaseDuration are those of the Node's status and Lease;
@@ -420,6 +424,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("plug-ins", k.watchPlugins)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
 	part("processors", k.bind)
+	if len(k.cfg.ShutdownGroups) > 0 {
+		end := &shutdown.Watcher{Groups: k.cfg.ShutdownGroups, Cancel: k.cancelShutdown, Logger: k.log,
+			Begin: func(ctx context.Context) { k.Shutdown(ctx, k.cfg.ShutdownGroups) }}
+		part("shutdown", end.Run)
+	}
 	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k)}
 	part("pod resources", k.optional("pod resources are not served", server.Run))
 	if k.cfg.Listener != nil {

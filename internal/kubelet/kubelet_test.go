@@ -366,7 +366,7 @@ func TestShutdown(t *testing.T) {
 	a := start(t, memcri.Config{Images: []string{"app:1"}})
 	a.create(simple("p"))
 	a.waitPhase("p", corev1.PodRunning)
-	a.kubelet.Shutdown(t.Context(), time.Second, time.Second)
+	a.kubelet.Shutdown(t.Context(), kubelet.ShutdownGroups(2*time.Second, time.Second))
 	pod := a.waitPhase("p", corev1.PodFailed)
 	if c := status.Condition(pod.Status.Conditions, corev1.DisruptionTarget); pod.Status.Reason != "Terminated" || c == nil || c.Reason != corev1.PodReasonTerminationByKubelet {
 		t.Errorf("got %s: %s, %+v", pod.Status.Reason, pod.Status.Message, c)

@@ -3,33 +3,72 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/podworker"
+	"kaji/internal/kubelet/shutdown"
 )
 
-// Shutdown ends all pods because the machine is going down, critical ones after
-// the others, each group within its time. The node takes no pod from then on.
-// It returns when nothing runs any more or ctx ends; Run must be running.
-func (k *Kubelet) Shutdown(ctx context.Context, grace, criticalGrace time.Duration) {
-	k.stopping.Store(true)
-	k.node.Stopping("node is shutting down")
-	var ordinary, critical []*corev1.Pod
-	for _, pod := range k.activePods() {
-		if podspec.Critical(pod) {
-			critical = append(critical, pod)
-		} else {
-			ordinary = append(ordinary, pod)
-		}
+// systemCritical is the least priority of critical pods.
+const systemCritical = 2000000000
+
+// ShutdownGroups are what a time for all pods, of which the last part is for the
+// critical ones, comes to.
+func ShutdownGroups(all, critical time.Duration) []shutdown.Group {
+	if all == 0 || critical > all {
+		return nil
 	}
-	k.shutDown(ctx, ordinary, grace)
-	k.shutDown(ctx, critical, criticalGrace)
+	return []shutdown.Group{{Priority: 0, Grace: all - critical}, {Priority: systemCritical, Grace: critical}}
 }
 
+// Shutdown ends all pods because the machine is going down: a group of priorities
+// after the other, the lowest first, each within its time. The node takes no pod
+// from then on. It returns when nothing runs any more, or ctx ends; Run must be
+// running.
+func (k *Kubelet) Shutdown(ctx context.Context, groups []shutdown.Group) {
+	k.stopping.Store(true)
+	k.node.Stopping("node is shutting down")
+	k.recorder.Event(k.nodeReference(), corev1.EventTypeNormal, "NodeShutdown", "Shutdown manager detected shutdown event")
+	if len(groups) == 0 {
+		return
+	}
+	groups = slices.Clone(groups)
+	slices.SortFunc(groups, func(a, b shutdown.Group) int { return cmp.Compare(a.Priority, b.Priority) })
+	members := make([][]*corev1.Pod, len(groups))
+	for _, pod := range k.activePods() {
+		priority, at := int32(0), 0
+		if pod.Spec.Priority != nil {
+			priority = *pod.Spec.Priority
+		}
+		if podspec.Critical(pod) {
+			priority = max(priority, systemCritical)
+		}
+		for i, g := range groups {
+			if g.Priority <= priority {
+				at = i
+			}
+		}
+		members[at] = append(members[at], pod)
+	}
+	for i, g := range groups {
+		k.shutDown(ctx, members[i], g.Grace)
+	}
+}
+
+// cancelShutdown takes pods again: the machine stays.
+func (k *Kubelet) cancelShutdown() {
+	k.stopping.Store(false)
+	k.node.Stopping("")
+	k.recorder.Event(k.nodeReference(), corev1.EventTypeNormal, "NodeShutdown", "Shutdown manager detected shutdown cancellation")
+}
+
+// shutDown ends some pods and waits for that, a little longer than they are given.
 func (k *Kubelet) shutDown(ctx context.Context, pods []*corev1.Pod, grace time.Duration) {
 	const message = "Pod was terminated in response to imminent node shutdown."
 	for _, pod := range pods {
@@ -38,6 +77,7 @@ func (k *Kubelet) shutDown(ctx context.Context, pods []*corev1.Pod, grace time.D
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	late := time.After(grace + 2*time.Second)
 	for _, pod := range pods {
 		for {
 			if state, ok := k.pool.State(pod.UID); !ok || state >= podworker.Terminated {
@@ -45,6 +85,9 @@ func (k *Kubelet) shutDown(ctx context.Context, pods []*corev1.Pod, grace time.D
 			}
 			select {
 			case <-ctx.Done():
+				return
+			case <-late:
+				k.log.Warn("pods did not end in time before the machine's end", "pod", pod.Namespace+"/"+pod.Name)
 				return
 			case <-tick.C:
 			}

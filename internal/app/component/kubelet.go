@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -30,6 +31,7 @@ import (
 	"kaji/internal/kubelet/credentialprovider"
 	"kaji/internal/kubelet/flags"
 	"kaji/internal/kubelet/image"
+	"kaji/internal/kubelet/shutdown"
 	"kaji/internal/lifecycle"
 )
 
@@ -212,6 +214,10 @@ func (a *agent) derive(ctx context.Context) (err error) {
 		if k.CredentialProviders, err = credentialprovider.Load(o.ImageCredentialProviderConfig, o.ImageCredentialProviderBinDir); err != nil {
 			return fmt.Errorf("failed to register CRI auth plugins: %w", err)
 		}
+	}
+	k.ShutdownGroups = kubelet.ShutdownGroups(c.ShutdownGracePeriod.Duration, c.ShutdownGracePeriodCriticalPods.Duration)
+	for _, g := range c.ShutdownGracePeriodByPodPriority {
+		k.ShutdownGroups = append(k.ShutdownGroups, shutdown.Group{Priority: g.Priority, Grace: time.Duration(g.ShutdownGracePeriodSeconds) * time.Second})
 	}
 	k.MaxPods = int(c.MaxPods)
 	if c.PodsPerCore > 0 {
