@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -62,9 +63,11 @@ spec:
               color: {type: string, default: red, enum: [red, blue]}
               replicas: {type: integer, minimum: 0}
               a: {type: string}
+              size: {type: integer}
             x-kubernetes-validations:
             - {rule: "!has(self.a) || self.a != 'bad'", message: a must not be bad}
             - {rule: "!has(oldSelf.a) || has(self.a)", message: a may not go}
+            - {rule: "!has(self.size) || self.size < 9007199254740993", message: that is too many}
           status: {type: object, properties: {replicas: {type: integer}}}
 `
 
@@ -185,6 +188,30 @@ func TestObjects(t *testing.T) {
 		_, err = b.client.Patch(t.Context(), widgets, "a", types.MergePatchType, []byte(`{"spec":{"a":null}}`), metav1.PatchOptions{})
 		if err == nil || !strings.Contains(err.Error(), "a may not go") {
 			t.Errorf("transition rule: got %v", err)
+		}
+	})
+}
+
+// Applied numbers are whole where they are written so, and rules see them as
+// the schema calls them.
+func TestApply(t *testing.T) {
+	within(t, func(t *testing.T, b *bench) {
+		b.served()
+		apply := func(size string) (runtime.Object, error) {
+			body := "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a}\nspec: {size: " + size + "}"
+			return b.client.Patch(t.Context(), widgets, "a", types.ApplyPatchType, []byte(body), metav1.PatchOptions{FieldManager: "one"})
+		}
+		for _, size := range []string{"3", "9007199254740991"} {
+			obj, err := apply(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spec, _ := json.Marshal(obj.(*unstructured.Unstructured).Object["spec"]); !strings.Contains(string(spec), `"size":`+size) {
+				t.Errorf("got spec %s, want size %s", spec, size)
+			}
+		}
+		if _, err := apply("9007199254740993"); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "that is too many") {
+			t.Errorf("got %v", err)
 		}
 	})
 }
