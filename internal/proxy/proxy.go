@@ -42,6 +42,8 @@ type Config struct {
 	NodePortAddresses []netip.Prefix
 	// LocalhostNodePorts lets node ports answer at 127.0.0.1 too.
 	LocalhostNodePorts bool
+	// Tracking is how long the kernel remembers connections.
+	Tracking Tracking
 	// NetNS is a file descriptor of the network namespace; zero is the own one.
 	NetNS int
 	// HealthzBindAddress serves /healthz and /livez; empty serves nothing.
@@ -247,6 +249,9 @@ func (p *Proxy) syncAll() error {
 		}
 	}
 	p.forgetStale(all)
+	if err := p.track(); err != nil {
+		p.c.Logger.Warn("how long connections are remembered could not be set", "err", err)
+	}
 	return nil
 }
 

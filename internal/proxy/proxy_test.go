@@ -69,7 +69,7 @@ func create[T client.Object](w *town, o T) T {
 func (w *town) run(metrics prometheus.Registerer) (stop func()) {
 	w.Helper()
 	p, err := New(Config{Client: w.api, NodeName: "here", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, NetNS: w.node.FD(),
-		LocalhostNodePorts: true, HealthzBindAddress: "127.0.0.1:10256", Metrics: metrics})
+		LocalhostNodePorts: true, Tracking: DefaultTracking(), HealthzBindAddress: "127.0.0.1:10256", Metrics: metrics})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -196,6 +196,14 @@ func TestHealthAndLocalhost(t *testing.T) {
 		return err
 	})
 	w.node.MustReach("tcp", "127.0.0.1:30080", "pod1 10.244.1.1")
+	w.node.Do(func() error {
+		for name, want := range map[string]string{"established": "86400\n", "close_wait": "3600\n"} {
+			if got, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_" + name); err != nil || string(got) != want {
+				return fmt.Errorf("tracking of %s: %q, %w", name, got, err)
+			}
+		}
+		return nil
+	})
 	stop()
 	w.checkMetrics()
 }

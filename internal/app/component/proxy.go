@@ -110,6 +110,9 @@ func proxySettings(o *flags.Options, log *slog.Logger) (*configv1alpha1.KubeProx
 // proxyConfig is what the proxy is told.
 func proxyConfig(ctx context.Context, c *configv1alpha1.KubeProxyConfiguration, api client.Interface, node string) (proxy.Config, error) {
 	out := proxy.Config{Client: api, NodeName: node, HealthzBindAddress: c.HealthzBindAddress, LocalhostNodePorts: *c.IPTables.LocalhostNodePorts}
+	track := c.Conntrack
+	out.Tracking = proxy.Tracking{TCPEstablished: track.TCPEstablishedTimeout.Duration, TCPCloseWait: track.TCPCloseWaitTimeout.Duration,
+		UDP: track.UDPTimeout.Duration, UDPStream: track.UDPStreamTimeout.Duration, TCPBeLiberal: track.TCPBeLiberal}
 	bind := c.BindAddress
 	if addr, err := netip.ParseAddr(bind); err == nil && addr == netip.IPv4Unspecified() {
 		bind = "" // the default routes say

@@ -165,7 +165,7 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 		return err
 	}
 	p, err := proxy.New(proxy.Config{Client: api, NodeName: c.NodeName, PodCIDRs: c.PodCIDRs, IPv4: hasFamily(c.PodCIDRs, false), IPv6: hasFamily(c.PodCIDRs, true),
-		LocalhostNodePorts: true, HealthzBindAddress: c.HealthzBindAddress, Metrics: c.Metrics, Logger: c.Logger.With("component", "proxy")})
+		LocalhostNodePorts: true, Tracking: proxy.DefaultTracking(), HealthzBindAddress: c.HealthzBindAddress, Metrics: c.Metrics, Logger: c.Logger.With("component", "proxy")})
 	if err != nil {
 		return err
 	}

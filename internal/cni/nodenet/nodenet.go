@@ -61,6 +61,9 @@ func (n Network) hub() string { return n.Namespace(".hub") }
 
 const bridge = "nodes"
 
+// podLinks is how the names of pods' links begin on the machine, in package veth.
+const podLinks = "kaji"
+
 // Namespace is the name of a node's namespace. A dot is in no cluster's name.
 func (n Network) Namespace(node string) string { return "kaji." + n.Cluster + "." + node }
 
@@ -131,8 +134,10 @@ func (n Network) masquerade(on bool) error {
 			return err
 		}
 		rules := netfilter.For(false)
+		// Pods of the machine see nodes by their addresses.
 		out := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.plug() + "\x00")}}
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.plug() + "\x00")},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(podLinks)}}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: netfilter.Join(rules.SourceIn(set, false), out, []expr.Any{netfilter.Masquerade()})})
 	}
 	return conn.Flush()

@@ -76,6 +76,33 @@ func TestWays(t *testing.T) {
 	})
 }
 
+// Pods of the machine see a node by its address; the world sees the machine's.
+func TestWhoIsSeen(t *testing.T) {
+	machine, pod, world := nstest.New(t), nstest.New(t), nstest.New(t)
+	n := nodenet.Network{Cluster: fmt.Sprint("seen", os.Getpid()), Subnet: netip.MustParsePrefix("100.127.0.0/24")}
+	t.Cleanup(func() { machine.Do(n.Close) })
+	machine.Do(func() error { return errors.Join(n.Open(), n.Add("b", 2)) })
+	machine.Connect("kaji0a1b", "10.244.0.1/24", pod, "eth0", "10.244.0.2/24")
+	pod.Route("default", "10.244.0.1")
+	machine.Connect("eth0", "192.0.2.1/24", world, "eth0", "192.0.2.2/24")
+	pod.Serve("10.244.0.2:80", "pod")
+	world.Serve("192.0.2.2:80", "world")
+	for address, want := range map[string]string{"10.244.0.2:80": "pod 100.127.0.2\n", "192.0.2.2:80": "world 192.0.2.1\n"} {
+		var got []byte
+		if err := n.Do("b", func() error {
+			conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			got, err = io.ReadAll(conn)
+			return err
+		}); err != nil || string(got) != want {
+			t.Errorf("%s: got %q, %v; want %q", address, got, err, want)
+		}
+	}
+}
+
 // A node gets its link also where the one of a former life is still there: a
 // process that lingers in the old namespace keeps it.
 func TestNamespaceThatLingers(t *testing.T) {

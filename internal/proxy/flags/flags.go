@@ -66,6 +66,11 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.NFTables.MasqueradeAll, "masquerade-all", false, "Not supported; ignored with --config.")
 	fs.Var(cliflag.NewMapStringBool(&c.FeatureGates), "feature-gates", "Features by name, true or false; ignored with --config.")
 	fs.StringVar(&c.Logging.Format, "logging-format", c.Logging.Format, "The log format: text or json; ignored with --config.")
+	fs.DurationVar(&c.Conntrack.TCPEstablishedTimeout.Duration, "conntrack-tcp-timeout-established", c.Conntrack.TCPEstablishedTimeout.Duration, "How long idle TCP connections are remembered, 0 for the kernel's choice; ignored with --config.")
+	fs.DurationVar(&c.Conntrack.TCPCloseWaitTimeout.Duration, "conntrack-tcp-timeout-close-wait", c.Conntrack.TCPCloseWaitTimeout.Duration, "How long TCP connections in CLOSE_WAIT are remembered; ignored with --config.")
+	fs.BoolVar(&c.Conntrack.TCPBeLiberal, "conntrack-tcp-be-liberal", false, "Take packets outside of the window for the connection's; ignored with --config.")
+	fs.DurationVar(&c.Conntrack.UDPTimeout.Duration, "conntrack-udp-timeout", 0, "How long UDP flows without an answer are remembered, 0 for the kernel's choice; ignored with --config.")
+	fs.DurationVar(&c.Conntrack.UDPStreamTimeout.Duration, "conntrack-udp-timeout-stream", 0, "How long UDP flows with answers are remembered, 0 for the kernel's choice; ignored with --config.")
 	o.addIgnored(fs)
 }
 
@@ -90,11 +95,6 @@ func (o *Options) addIgnored(fs *pflag.FlagSet) {
 	fs.Int32Var(c.OOMScoreAdj, "oom-score-adj", *c.OOMScoreAdj, none)
 	fs.Int32Var(c.Conntrack.MaxPerCore, "conntrack-max-per-core", *c.Conntrack.MaxPerCore, none)
 	fs.Int32Var(c.Conntrack.Min, "conntrack-min", *c.Conntrack.Min, none)
-	fs.DurationVar(&c.Conntrack.TCPEstablishedTimeout.Duration, "conntrack-tcp-timeout-established", c.Conntrack.TCPEstablishedTimeout.Duration, none)
-	fs.DurationVar(&c.Conntrack.TCPCloseWaitTimeout.Duration, "conntrack-tcp-timeout-close-wait", c.Conntrack.TCPCloseWaitTimeout.Duration, none)
-	fs.BoolVar(&c.Conntrack.TCPBeLiberal, "conntrack-tcp-be-liberal", false, none)
-	fs.DurationVar(&c.Conntrack.UDPTimeout.Duration, "conntrack-udp-timeout", 0, none)
-	fs.DurationVar(&c.Conntrack.UDPStreamTimeout.Duration, "conntrack-udp-timeout-stream", 0, none)
 	fs.DurationVar(&c.ConfigSyncPeriod.Duration, "config-sync-period", c.ConfigSyncPeriod.Duration, none)
 	fs.Int32Var(&o.ignored.healthzPort, "healthz-port", 10256, none)
 	fs.Int32Var(&o.ignored.metricsPort, "metrics-port", 10249, none)
