@@ -33,6 +33,12 @@ func TestWithRBAC(t *testing.T) {
 		if err := list(c, "system:kube-scheduler"); err != nil {
 			t.Errorf("the scheduler: %v", err)
 		}
+		if got := c.Denied("jane"); len(got) != 1 || got[0] != "list pods" {
+			t.Errorf("refused to jane: %q", got)
+		}
 		c.Reset()
+	}
+	if got := c.Denied("system:kube-scheduler"); len(got) > 0 {
+		t.Errorf("refused to the scheduler: %q", got)
 	}
 }

@@ -18,17 +18,48 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller"
+	"kaji/internal/controller/bubble"
+	"kaji/internal/controller/controllertest"
 	"kaji/kajitest"
 )
+
+// accounts are those that controllers asked for.
+type accounts map[string]bool
+
+// of hands out the client of an account with its own rights only; the manager's
+// own is the administrator's, since its informers serve all.
+func (a accounts) of(cluster *kajitest.Cluster) func(string) (client.Interface, error) {
+	return func(name string) (client.Interface, error) {
+		a[name] = true
+		return bubble.Account(cluster, name), nil
+	}
+}
+
+// faulty is of, with calls that fail.
+func (a accounts) faulty(cluster *kajitest.Cluster, faults *controllertest.Faults) func(string) (client.Interface, error) {
+	own := a.of(cluster)
+	return func(name string) (client.Interface, error) {
+		api, err := own(name)
+		return faults.Client(api), err
+	}
+}
+
+// allowed checks that nothing was refused any of them.
+func (a accounts) allowed(t *testing.T, cluster *kajitest.Cluster) {
+	t.Helper()
+	for name := range a {
+		bubble.Allowed(t, cluster, name)
+	}
+}
 
 // run starts the controllers against a control plane of the test's own and
 // calls f; after settle everything has come to rest.
 func run(t *testing.T, f func(t *testing.T, api client.Interface, settle func())) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster := kajitest.Start(t)
+		cluster, used := kajitest.Start(t, kajitest.WithRBAC()), accounts{}
 		ctx, cancel := context.WithCancel(t.Context())
 		m, err := controller.New(controller.Config{
-			Client:       func(string) (client.Interface, error) { return cluster.Client(), nil },
+			Client:       used.of(cluster),
 			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, RootCA: []byte("PEM"),
 		})
 		if err != nil {
@@ -41,6 +72,7 @@ func run(t *testing.T, f func(t *testing.T, api client.Interface, settle func())
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
+			used.allowed(t, cluster)
 		}()
 		f(t, cluster.Client(), func() {
 			<-time.After(time.Second) // informers look every 100 ms whether they are synced

@@ -39,9 +39,11 @@ const rounds = 4
 // that nothing of them is left.
 func TestSoak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster, faults := kajitest.Start(t), &controllertest.Faults{}
+		cluster, faults := kajitest.Start(t, kajitest.WithRBAC()), &controllertest.Faults{}
+		used := accounts{}
+		defer used.allowed(t, cluster)
 		ctx, cancel := context.WithCancel(t.Context())
-		m, err := controller.New(controller.Config{Client: func(string) (client.Interface, error) { return faults.Client(cluster.Client()), nil },
+		m, err := controller.New(controller.Config{Client: used.faulty(cluster, faults),
 			Controllers: []string{"deployment", "replicaset", "job", "cronjob", "ttl-after-finished", "garbagecollector", "podgc"}})
 		if err != nil {
 			t.Fatal(err)

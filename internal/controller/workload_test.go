@@ -76,10 +76,12 @@ func images(t *testing.T, api client.Interface) map[string]int {
 // revisions once and rolls out although every kind of call fails three ways.
 func TestWorkloadsUnderFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster, faults := kajitest.Start(t), &controllertest.Faults{}
+		cluster, faults := kajitest.Start(t, kajitest.WithRBAC()), &controllertest.Faults{}
+		used := accounts{}
+		defer used.allowed(t, cluster)
 		ctx, cancel := context.WithCancel(t.Context())
 		api := cluster.Client()
-		m, err := controller.New(controller.Config{Client: func(string) (client.Interface, error) { return faults.Client(api), nil },
+		m, err := controller.New(controller.Config{Client: used.faulty(cluster, faults),
 			Controllers: []string{"deployment", "replicaset", "statefulset", "daemonset", "replicationcontroller"}})
 		if err != nil {
 			t.Fatal(err)

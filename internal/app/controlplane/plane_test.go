@@ -52,13 +52,13 @@ var tokenKey = sync.OnceValue(func() []byte {
 
 // start runs a whole API server, with everything its command line wires, until
 // the test ends.
-func start(t *testing.T, args ...string) *Plane {
+func start(t testing.TB, args ...string) *Plane {
 	t.Helper()
 	return startWith(t, slog.New(slog.DiscardHandler), args...)
 }
 
 // startWith is start with a log.
-func startWith(t *testing.T, log *slog.Logger, args ...string) *Plane {
+func startWith(t testing.TB, log *slog.Logger, args ...string) *Plane {
 	t.Helper()
 	p, err := build(t, log, args...)
 	if err != nil {
@@ -92,7 +92,7 @@ func refuseStart(t *testing.T, args ...string) error {
 }
 
 // build makes a server as its command line says.
-func build(t *testing.T, log *slog.Logger, args ...string) (*Plane, error) {
+func build(t testing.TB, log *slog.Logger, args ...string) (*Plane, error) {
 	t.Helper()
 	dir := t.TempDir()
 	tokens := filepath.Join(dir, "tokens.csv")

@@ -32,7 +32,7 @@ func run(t *testing.T, test func(b *bench)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{attachdetach.New(attachdetach.Config{Client: api})}
 	}
-	bubble.Run(t, start, func(bb *bubble.Bubble) {
+	bubble.RunAs(t, "attachdetach-controller", start, func(bb *bubble.Bubble) {
 		b := &bench{bb, client.For[*corev1.Pod](bb.API), client.For[*corev1.Node](bb.API), client.For[*storagev1.VolumeAttachment](bb.API)}
 		for _, name := range []string{"a", "b"} {
 			n := bubble.Must(b.nodes.Create(b.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name,

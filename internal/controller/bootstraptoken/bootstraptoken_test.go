@@ -15,10 +15,19 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/controller/bootstraptoken"
 	"kaji/internal/controller/bubble"
+	"kaji/kajitest"
 )
 
-func start(api client.Interface) []bubble.Controller {
-	return []bubble.Controller{bootstraptoken.NewSigner(api, nil), bootstraptoken.NewCleaner(api, nil)}
+// run runs both controllers, each as its own account.
+func run(t *testing.T, test func(b *bubble.Bubble)) {
+	bubble.RunEach(t, map[string]func(client.Interface) []bubble.Controller{
+		"bootstrap-signer": func(api client.Interface) []bubble.Controller {
+			return []bubble.Controller{bootstraptoken.NewSigner(api, nil)}
+		},
+		"token-cleaner": func(api client.Interface) []bubble.Controller {
+			return []bubble.Controller{bootstraptoken.NewCleaner(api, nil)}
+		},
+	}, test, kajitest.WithRBAC())
 }
 
 func token(b *bubble.Bubble, id, expiration, signing string) {
@@ -33,7 +42,7 @@ func token(b *bubble.Bubble, id, expiration, signing string) {
 }
 
 func TestClusterInfoIsSigned(t *testing.T) {
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	run(t, func(b *bubble.Bubble) {
 		maps := client.For[*corev1.ConfigMap](b.API)
 		signatures := func() (out []string) {
 			b.Helper()
@@ -75,7 +84,7 @@ func TestClusterInfoIsSigned(t *testing.T) {
 }
 
 func TestTokensThatExpiredGo(t *testing.T) {
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	run(t, func(b *bubble.Bubble) {
 		token(b, "aaaaaa", time.Now().Add(time.Hour).Format(time.RFC3339), "true")
 		token(b, "bbbbbb", "", "true")
 		token(b, "cccccc", "tomorrow", "true")

@@ -7,6 +7,8 @@ package bubble
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/rest"
 
 	"kaji/internal/client"
 	"kaji/kajitest"
@@ -36,6 +40,22 @@ type Bubble struct {
 // Run calls test twice with controllers that run: with their writes as they
 // are, and with each write failing once before it is done and once after.
 func Run(t *testing.T, start func(client.Interface) []Controller, test func(*Bubble), options ...kajitest.Option) {
+	RunAs(t, "", start, test, options...)
+}
+
+// RunAs is Run with controllers that write and read live as a ServiceAccount of
+// kube-system, with the rights that every cluster gives it and no others: a
+// refusal fails the test. Without an account everything is allowed.
+func RunAs(t *testing.T, account string, start func(client.Interface) []Controller, test func(*Bubble), options ...kajitest.Option) {
+	if account != "" {
+		options = append(slices.Clone(options), kajitest.WithRBAC())
+	}
+	RunEach(t, map[string]func(client.Interface) []Controller{account: start}, test, options...)
+}
+
+// RunEach is RunAs with controllers of several accounts; kajitest.WithRBAC is
+// the caller's to give.
+func RunEach(t *testing.T, starts map[string]func(client.Interface) []Controller, test func(*Bubble), options ...kajitest.Option) {
 	for name, wrap := range map[string]func(client.Interface) client.Interface{
 		"plain":  func(api client.Interface) client.Interface { return api },
 		"faults": func(api client.Interface) client.Interface { return &faulty{Interface: api, tries: map[string]int{}} },
@@ -45,12 +65,15 @@ func Run(t *testing.T, start func(client.Interface) []Controller, test func(*Bub
 				cluster := kajitest.Start(t, options...)
 				ctx, cancel := context.WithCancel(t.Context())
 				var running sync.WaitGroup
-				for _, c := range start(wrap(cluster.Client())) {
-					running.Go(func() {
-						if err := c.Run(ctx); err != nil {
-							t.Error(err)
-						}
-					})
+				for account, start := range starts {
+					for _, c := range start(wrap(Account(cluster, account))) {
+						running.Go(func() {
+							if err := c.Run(ctx); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					defer Allowed(t, cluster, account)
 				}
 				defer func() { cancel(); running.Wait() }()
 				b := &Bubble{t, cluster, cluster.Client()}
@@ -58,6 +81,36 @@ func Run(t *testing.T, start func(client.Interface) []Controller, test func(*Bub
 				test(b)
 			})
 		})
+	}
+}
+
+const accounts = "system:serviceaccount:kube-system:"
+
+// Account returns the client of a controller's ServiceAccount; its informers, as
+// those of all controllers, and its discovery are the control plane's own.
+// Without a name it is the administrator's.
+func Account(cluster *kajitest.Cluster, name string) client.Interface {
+	if name == "" {
+		return cluster.Client()
+	}
+	own := cluster.As(&user.DefaultInfo{Name: accounts + name,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated}})
+	return account{client.WithInformers(own, cluster.Client()), cluster.Client().RESTConfig()}
+}
+
+type account struct {
+	client.Interface
+	config *rest.Config
+}
+
+// RESTConfig implements client.Interface.
+func (a account) RESTConfig() *rest.Config { return a.config }
+
+// Allowed checks that nothing was refused an account.
+func Allowed(t *testing.T, cluster *kajitest.Cluster, name string) {
+	t.Helper()
+	if lacks := cluster.Denied(accounts + name); len(lacks) > 0 {
+		t.Errorf("%s is refused: %s", name, strings.Join(lacks, ", "))
 	}
 }
 

@@ -46,7 +46,7 @@ func run(t *testing.T, test func(b *bench)) {
 		return []bubble.Controller{certificates.NewApprover(api, nil), certificates.NewCleaner(api, nil),
 			certificates.NewSigner(certificates.SignerConfig{Client: api, Authorities: authorities, Life: 24 * time.Hour})}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "certificate-controller", start, func(b *bubble.Bubble) {
 		test(&bench{b, client.For[*certificatesv1.CertificateSigningRequest](b.API), ca})
 	})
 }
@@ -108,7 +108,7 @@ func TestPodsRequestsGo(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{certificates.NewPodRequestCleaner(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "podcertificaterequestcleaner", start, func(b *bubble.Bubble) {
 		all := client.For[*certificatesv1.PodCertificateRequest](b.API)
 		key := bubble.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(b)
 		stub := bubble.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key))(b)

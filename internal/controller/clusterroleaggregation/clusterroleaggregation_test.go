@@ -24,7 +24,7 @@ func TestAggregation(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{clusterroleaggregation.New(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "clusterrole-aggregation-controller", start, func(b *bubble.Bubble) {
 		ctx, roles := b.Context(), client.For[*rbacv1.ClusterRole](b.API)
 		labels := map[string]string{"to": "all"}
 		for name, rules := range map[string][]rbacv1.PolicyRule{"r2": {rule("b"), rule("a")}, "r1": {rule("a")}} {

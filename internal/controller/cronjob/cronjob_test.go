@@ -29,7 +29,7 @@ type world struct {
 func run(t *testing.T, change func(*batchv1.CronJobSpec), f func(w world)) {
 	t.Helper()
 	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{cronjob.New(api, nil)} }
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "cronjob-controller", start, func(b *bubble.Bubble) {
 		w := world{b, client.For[*batchv1.CronJob](b.API), client.For[*batchv1.Job](b.API)}
 		c := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: batchv1.CronJobSpec{Schedule: "*/5 * * * *",
 			JobTemplate: batchv1.JobTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"l": "v"}, Annotations: map[string]string{"a": "b"}},

@@ -33,7 +33,7 @@ func run(t *testing.T, f func(w world)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{devicetainteviction.New(devicetainteviction.Config{Client: api})}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "device-taint-eviction-controller", start, func(b *bubble.Bubble) {
 		w := world{b, client.For[*corev1.Pod](b.API), client.For[*resourcev1.ResourceClaim](b.API), client.For[*resourcev1.ResourceSlice](b.API), client.For[*resourcev1.DeviceTaintRule](b.API)}
 		w.use("forever", "d0", resourcev1.DeviceToleration{Operator: resourcev1.DeviceTolerationOpExists, Effect: resourcev1.DeviceTaintEffectNoExecute})
 		w.use("patient", "d1", resourcev1.DeviceToleration{Operator: resourcev1.DeviceTolerationOpExists, Effect: resourcev1.DeviceTaintEffectNoExecute, TolerationSeconds: ptr.To[int64](60)})

@@ -39,7 +39,7 @@ var labels = map[string]string{"app": "a"}
 func run(t *testing.T, replicas int32, spec policyv1.PodDisruptionBudgetSpec, f func(w world)) {
 	t.Helper()
 	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{disruption.New(api, nil)} }
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "disruption-controller", start, func(b *bubble.Bubble) {
 		w := world{Bubble: b, pods: client.For[*corev1.Pod](b.API), budgets: client.For[*policyv1.PodDisruptionBudget](b.API)}
 		selector := &metav1.LabelSelector{MatchLabels: labels}
 		w.owner = bubble.Must(client.For[*appsv1.ReplicaSet](b.API).Create(b.Context(), &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "rs"},

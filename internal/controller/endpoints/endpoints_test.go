@@ -34,7 +34,7 @@ func pod(b *bubble.Bubble, name, ip string, ready bool) {
 }
 
 func run(t *testing.T, test func(*bubble.Bubble)) {
-	bubble.Run(t, func(api client.Interface) []bubble.Controller { return []bubble.Controller{endpoints.New(api, nil)} }, test,
+	bubble.RunAs(t, "endpoint-controller", func(api client.Interface) []bubble.Controller { return []bubble.Controller{endpoints.New(api, nil)} }, test,
 		kajitest.WithServer(func(c *apiserver.Config) { c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")} }))
 }
 

@@ -114,7 +114,7 @@ func run(t *testing.T, test func(b *bench)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{endpointslice.New(endpointslice.Config{Client: api, Max: 3})}
 	}
-	bubble.Run(t, start, func(bb *bubble.Bubble) {
+	bubble.RunAs(t, "endpointslice-controller", start, func(bb *bubble.Bubble) {
 		for name, zone := range map[string]string{"n": "a", "m": "b"} {
 			bubble.Must(client.For[*corev1.Node](bb.API).Create(bb.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelTopologyZone: zone}},
 				Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4")}, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}}))(bb)

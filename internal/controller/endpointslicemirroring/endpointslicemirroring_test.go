@@ -21,7 +21,7 @@ func TestHandMadeEndpointsAreMirrored(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{endpointslicemirroring.New(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "endpointslicemirroring-controller", start, func(b *bubble.Bubble) {
 		ctx, services, all := b.Context(), client.For[*corev1.Service](b.API), client.For[*corev1.Endpoints](b.API)
 		mirrors := func(want int) []*discoveryv1.EndpointSlice {
 			b.Helper()

@@ -19,9 +19,13 @@ import (
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/garbagecollector"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "generic-garbage-collector"
 
 type world struct {
 	*testing.T
@@ -31,9 +35,11 @@ type world struct {
 // collect runs f beside a collector.
 func collect(t *testing.T, f func(w world)) {
 	synctest.Test(t, func(t *testing.T) {
-		api := kajitest.Start(t).Client()
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
+		defer bubble.Allowed(t, cluster, account)
+		api := cluster.Client()
 		ctx, cancel := context.WithCancel(t.Context())
-		c := garbagecollector.New(garbagecollector.Config{Client: api, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		c := garbagecollector.New(garbagecollector.Config{Client: bubble.Account(cluster, account), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 		done := make(chan error, 1)
 		go func() { done <- c.Run(ctx) }()
 		defer func() {

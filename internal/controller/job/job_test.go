@@ -17,9 +17,13 @@ import (
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/job"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "job-controller"
 
 // world is a control plane with the controller, in a bubble.
 type world struct {
@@ -34,10 +38,11 @@ type world struct {
 func run(t *testing.T, wrap func(client.Interface) client.Interface, f func(w world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		cluster := kajitest.Start(t)
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
+		defer bubble.Allowed(t, cluster, account)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		api := cluster.Client()
+		api := bubble.Account(cluster, account)
 		if wrap != nil {
 			api = wrap(api)
 		}

@@ -21,7 +21,7 @@ func TestTokensThatNobodyUses(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{legacytoken.New(api, day, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "legacy-service-account-token-cleaner", start, func(b *bubble.Bubble) {
 		ctx, secrets := b.Context(), client.For[*corev1.Secret](b.API)
 		bubble.Must(client.For[*corev1.ConfigMap](b.API).Create(ctx, &corev1.ConfigMap{Data: map[string]string{"since": time.Now().UTC().Format(time.DateOnly)},
 			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "kube-apiserver-legacy-service-account-token-tracking"}}))(b)

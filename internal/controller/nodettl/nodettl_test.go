@@ -17,7 +17,7 @@ import (
 // The annotation follows the cluster's size, up and, later, down.
 func TestSizes(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{nodettl.New(api, nil)} }
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "ttl-controller", start, func(b *bubble.Bubble) {
 		nodes, count := client.For[*corev1.Node](b.API), 0
 		resize := func(n int, want string) {
 			b.Helper()

@@ -27,7 +27,7 @@ func run(t *testing.T, threshold int, f func(w world)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{podgc.New(podgc.Config{Client: api, Threshold: threshold})}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "pod-garbage-collector", start, func(b *bubble.Bubble) {
 		f(world{b, client.For[*corev1.Pod](b.API), client.For[*corev1.Node](b.API)})
 	})
 }

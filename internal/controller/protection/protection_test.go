@@ -14,15 +14,20 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/protection"
+	"kaji/kajitest"
 )
 
 // A claim goes when the last pod with a node has gone; a volume when it is no
 // longer bound.
 func TestWhatIsUsedStays(t *testing.T) {
-	start := func(api client.Interface) []bubble.Controller {
-		return []bubble.Controller{protection.NewClaims(api, nil), protection.NewVolumes(api, nil)}
-	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunEach(t, map[string]func(client.Interface) []bubble.Controller{
+		"pvc-protection-controller": func(api client.Interface) []bubble.Controller {
+			return []bubble.Controller{protection.NewClaims(api, nil)}
+		},
+		"pv-protection-controller": func(api client.Interface) []bubble.Controller {
+			return []bubble.Controller{protection.NewVolumes(api, nil)}
+		},
+	}, func(b *bubble.Bubble) {
 		ctx, claims, volumes, pods := b.Context(), client.For[*corev1.PersistentVolumeClaim](b.API), client.For[*corev1.PersistentVolume](b.API), client.For[*corev1.Pod](b.API)
 		size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
 		modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
@@ -60,5 +65,5 @@ func TestWhatIsUsedStays(t *testing.T) {
 		if _, err := volumes.Get(ctx, "", "v"); !apierrors.IsNotFound(err) {
 			b.Errorf("the volume is unused: %v", err)
 		}
-	})
+	}, kajitest.WithRBAC())
 }

@@ -31,7 +31,7 @@ func run(t *testing.T, f func(w world)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{resourceclaim.New(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "resource-claim-controller", start, func(b *bubble.Bubble) {
 		f(world{b, client.For[*corev1.Pod](b.API), client.For[*resourcev1.ResourceClaim](b.API), client.For[*resourcev1.ResourceClaimTemplate](b.API)})
 	})
 }

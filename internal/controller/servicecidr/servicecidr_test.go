@@ -20,7 +20,7 @@ import (
 
 func TestRangesStayWhileTheyAreNeeded(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{servicecidr.New(api, nil)} }
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "service-cidrs-controller", start, func(b *bubble.Bubble) {
 		ctx, ranges, services := b.Context(), client.For[*networkingv1.ServiceCIDR](b.API), client.For[*corev1.Service](b.API)
 		ready := func(name string) metav1.Condition {
 			b.Helper()

@@ -28,7 +28,7 @@ func run(t *testing.T, f func(w world)) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{tainteviction.New(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "node-controller", start, func(b *bubble.Bubble) {
 		w := world{b, client.For[*corev1.Pod](b.API), client.For[*corev1.Node](b.API)}
 		bubble.Must(w.nodes.Create(b.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}))(b)
 		f(w)

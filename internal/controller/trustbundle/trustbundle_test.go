@@ -25,7 +25,7 @@ func TestTheAuthorityIsPublished(t *testing.T) {
 		}
 		return []bubble.Controller{trustbundle.New(api, ca.Cert, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "kube-apiserver-serving-clustertrustbundle-publisher", start, func(b *bubble.Bubble) {
 		all, ctx := client.For[*certificatesv1.ClusterTrustBundle](b.API), b.Context()
 		former := &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes.io:kube-apiserver-serving:old"},
 			Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: "kubernetes.io/kube-apiserver-serving", TrustBundle: string(ca.Cert)}}

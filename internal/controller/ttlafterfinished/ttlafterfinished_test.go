@@ -22,7 +22,7 @@ func TestTTL(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
 		return []bubble.Controller{ttlafterfinished.New(api, nil)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "ttl-after-finished-controller", start, func(b *bubble.Bubble) {
 		ctx, jobs := b.Context(), client.For[*batchv1.Job](b.API)
 		for name, ttl := range map[string]*int32{"minute": ptr.To[int32](60), "never": nil, "runs": ptr.To[int32](0), "later": ptr.To[int32](60)} {
 			j := bubble.Must(jobs.Create(ctx, &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: batchv1.JobSpec{TTLSecondsAfterFinished: ttl,

@@ -26,7 +26,7 @@ type bench struct {
 
 func run(t *testing.T, test func(b *bench)) {
 	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{volumebinder.New(api, nil)} }
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "persistent-volume-binder", start, func(b *bubble.Bubble) {
 		test(&bench{b, client.For[*corev1.PersistentVolumeClaim](b.API), client.For[*corev1.PersistentVolume](b.API), client.For[*storagev1.StorageClass](b.API)})
 	})
 }
