@@ -35,82 +35,6 @@ type Scheduler struct {
 // DefaultScheduler is the size of upstream's middle cases.
 func DefaultScheduler() Scheduler { return Scheduler{Nodes: 1000, Pods: 2000, Workers: 8} }
 
-// shape is one kind of pods and the nodes they meet.
-type shape struct {
-	name string
-	node func(i int, n *corev1.Node)
-	pod  func(i int, p *corev1.Pod)
-	// filler makes the pods that are bound before, one a node; nil for none.
-	filler func(i int, p *corev1.Pod)
-	// churn keeps making and deleting other nodes meanwhile.
-	churn bool
-	// perNode bounds the pods by the nodes: no two fit on one.
-	perNode bool
-}
-
-const zones = 10
-
-var group = &metav1.LabelSelector{MatchLabels: map[string]string{"group": "bench"}}
-
-func shapes() []shape {
-	return []shape{
-		{name: "plain"},
-		{name: "node affinity", pod: func(_ int, p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
-				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
-					{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{"zone-1", "zone-3"}}}}}}}}
-		}},
-		{name: "taints", node: func(i int, n *corev1.Node) {
-			if i%2 == 0 {
-				n.Spec.Taints = []corev1.Taint{{Key: "dedicated", Value: "other", Effect: corev1.TaintEffectNoSchedule}}
-			}
-		}, pod: func(i int, p *corev1.Pod) {
-			if i%2 == 0 {
-				p.Spec.Tolerations = []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}
-			}
-		}},
-		{name: "spreading", pod: func(_ int, p *corev1.Pod) {
-			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: group}}
-		}},
-		{name: "preferred spreading", pod: func(_ int, p *corev1.Pod) {
-			p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 5, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: group}}
-		}},
-		{name: "pod affinity", pod: func(_ int, p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
-				{TopologyKey: corev1.LabelTopologyZone, LabelSelector: group}}}}
-			// One zone cannot hold all of them by default.
-			p.Spec.Containers[0].Resources = corev1.ResourceRequirements{}
-		}},
-		{name: "pod anti-affinity", perNode: true, pod: func(_ int, p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
-				{TopologyKey: corev1.LabelHostname, LabelSelector: group}}}}
-		}},
-		{name: "preferred pod affinity", pod: func(_ int, p *corev1.Pod) {
-			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{
-				{Weight: 10, PodAffinityTerm: corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: group}}}}}
-		}},
-		{name: "preemption", perNode: true,
-			filler: func(_ int, p *corev1.Pod) {
-				p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](0)
-				p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("30")
-			},
-			pod: func(_ int, p *corev1.Pod) {
-				p.Spec.PriorityClassName = "system-node-critical"
-				p.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("10")
-			}},
-		{name: "churn", churn: true},
-	}
-}
-
-// Shapes are the names that Scheduler.Shapes knows.
-func Shapes() []string {
-	var names []string
-	for _, s := range shapes() {
-		names = append(names, s.name)
-	}
-	return names
-}
-
 // Run measures every shape. With a target its scheduler is measured, while pods
 // are being created; t.Process is the scheduler's then. Without one each
 // shape gets a control plane of its own, and its scheduler starts when all pods are there.
@@ -155,6 +79,12 @@ func (s Scheduler) one(ctx context.Context, sh shape, t *Target, report *Report)
 	if res := measure(ctx, "nodes", nil, s.Workers, s.Nodes, r.createNode); res.Errors > 0 {
 		return fmt.Errorf("making nodes: %s", res.Error)
 	}
+	if own == nil && sh.undo != nil {
+		defer r.undo(context.WithoutCancel(ctx))
+	}
+	if err := r.provide(ctx); err != nil {
+		return err
+	}
 	if own == nil {
 		return r.against(ctx, t, report)
 	}
@@ -173,6 +103,50 @@ func (r *schedulerRun) pods() int {
 		return min(r.Pods, r.Nodes)
 	}
 	return r.Pods
+}
+
+// provide makes what nodes and pods of the shape need, and the pods that wait.
+func (r *schedulerRun) provide(ctx context.Context) error {
+	if once := r.shape.once; once != nil {
+		if err := once(ctx, r); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct {
+		what string
+		n    int
+		make func(ctx context.Context, r *schedulerRun, i int) error
+	}{{"what nodes have", r.Nodes, r.shape.onNode}, {"what pods need", r.pods(), r.shape.needs}, {"pods that wait", r.pods(), r.wait()}} {
+		if step.make == nil {
+			continue
+		}
+		res := measure(ctx, step.what, nil, r.Workers, step.n, func(ctx context.Context, i int) (int64, error) { return 0, step.make(ctx, r, i) })
+		if res.Errors > 0 {
+			return fmt.Errorf("making %s: %s", step.what, res.Error)
+		}
+	}
+	return ctx.Err()
+}
+
+// wait returns what makes a pod that never finds a node, nil for none.
+func (r *schedulerRun) wait() func(ctx context.Context, r *schedulerRun, i int) error {
+	if r.shape.waits == nil {
+		return nil
+	}
+	return func(ctx context.Context, r *schedulerRun, i int) error {
+		p := r.pod("waits-" + strconv.Itoa(i))
+		r.shape.waits(i, p)
+		return r.c.post(ctx, "/api/v1/namespaces/"+r.ns+"/pods", p)
+	}
+}
+
+func (r *schedulerRun) undo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	measure(ctx, "", nil, r.Workers, max(r.Nodes, r.pods()), func(ctx context.Context, i int) (int64, error) {
+		r.shape.undo(ctx, r, i)
+		return 0, nil
+	})
 }
 
 // alone makes everything first and then starts a scheduler: what is measured is
