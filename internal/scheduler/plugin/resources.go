@@ -15,7 +15,7 @@ import (
 // SignResources appends what a pod requests to a signature.
 func SignResources(p *snapshot.Pod, key []byte) []byte {
 	r := &p.Requests
-	for _, v := range [...]int64{r.MilliCPU, r.Memory, r.EphemeralStorage, p.NonZero.MilliCPU, p.NonZero.Memory} {
+	for _, v := range [...]int64{r.MilliCPU, r.Memory, r.EphemeralStorage, p.Asks.MilliCPU, p.Asks.Memory} {
 		key = binary.AppendVarint(key, v)
 	}
 	for id, v := range r.Scalars {
@@ -46,9 +46,9 @@ func Amounts(s *snapshot.Snapshot, p *snapshot.Pod, resources []configv1.Resourc
 		a := Amount{Weight: spec.Weight, name: corev1.ResourceName(spec.Name), nonZero: nonZero}
 		switch {
 		case a.name == corev1.ResourceCPU && nonZero:
-			a.adds = p.NonZero.MilliCPU
+			a.adds = p.Asks.MilliCPU
 		case a.name == corev1.ResourceMemory && nonZero:
-			a.adds = p.NonZero.Memory
+			a.adds = p.Asks.Memory
 		default:
 			a.adds = s.Amount(&p.Requests, a.name)
 		}

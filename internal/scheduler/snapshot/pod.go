@@ -16,8 +16,10 @@ import (
 type Pod struct {
 	Object   *corev1.Pod
 	Requests Resources
-	NonZero  NonZero
-	Ports    []HostPort
+	// NonZero is what the pod counts as in scores where it is placed, Asks while
+	// a node is looked for.
+	NonZero, Asks NonZero
+	Ports         []HostPort
 	// Claims are the keys "namespace/name" of the claims the pod uses.
 	Claims []string
 	// Affinity holds the parsed inter-pod terms, nil for none.
@@ -56,7 +58,7 @@ func (p *Pod) Priority() int32 {
 // pod returned beside it is usable and lacks those parts.
 func (s *Snapshot) NewPod(obj *corev1.Pod) (*Pod, error) {
 	p := &Pod{Object: obj}
-	p.Requests, p.NonZero = s.requests(obj)
+	p.Requests, p.NonZero, p.Asks = s.requests(obj)
 	p.Ports = HostPorts(obj)
 	for i := range obj.Spec.Volumes {
 		v := &obj.Spec.Volumes[i]

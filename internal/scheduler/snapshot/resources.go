@@ -115,10 +115,12 @@ func (s *Snapshot) addList(r *Resources, list corev1.ResourceList) {
 	}
 }
 
-// requests works out what a pod uses of a node.
-func (s *Snapshot) requests(pod *corev1.Pod) (Resources, NonZero) {
+// requests works out what a pod uses of a node: in fact, as it counts in scores
+// once it is placed, and as it counts while a node is looked for. The two
+// differ, as upstream's do, where the pod's own resources stand above those of
+// its containers.
+func (s *Snapshot) requests(pod *corev1.Pod) (r Resources, placed, asks NonZero) {
 	if plain(pod) {
-		var r Resources
 		var z NonZero
 		for i := range pod.Spec.Containers {
 			list := pod.Spec.Containers[i].Resources.Requests
@@ -134,16 +136,30 @@ func (s *Snapshot) requests(pod *corev1.Pod) (Resources, NonZero) {
 				z.Memory += DefaultMemory
 			}
 		}
-		return r, z
+		return r, z, z
 	}
 	opts := podresource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
-	r := s.Resources(podresource.PodRequests(pod, opts))
-	opts.NonMissingContainerRequests = corev1.ResourceList{
+	requests := podresource.PodRequests(pod, opts)
+	r = s.Resources(requests)
+	missing := corev1.ResourceList{
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(DefaultMilliCPU, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(DefaultMemory, resource.BinarySI),
 	}
-	z := s.Resources(podresource.PodRequests(pod, opts))
-	return r, NonZero{z.MilliCPU, z.Memory}
+	nonZero := func() NonZero {
+		opts.NonMissingContainerRequests = missing
+		z := s.Resources(podresource.PodRequests(pod, opts))
+		return NonZero{z.MilliCPU, z.Memory}
+	}
+	asks = nonZero()
+	if !podresource.IsPodLevelRequestsSet(pod) {
+		return r, asks, asks
+	}
+	for name := range missing {
+		if _, known := requests[name]; known {
+			delete(missing, name)
+		}
+	}
+	return r, nonZero(), asks
 }
 
 // plain says that a pod's requests are the sum of its containers': nothing

@@ -231,11 +231,10 @@ func (s *Snapshot) setImages(n *Node, list []corev1.ContainerImage) {
 			n.images[name] = struct{}{}
 			img := s.images[name]
 			if img == nil {
-				img = &Image{}
+				img = &Image{Size: list[i].SizeBytes} // the first node's word
 				s.images[name] = img
 			}
 			img.Nodes++
-			img.Size = list[i].SizeBytes
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package balancedallocation is the plugin NodeResourcesBalancedAllocation:
-// nodes are better the more evenly their resources would be used.
+// nodes are better the more the pod would even out how their resources are used.
 package balancedallocation
 
 import (
@@ -48,29 +48,43 @@ func (p *Plugin) Score(_ context.Context, c *plugin.Cycle, _ []*snapshot.Node) (
 		return plugin.Score{}, nil
 	}
 	return plugin.Score{Node: func(n *snapshot.Node) int64 {
-		var sum, squares, first float64
-		count := 0
-		for i := range amounts {
-			requested, capacity := amounts[i].On(n)
-			if capacity == 0 {
-				continue
-			}
-			f := min(float64(requested)/float64(capacity), 1)
-			if count == 0 {
-				first = f
-			}
-			sum += f
-			squares += f * f
-			count++
-		}
-		deviation := 0.0
-		switch {
-		case count == 2:
-			deviation = math.Abs(first-(sum-first)) / 2
-		case count > 2:
-			mean := sum / float64(count)
-			deviation = math.Sqrt(max(squares/float64(count)-mean*mean, 0))
-		}
-		return int64((1 - deviation) * float64(plugin.MaxScore))
+		with, without := balance(n, amounts, true), balance(n, amounts, false)
+		// What the pod makes better or worse: half of the scale is neither.
+		return plugin.MaxScore/2 + (plugin.MaxScore/2+with-without)/2
 	}}, nil
+}
+
+// balance says how evenly a node's resources are used, with the pod or without:
+// MaxScore when all are used alike.
+func balance(n *snapshot.Node, amounts []plugin.Amount, with bool) int64 {
+	var sum, first float64
+	fractions := make([]float64, 0, 4)
+	for i := range amounts {
+		requested, capacity := amounts[i].On(n)
+		if capacity == 0 {
+			continue
+		}
+		if !with {
+			requested -= amounts[i].Adds()
+		}
+		f := min(float64(requested)/float64(capacity), 1)
+		if len(fractions) == 0 {
+			first = f
+		}
+		sum += f
+		fractions = append(fractions, f)
+	}
+	deviation := 0.0
+	switch {
+	case len(fractions) == 2:
+		deviation = math.Abs((first - fractions[1]) / 2)
+	case len(fractions) > 2:
+		mean := sum / float64(len(fractions))
+		var squares float64
+		for _, f := range fractions {
+			squares += (f - mean) * (f - mean)
+		}
+		deviation = math.Sqrt(squares / float64(len(fractions)))
+	}
+	return int64((1 - deviation) * float64(plugin.MaxScore))
 }

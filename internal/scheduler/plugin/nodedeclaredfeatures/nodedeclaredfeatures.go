@@ -46,16 +46,11 @@ func (p *Plugin) needs(pod *corev1.Pod) (ndf.FeatureSet, error) {
 	return ndf.DefaultFramework.InferForPodScheduling(&types.PodInfo{Spec: &pod.Spec}, p.version)
 }
 
-// Sign implements plugin.Signer.
+// Sign implements plugin.Signer: only pods without needs share. The plugin comes
+// last, and what is shared is judged first.
 func (p *Plugin) Sign(c *plugin.Cycle, key []byte) ([]byte, bool) {
 	needs, err := p.needs(c.Pod.Object)
-	if err != nil {
-		return key, false
-	}
-	if !needs.IsEmpty() {
-		key = append(key, needs.String()...)
-	}
-	return key, true
+	return key, err == nil && needs.IsEmpty()
 }
 
 // Filter implements plugin.Filterer.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package nodevolumelimits is the plugin NodeVolumeLimits: no node gets more
-// volumes of a CSI driver than its CSINode says can be attached.
+// volumes of a CSI driver than its CSINode says can be attached, and none at all
+// where the driver is missing, if it wants that.
 package nodevolumelimits
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -25,6 +27,7 @@ type Plugin struct {
 	volumes     client.Typed[*corev1.PersistentVolume]
 	classes     client.Typed[*storagev1.StorageClass]
 	nodes       client.Typed[*storagev1.CSINode]
+	drivers     client.Typed[*storagev1.CSIDriver]
 	attachments client.Typed[*storagev1.VolumeAttachment]
 
 	full *plugin.Status
@@ -37,13 +40,14 @@ func New(c client.Interface) *Plugin {
 	p := &Plugin{
 		claims: client.For[*corev1.PersistentVolumeClaim](c), volumes: client.For[*corev1.PersistentVolume](c),
 		classes: client.For[*storagev1.StorageClass](c), nodes: client.For[*storagev1.CSINode](c),
-		attachments: client.For[*storagev1.VolumeAttachment](c),
-		full:        plugin.NewStatus(Name, plugin.Unschedulable, "node(s) exceed max volume count"),
+		drivers: client.For[*storagev1.CSIDriver](c), attachments: client.For[*storagev1.VolumeAttachment](c),
+		full: plugin.NewStatus(Name, plugin.Unschedulable, "node(s) exceed max volume count"),
 	}
 	p.claims.Informer()
 	p.volumes.Informer()
 	p.classes.Informer()
 	p.nodes.Informer()
+	p.drivers.Informer()
 	p.attachments.AddIndex(byNode, func(a *storagev1.VolumeAttachment) []string { return []string{a.Spec.NodeName} })
 	return p
 }
@@ -69,6 +73,12 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 	return plugin.Filter{Node: func(n *snapshot.Node) *plugin.Status {
 		csi, err := p.nodes.Cached("", n.Name)
 		if err != nil {
+			csi = nil
+		}
+		if missing := p.missing(wanted, csi); missing != "" {
+			return plugin.NewStatus(Name, plugin.Unschedulable, missing+" CSI driver is not installed on the node")
+		}
+		if csi == nil {
 			return nil // no driver has registered, so none has set a limit
 		}
 		limits := map[string]int{}
@@ -110,6 +120,21 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 	}}, nil
 }
 
+// missing returns a driver of the wanted volumes that the node lacks although it
+// must be there before pods come, "" for none.
+func (p *Plugin) missing(wanted map[volume]struct{}, csi *storagev1.CSINode) string {
+	for v := range wanted {
+		driver, err := p.drivers.Cached("", v.driver)
+		if err != nil || driver.Spec.PreventPodSchedulingIfMissing == nil || !*driver.Spec.PreventPodSchedulingIfMissing {
+			continue
+		}
+		if csi == nil || !slices.ContainsFunc(csi.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == v.driver }) {
+			return v.driver
+		}
+	}
+	return ""
+}
+
 // collect adds the CSI volumes that a pod uses, those to be provisioned under
 // the claim's name.
 func (p *Plugin) collect(pod *corev1.Pod, into map[volume]struct{}) {
@@ -140,6 +165,7 @@ func (p *Plugin) collect(pod *corev1.Pod, into map[volume]struct{}) {
 func (p *Plugin) Events() []plugin.EventHint {
 	return []plugin.EventHint{
 		{Event: plugin.Event{Resource: plugin.CSINode, Action: plugin.Add | plugin.Update}},
+		{Event: plugin.Event{Resource: plugin.CSIDriver, Action: plugin.Add | plugin.Update | plugin.Delete}},
 		{Event: plugin.Event{Resource: plugin.AssignedPod, Action: plugin.Delete}, Worth: func(_ *corev1.Pod, before, _ any) bool {
 			gone, ok := before.(*corev1.Pod)
 			if !ok {
