@@ -37,6 +37,7 @@ import (
 	"kaji/internal/controller/garbagecollector"
 	"kaji/internal/controller/job"
 	"kaji/internal/controller/legacytoken"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/nodeipam"
 	"kaji/internal/controller/nodelifecycle"
@@ -44,6 +45,7 @@ import (
 	"kaji/internal/controller/podgc"
 	"kaji/internal/controller/policystatus"
 	"kaji/internal/controller/protection"
+	"kaji/internal/controller/queue"
 	"kaji/internal/controller/replicaset"
 	"kaji/internal/controller/resourceclaim"
 	"kaji/internal/controller/resourcequota"
@@ -112,7 +114,12 @@ type Config struct {
 	// Controllers selects what runs, by upstream's names: "*" is all that run
 	// by default, "foo" runs foo, "-foo" does not. Empty is "*".
 	Controllers []string
-	Logger      *slog.Logger
+	// Workers are how many workers controllers have, by their queues' names, in
+	// place of the controllers' own numbers.
+	Workers map[string]int
+	// Metrics counts what the controllers do; nil does not.
+	Metrics *meter.Set
+	Logger  *slog.Logger
 }
 
 // Controller is one controller. Run returns when ctx ends.
@@ -309,6 +316,8 @@ var cloudList = []entry{
 type Manager struct {
 	clients []client.Interface
 	running []named
+	workers map[string]int
+	metrics *meter.Set
 }
 
 type named struct {
@@ -338,7 +347,7 @@ func assemble(c Config, of []entry) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{}
+	m := &Manager{workers: c.Workers, metrics: c.Metrics}
 	for _, e := range of {
 		if !chosen.has(e.name) {
 			continue
@@ -358,7 +367,7 @@ func assemble(c Config, of []entry) (*Manager, error) {
 
 // Run runs all controllers until ctx ends, or one fails.
 func (m *Manager) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(meter.With(queue.WithWorkers(ctx, m.workers), m.metrics))
 	defer cancel(nil)
 	for _, c := range m.clients {
 		c.Start(ctx)

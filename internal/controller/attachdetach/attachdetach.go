@@ -79,7 +79,7 @@ func New(config Config) *Controller {
 	c := &Controller{pods: client.For[*corev1.Pod](api), claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api),
 		nodes: client.For[*corev1.Node](api), drivers: client.For[*storagev1.CSIDriver](api), attachments: client.For[*storagev1.VolumeAttachment](api),
 		events: event.New(api, "attachdetach-controller", log), noForce: config.NoForce, log: log, unwanted: map[pair]time.Time{}, told: map[pair]string{}}
-	c.pairs, c.statuses = queue.New(log, c.reconcile), queue.New(log, c.report)
+	c.pairs, c.statuses = queue.New("attachdetach", log, c.reconcile), queue.New("attachdetach_status", log, c.report)
 	c.pods.AddIndex(byClaim, claimsOf)
 	c.pods.AddIndex(byNode, func(pod *corev1.Pod) []string {
 		if len(claimsOf(pod)) == 0 {

@@ -30,6 +30,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 	"kaji/internal/controller/served"
 )
@@ -83,7 +84,7 @@ func New(api client.Interface, settings Settings, log *slog.Logger) *Controller 
 	c := &Controller{api: api, settings: settings, scalers: client.For[*autoscalingv2.HorizontalPodAutoscaler](api), pods: client.For[*corev1.Pod](api), metrics: &source{api: api},
 		served: served.By(api), events: event.New(api, "horizontal-pod-autoscaler", log), log: log,
 		memories: map[queue.Key]*memory{}, selectors: map[queue.Key]labels.Selector{}}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("horizontalpodautoscaler", log, c.reconcile)
 	c.pods.Informer() // asked for before Run, so that it runs
 	add := func(h *autoscalingv2.HorizontalPodAutoscaler) {
 		c.queue.Add(queue.Key{Namespace: h.Namespace, Name: h.Name})
@@ -114,17 +115,38 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		delete(c.memories, key)
 		delete(c.selectors, key)
 		c.mu.Unlock()
+		meter.From(ctx).DesiredReplicas(key.Namespace, key.Name, -1)
+		meter.From(ctx).Autoscalers(len(c.scalers.Informer().GetStore().ListKeys()))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	l := &look{Controller: c, ctx: ctx, key: key, hpa: cached.DeepCopy(), before: cached, now: time.Now(), memory: c.memoryOf(key)}
-	if err := errors.Join(l.run(), l.writeStatus()); err != nil && c.log != nil {
+	err = errors.Join(l.run(), l.writeStatus())
+	if err != nil && c.log != nil {
 		c.log.Debug("autoscaling failed", "key", key, "err", err)
 	}
+	l.count(err)
 	c.queue.AddAfter(key, c.settings.Period)
 	return nil
+}
+
+// count tells the metrics what came of a look.
+func (l *look) count(err error) {
+	action, failure := "none", "none"
+	switch current, desired := l.hpa.Status.CurrentReplicas, l.hpa.Status.DesiredReplicas; {
+	case err != nil:
+		failure = "internal"
+	case desired > current:
+		action = "scale_up"
+	case desired < current:
+		action = "scale_down"
+	}
+	m := meter.From(l.ctx)
+	m.Scaled(action, failure, l.now)
+	m.DesiredReplicas(l.key.Namespace, l.key.Name, l.hpa.Status.DesiredReplicas)
+	m.Autoscalers(len(l.scalers.Informer().GetStore().ListKeys()))
 }
 
 func (c *Controller) memoryOf(key queue.Key) *memory {

@@ -73,7 +73,7 @@ func NewSigner(api client.Interface, log *slog.Logger) *Signer {
 	}
 	s := &Signer{log: log, secrets: secrets(api), maps: client.For[*corev1.ConfigMap](api).With(
 		client.InformerOptions{Namespace: metav1.NamespacePublic, FieldSelector: "metadata.name=" + configMap})}
-	s.queue = queue.New(log, s.reconcile)
+	s.queue = queue.New("bootstrap_signer_queue", log, s.reconcile)
 	again := func() { s.queue.Add(struct{}{}) }
 	s.maps.AddHandler(client.Handler[*corev1.ConfigMap]{Add: func(*corev1.ConfigMap) { again() }, Update: func(_, _ *corev1.ConfigMap) { again() }})
 	s.secrets.AddHandler(client.Handler[*corev1.Secret]{Add: func(*corev1.Secret) { again() }, Update: func(_, _ *corev1.Secret) { again() }, Delete: func(*corev1.Secret) { again() }})
@@ -150,7 +150,7 @@ type Cleaner struct {
 // NewCleaner returns the controller that deletes.
 func NewCleaner(api client.Interface, log *slog.Logger) *Cleaner {
 	c := &Cleaner{secrets: secrets(api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("token_cleaner", log, c.reconcile)
 	add := func(s *corev1.Secret) { c.queue.Add(s.Name) }
 	c.secrets.AddHandler(client.Handler[*corev1.Secret]{Add: add, Update: func(_, s *corev1.Secret) { add(s) }})
 	return c

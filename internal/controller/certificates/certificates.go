@@ -35,7 +35,7 @@ type Controller struct {
 
 func newController(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{requests: client.For[*certificatesv1.CertificateSigningRequest](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("certificate", log, c.reconcile)
 	add := func(r *certificatesv1.CertificateSigningRequest) { c.queue.Add(r.Name) }
 	c.requests.AddHandler(client.Handler[*certificatesv1.CertificateSigningRequest]{Add: add,
 		Update: func(_, r *certificatesv1.CertificateSigningRequest) { add(r) }})

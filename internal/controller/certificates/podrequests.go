@@ -29,7 +29,7 @@ type PodRequestCleaner struct {
 // until the next one is old enough.
 func NewPodRequestCleaner(api client.Interface, log *slog.Logger) *PodRequestCleaner {
 	c := &PodRequestCleaner{requests: client.For[*certificatesv1.PodCertificateRequest](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("podcertificaterequestcleaner", log, c.reconcile)
 	c.requests.AddHandler(client.Handler[*certificatesv1.PodCertificateRequest]{Add: func(r *certificatesv1.PodCertificateRequest) {
 		c.queue.Add(queue.Key{Namespace: r.Namespace, Name: r.Name})
 	}})

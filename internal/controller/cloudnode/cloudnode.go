@@ -66,7 +66,7 @@ func NewInitializer(c Config) *Initializer {
 		c.Refresh = DefaultRefresh
 	}
 	i := &Initializer{nodes: client.For[*corev1.Node](c.Client), cloud: c.Cloud.Machines(), refresh: c.Refresh, started: map[string]bool{}, events: event.New(c.Client, "cloud-node-controller", c.Logger)}
-	i.queue = queue.New(c.Logger, i.reconcile)
+	i.queue = queue.New("Nodes", c.Logger, i.reconcile)
 	i.nodes.AddHandler(client.Handler[*corev1.Node]{Add: func(n *corev1.Node) { i.queue.Add(n.Name) }, Update: func(old, n *corev1.Node) {
 		if waits(n) || !sameLabels(old, n) {
 			i.queue.Add(n.Name)

@@ -38,7 +38,7 @@ func NewLifecycle(c Config) *Lifecycle {
 		c.Period = defaultPeriod
 	}
 	l := &Lifecycle{nodes: client.For[*corev1.Node](c.Client), cloud: c.Cloud.Machines(), period: c.Period, events: event.New(c.Client, "cloud-node-lifecycle-controller", c.Logger)}
-	l.queue = queue.New(c.Logger, l.reconcile)
+	l.queue = queue.New("cloud_node_lifecycle", c.Logger, l.reconcile)
 	l.nodes.AddHandler(client.Handler[*corev1.Node]{Add: func(n *corev1.Node) { l.queue.Add(n.Name) }, Update: func(old, n *corev1.Node) {
 		if ready(old) != ready(n) {
 			l.queue.Add(n.Name)

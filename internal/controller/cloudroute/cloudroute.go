@@ -60,7 +60,7 @@ func New(config Config) *Controller {
 		config.Period = DefaultPeriod
 	}
 	c := &Controller{c: config, nodes: client.For[*corev1.Node](config.Client), events: event.New(config.Client, "route_controller", config.Logger)}
-	c.queue = queue.New(config.Logger, c.reconcile)
+	c.queue = queue.New("Routes", config.Logger, c.reconcile)
 	again := func(*corev1.Node) { c.queue.Add(struct{}{}) }
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{Add: again, Delete: again, Update: func(old, n *corev1.Node) {
 		if !slices.Equal(old.Spec.PodCIDRs, n.Spec.PodCIDRs) || !slices.Equal(old.Status.Addresses, n.Status.Addresses) {

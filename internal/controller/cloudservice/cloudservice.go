@@ -58,7 +58,7 @@ type Controller struct {
 func New(config Config) *Controller {
 	c := &Controller{c: config, services: client.For[*corev1.Service](config.Client), nodes: client.For[*corev1.Node](config.Client),
 		events: event.New(config.Client, "service-controller", config.Logger)}
-	c.queue, c.hosts = queue.New(config.Logger, c.reconcile), queue.New(config.Logger, c.update)
+	c.queue, c.hosts = queue.New("service", config.Logger, c.reconcile), queue.New("node", config.Logger, c.update)
 	add := func(s *corev1.Service) {
 		if wants(s) || has(s) {
 			c.queue.Add(queue.Key{Namespace: s.Namespace, Name: s.Name})

@@ -35,7 +35,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{api: api, roles: client.For[*rbacv1.ClusterRole](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ClusterRoleAggregator", log, c.reconcile)
 	// Any role may be selected by any other, and its labels may have changed.
 	all := func(*rbacv1.ClusterRole) {
 		for _, role := range c.roles.CachedList("", nil) {

@@ -45,7 +45,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{crons: client.For[*batchv1.CronJob](api), jobs: client.For[*batchv1.Job](api), events: event.New(api, "cronjob-controller", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("cronjob", log, c.reconcile)
 	adopt.Index(c.jobs)
 	add := func(cron *batchv1.CronJob) { c.queue.Add(queue.Key{Namespace: cron.Namespace, Name: cron.Name}) }
 	c.crons.AddHandler(client.Handler[*batchv1.CronJob]{Add: add, Update: func(old, cron *batchv1.CronJob) {

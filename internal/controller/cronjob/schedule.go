@@ -16,6 +16,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"kaji/internal/controller/meter"
 )
 
 const (
@@ -163,6 +165,7 @@ func (r *run) start(ctx context.Context, due, now time.Time) error {
 	if err != nil || made == nil {
 		return err
 	}
+	meter.From(ctx).CronJobMade(due)
 	r.cron.Status.Active = append(r.cron.Status.Active, corev1.ObjectReference{Kind: jobKind.Kind, APIVersion: jobKind.GroupVersion().String(),
 		Namespace: made.Namespace, Name: made.Name, UID: made.UID, ResourceVersion: made.ResourceVersion})
 	r.cron.Status.LastScheduleTime, r.changed = ptr.To(metav1.NewTime(due)), true

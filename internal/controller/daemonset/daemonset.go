@@ -50,7 +50,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{sets: client.For[*appsv1.DaemonSet](api), pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
 		revisions: client.For[*appsv1.ControllerRevision](api), events: event.New(api, "daemonset-controller", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("daemonset", log, c.reconcile)
 	adopt.Index(c.pods)
 	adopt.Index(c.revisions)
 	c.sets.AddHandler(client.Handler[*appsv1.DaemonSet]{Add: c.wake, Update: func(_, ds *appsv1.DaemonSet) { c.wake(ds) },

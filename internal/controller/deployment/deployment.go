@@ -44,7 +44,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{deployments: client.For[*appsv1.Deployment](api), sets: client.For[*appsv1.ReplicaSet](api), pods: client.For[*corev1.Pod](api),
 		events: event.New(api, "deployment-controller", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("deployment", log, c.reconcile)
 	adopt.Index(c.sets)
 	adopt.Index(c.pods)
 	add := func(d *appsv1.Deployment) { c.queue.Add(queue.Key{Namespace: d.Namespace, Name: d.Name}) }

@@ -24,6 +24,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podend"
 	"kaji/internal/controller/queue"
 )
@@ -80,7 +81,7 @@ func New(config Config) *Controller {
 	if c.workers == 0 {
 		c.workers = DefaultWorkers
 	}
-	c.queue, c.reports = queue.New(config.Logger, c.reconcile), queue.New(config.Logger, c.report)
+	c.queue, c.reports = queue.New(name, config.Logger, c.reconcile), queue.New(name+"-rules", config.Logger, c.report)
 	c.slices.AddIndex(byPool, func(s *resourcev1.ResourceSlice) []string { return []string{s.Spec.Driver + "/" + s.Spec.Pool.Name} })
 	c.claims.AddIndex(byPool, pools)
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podChanged, Delete: c.podChanged, Update: func(old, pod *corev1.Pod) {
@@ -203,7 +204,9 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err != nil {
 		return err // the answer may have been lost: whether it goes is seen later
 	}
-	c.deleted(key, !gone)
+	if c.deleted(key, !gone); !gone {
+		meter.From(ctx).PodLeftDevice(end.when)
+	}
 	c.forget(key)
 	return nil
 }

@@ -71,7 +71,7 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 		deployments: client.For[*appsv1.Deployment](api), stateful: client.For[*appsv1.StatefulSet](api), replication: client.For[*corev1.ReplicationController](api),
 		events: event.New(api, "controllermanager", log), served: served.By(api), resources: map[schema.GroupKind]schema.GroupVersionResource{},
 	}
-	c.queue, c.stale = queue.New(log, c.reconcile), queue.New(log, c.reconcileStale)
+	c.queue, c.stale = queue.New("disruption", log, c.reconcile), queue.New("stale_pod_disruption", log, c.reconcileStale)
 	add := func(b *policyv1.PodDisruptionBudget) { c.queue.Add(queue.Key{Namespace: b.Namespace, Name: b.Name}) }
 	c.budgets.AddHandler(client.Handler[*policyv1.PodDisruptionBudget]{Add: add, Update: func(_, b *policyv1.PodDisruptionBudget) { add(b) }})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{

@@ -46,7 +46,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), endpoints: client.For[*corev1.Endpoints](api),
 		events: event.New(api, managedBy, log), times: trigger.New()}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("endpoint", log, c.reconcile)
 	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
 	c.services.AddHandler(client.Handler[*corev1.Service]{Add: add, Update: func(_, svc *corev1.Service) { add(svc) }, Delete: add})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podChanged, Delete: c.podChanged,

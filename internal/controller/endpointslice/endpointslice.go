@@ -22,6 +22,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 	"kaji/internal/controller/trigger"
 )
@@ -73,7 +74,7 @@ func New(config Config) *Controller {
 		slices:  client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy}),
 		created: map[queue.Key]map[string]bool{}, times: trigger.New(), events: event.New(api, "endpoint-slice-controller", log),
 		max: config.Max, zones: topologycache.NewTopologyCache()}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("endpoint_slice", log, c.reconcile)
 	c.slices.AddIndex(serviceIndex, func(s *discoveryv1.EndpointSlice) []string { return []string{owner(s).String()} })
 	c.services.AddHandler(client.Handler[*corev1.Service]{Add: c.add, Update: func(_, svc *corev1.Service) { c.add(svc) }, Delete: c.add})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podChanged, Delete: c.podChanged,
@@ -153,6 +154,12 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	err := c.sync(ctx, key)
+	meter.From(ctx).SlicesSynced(err)
+	return err
+}
+
+func (c *Controller) sync(ctx context.Context, key queue.Key) error {
 	svc, err := c.services.Cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		// The garbage collector takes the slices.

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/endpointslice/topologycache"
 
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -156,6 +157,7 @@ func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Servi
 		if _, err := c.slices.Update(ctx, s); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
+		meter.From(ctx).SliceChanged("update")
 	}
 	for _, s := range create {
 		if err := c.create(ctx, key, s); err != nil {
@@ -169,6 +171,7 @@ func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Servi
 		if err := c.slices.Delete(ctx, s.Namespace, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
+		meter.From(ctx).SliceChanged("delete")
 	}
 	return nil
 }
@@ -210,6 +213,7 @@ func (c *Controller) create(ctx context.Context, key queue.Key, s *discoveryv1.E
 	if err != nil {
 		return err
 	}
+	meter.From(ctx).SliceChanged("create")
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, err := c.slices.Cached(made.Namespace, made.Name); err == nil {

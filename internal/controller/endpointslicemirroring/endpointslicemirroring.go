@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -20,6 +21,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -43,7 +45,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{services: client.For[*corev1.Service](api), endpoints: client.For[*corev1.Endpoints](api), events: event.New(api, "endpoint-slice-mirroring-controller", log),
 		slices: client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy})}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("endpoint_slice_mirroring", log, c.reconcile)
 	service := func(svc *corev1.Service) {
 		if svc.Spec.Selector == nil {
 			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
@@ -92,6 +94,8 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
+	began := time.Now()
+	defer func() { meter.From(ctx).Mirrored(began) }()
 	var want []*discoveryv1.EndpointSlice
 	e, err := c.endpoints.Cached(key.Namespace, key.Name)
 	if err == nil && mirrored(e) && e.DeletionTimestamp == nil {

@@ -16,6 +16,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -34,7 +35,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{pods: client.For[*corev1.Pod](api), claims: client.For[*corev1.PersistentVolumeClaim](api), events: event.New(api, "ephemeral_volume", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ephemeral_volume", log, c.reconcile)
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: func(pod *corev1.Pod) {
 		for i := range pod.Spec.Volumes {
 			if pod.Spec.Volumes[i].Ephemeral != nil && pod.DeletionTimestamp == nil {
@@ -89,6 +90,7 @@ func (c *Controller) ensure(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 				OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(pod, kind)}},
 			Spec: template.Spec,
 		})
+		meter.From(ctx).ClaimMade(err)
 		switch {
 		case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 			return nil

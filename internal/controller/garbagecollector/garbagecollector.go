@@ -23,6 +23,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 	"kaji/internal/controller/served"
 )
@@ -69,7 +70,7 @@ func New(cfg Config) *Controller {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.events = event.New(cfg.Client, "garbage-collector-controller", cfg.Logger)
-	c.queue = queue.New(cfg.Logger, c.reconcile)
+	c.queue = queue.New("garbage_collector_attempt_to_delete", cfg.Logger, c.reconcile)
 	c.watches = newWatches(cfg.Client, c.see, c.gone)
 	c.watches.onDefinitions(func() {
 		select {
@@ -120,6 +121,7 @@ func (c *Controller) discover(ctx context.Context) time.Duration {
 	case ctx.Err() != nil:
 		return 0
 	case errors.As(err, &some):
+		meter.From(ctx).GarbageError()
 		c.log.Warn("some groups do not say what they serve", "err", err)
 		c.watches.set(ctx, all, func(r served.Resource) bool { _, failed := some.Groups[r.GroupVersion()]; return failed })
 		return again

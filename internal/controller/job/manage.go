@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"kaji/internal/controller/adopt"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podstate"
 )
 
@@ -233,6 +234,7 @@ func (c *Controller) create(ctx context.Context, v *view, index int) error {
 	job := v.job
 	pod := podFor(job, index, v.waiting[index])
 	made, err := c.pods.Create(ctx, pod)
+	meter.From(ctx).JobPodMade(v.whyNew(), err)
 	if err != nil {
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return errNamespaceEnds
@@ -246,6 +248,17 @@ func (c *Controller) create(ctx context.Context, v *view, index int) error {
 	})
 	c.events.Record(ctx, job, kind, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
 	return nil
+}
+
+// whyNew says for the metrics why pods are made.
+func (v *view) whyNew() string {
+	switch {
+	case v.failed == 0 && v.terminating == 0:
+		return "new"
+	case replacesFailedOnly(v.job):
+		return "recreate_failed"
+	}
+	return "recreate_terminating_or_failed"
 }
 
 // podFor returns a pod of the Job, for a completion index unless that is

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podstate"
 	"kaji/internal/controller/queue"
 )
@@ -64,11 +65,31 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if left, ok := untilDeadline(v.job); ok && v.finish == nil {
 		c.queue.AddAfter(key, left)
 	}
+	began := time.Now()
+	before := v.activeCount
 	changed, failure := c.act(ctx, v)
-	if err := c.track(ctx, v, changed); err != nil {
-		return err
+	action := "reconciling"
+	switch {
+	case v.activeCount > before:
+		action = "pods_created"
+	case v.activeCount < before:
+		action = "pods_deleted"
+	case changed:
+		action = "tracking"
 	}
+	if err := c.track(ctx, v, changed); err != nil {
+		failure = err
+	}
+	meter.From(ctx).JobSynced(modeOf(v.job), action, began, failure)
 	return failure
+}
+
+// modeOf names a Job's completion mode for the metrics.
+func modeOf(job *batchv1.Job) string {
+	if indexed(job) {
+		return string(batchv1.IndexedCompletion)
+	}
+	return string(batchv1.NonIndexedCompletion)
 }
 
 // look gathers what is known of a Job. It marks the time, so that changes of

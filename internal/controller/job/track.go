@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+
+	"kaji/internal/controller/meter"
 )
 
 func tracked(pod *corev1.Pod) bool {
@@ -237,6 +239,14 @@ func (c *Controller) release(ctx context.Context, job *batchv1.Job, pods []*core
 			return
 		}
 		delete(held, pod.UID)
+		result := "failed"
+		if pod.Status.Phase == corev1.PodSucceeded {
+			result = "succeeded"
+		}
+		m := meter.From(ctx)
+		m.JobPodsFinished(modeOf(job), result, 1)
+		m.JobPodTracked("add")
+		m.JobPodTracked("delete")
 	})
 	return failure
 }
@@ -266,6 +276,11 @@ func (v *view) end() bool {
 
 // tell records how the Job ended.
 func (c *Controller) tell(ctx context.Context, v *view) {
+	result := "failed"
+	if v.finish.Type == batchv1.JobComplete {
+		result = "succeeded"
+	}
+	meter.From(ctx).JobFinished(modeOf(v.job), result, v.finish.Reason)
 	if v.finish.Type != batchv1.JobComplete {
 		c.events.Record(ctx, v.job, kind, corev1.EventTypeWarning, v.finish.Reason, "%s", v.finish.Message)
 		return

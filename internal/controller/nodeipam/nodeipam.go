@@ -58,7 +58,7 @@ func New(c Config) (*Controller, error) {
 		}
 		n.pools = append(n.pools, p)
 	}
-	n.queue = queue.New(c.Logger, n.reconcile)
+	n.queue = queue.New("node_ipam", c.Logger, n.reconcile)
 	if len(n.pools) == 0 {
 		return n, nil
 	}

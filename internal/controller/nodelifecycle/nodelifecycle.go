@@ -25,6 +25,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -107,7 +108,7 @@ func New(c Config) *Controller {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	n.changed, n.assigned = queue.New(n.log, n.reconcileNode), queue.New(n.log, n.reconcilePod)
+	n.changed, n.assigned = queue.New("node_lifecycle_controller", n.log, n.reconcileNode), queue.New("node_lifecycle_controller_pods", n.log, n.reconcilePod)
 	n.tainter = newTainter(n.taintNoExecute, n.log)
 	n.pods.AddIndex(podNodeIndex, func(p *corev1.Pod) []string { return []string{p.Spec.NodeName} })
 	n.nodes.AddHandler(client.Handler[*corev1.Node]{
@@ -154,6 +155,8 @@ func (n *Controller) Run(ctx context.Context) error {
 
 // monitor looks at every node once.
 func (n *Controller) monitor(ctx context.Context) {
+	began := time.Now()
+	defer func() { meter.From(ctx).NodesChecked(began) }()
 	nodes := n.nodes.CachedList("", nil)
 	n.classify(ctx, nodes)
 	readiness := make([]*corev1.NodeCondition, len(nodes))
@@ -162,7 +165,9 @@ func (n *Controller) monitor(ctx context.Context) {
 	for range min(workers, len(nodes)) {
 		group.Go(func() {
 			for i := range work {
+				began := time.Now()
 				readiness[i] = n.check(ctx, nodes[i])
+				meter.From(ctx).NodeChecked(began)
 			}
 		})
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"kaji/internal/controller/meter"
 )
 
 // zoneState says how much of a zone is alive, and so how fast it may be emptied.
@@ -31,13 +33,18 @@ func zoneOf(node *corev1.Node) string {
 	return region + ":\x00:" + zone
 }
 
-func (n *Controller) stateOf(readiness []*corev1.NodeCondition) zoneState {
-	dead := 0
+// dead counts the nodes that are not ready.
+func dead(readiness []*corev1.NodeCondition) (n int) {
 	for _, c := range readiness {
 		if c == nil || c.Status != corev1.ConditionTrue {
-			dead++
+			n++
 		}
 	}
+	return n
+}
+
+func (n *Controller) stateOf(readiness []*corev1.NodeCondition) zoneState {
+	dead := dead(readiness)
 	switch {
 	case dead > 0 && dead == len(readiness):
 		return stateFull
@@ -70,6 +77,7 @@ func (n *Controller) weighZones(ctx context.Context, nodes []*corev1.Node, readi
 	states, allFull := map[string]zoneState{}, true
 	for zone, list := range byZone {
 		states[zone] = n.stateOf(list)
+		meter.From(ctx).Zone(zone, len(list), dead(list))
 		allFull = allFull && states[zone] == stateFull
 	}
 	wasFull := true

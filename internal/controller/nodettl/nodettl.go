@@ -37,7 +37,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{nodes: client.For[*corev1.Node](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ttlcontroller", log, c.reconcile)
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{
 		Add: func(node *corev1.Node) { c.resized(1); c.queue.Add(node.Name) },
 		Update: func(_, node *corev1.Node) {

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podend"
 )
 
@@ -91,9 +92,11 @@ func (g *Controller) collect(ctx context.Context) {
 	for _, pod := range pods {
 		switch node := nodes[pod.Spec.NodeName]; {
 		case pod.Spec.NodeName != "" && gone[pod.Spec.NodeName]:
-			g.remove(ctx, pod, "DeletionByPodGC", "PodGC: node no longer exists")
-		case pod.DeletionTimestamp != nil && (pod.Spec.NodeName == "" || node != nil && outOfService(node)):
-			g.remove(ctx, pod, "", "")
+			g.remove(ctx, pod, "orphaned", "DeletionByPodGC", "PodGC: node no longer exists")
+		case pod.DeletionTimestamp != nil && pod.Spec.NodeName == "":
+			g.remove(ctx, pod, "unscheduled", "", "")
+		case pod.DeletionTimestamp != nil && node != nil && outOfService(node):
+			g.remove(ctx, pod, "out-of-service", "", "")
 		case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
 			ended = append(ended, pod)
 		}
@@ -103,7 +106,7 @@ func (g *Controller) collect(ctx context.Context) {
 	}
 	slices.SortFunc(ended, oldestFirst)
 	for _, pod := range ended[:len(ended)-g.threshold] {
-		g.remove(ctx, pod, "", "")
+		g.remove(ctx, pod, "terminated", "", "")
 	}
 }
 
@@ -154,8 +157,9 @@ func oldestFirst(a, b *corev1.Pod) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 }
 
-// remove marks a pod as failed, so that its controllers count it, and deletes it.
-func (g *Controller) remove(ctx context.Context, pod *corev1.Pod, reason, message string) {
+// remove marks a pod as failed, so that its controllers count it, and deletes it;
+// why is for the metrics.
+func (g *Controller) remove(ctx context.Context, pod *corev1.Pod, why, reason, message string) {
 	var err error
 	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 		err = podend.Mark(ctx, g.pods, pod, true, reason, message)
@@ -164,7 +168,11 @@ func (g *Controller) remove(ctx context.Context, pod *corev1.Pod, reason, messag
 		uid, now := pod.UID, int64(0)
 		err = g.pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &uid}})
 	}
-	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	meter.From(ctx).PodCollected(pod.Namespace, why, err)
+	if err != nil && ctx.Err() == nil {
 		g.log.Warn("a pod could not be collected, it is tried again", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		return
 	}

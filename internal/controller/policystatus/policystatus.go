@@ -42,7 +42,7 @@ type Controller struct {
 // New returns a controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{api: api, policies: client.For[*admissionregistrationv1.ValidatingAdmissionPolicy](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("validatingadmissionpolicy_status", log, c.reconcile)
 	c.policies.AddHandler(client.Handler[*admissionregistrationv1.ValidatingAdmissionPolicy]{
 		Add:    func(p *admissionregistrationv1.ValidatingAdmissionPolicy) { c.queue.Add(p.Name) },
 		Update: func(_, p *admissionregistrationv1.ValidatingAdmissionPolicy) { c.queue.Add(p.Name) },

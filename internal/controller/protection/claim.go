@@ -21,7 +21,7 @@ const podIndex = "protection.claim"
 // NewClaims returns the controller of PersistentVolumeClaims: pods that have a
 // node use them.
 func NewClaims(api client.Interface, log *slog.Logger) *Controller[*corev1.PersistentVolumeClaim] {
-	c := newController(api, log, "kubernetes.io/pvc-protection", (*corev1.PersistentVolumeClaim).DeepCopy)
+	c := newController(api, log, "pvcprotection", "kubernetes.io/pvc-protection", (*corev1.PersistentVolumeClaim).DeepCopy)
 	pods := client.For[*corev1.Pod](api)
 	c.synced = append(c.synced, pods.Informer())
 	pods.AddIndex(podIndex, claimsOf)

@@ -30,9 +30,9 @@ type Controller[T client.Object] struct {
 	synced    []cache.SharedIndexInformer
 }
 
-func newController[T client.Object](api client.Interface, log *slog.Logger, finalizer string, copied func(T) T) *Controller[T] {
+func newController[T client.Object](api client.Interface, log *slog.Logger, name, finalizer string, copied func(T) T) *Controller[T] {
 	c := &Controller[T]{objects: client.For[T](api), finalizer: finalizer, copied: copied}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New(name, log, c.reconcile)
 	c.synced = append(c.synced, c.objects.Informer())
 	changed := func(o T) { c.queue.Add(queue.Key{Namespace: o.GetNamespace(), Name: o.GetName()}) }
 	c.objects.AddHandler(client.Handler[T]{Add: changed, Update: func(_, o T) { changed(o) }})
@@ -78,7 +78,7 @@ func (c *Controller[T]) reconcile(ctx context.Context, key queue.Key) error {
 // NewVolumes returns the controller of PersistentVolumes: one that is bound is
 // in use.
 func NewVolumes(api client.Interface, log *slog.Logger) *Controller[*corev1.PersistentVolume] {
-	c := newController(api, log, "kubernetes.io/pv-protection", (*corev1.PersistentVolume).DeepCopy)
+	c := newController(api, log, "pvprotection", "kubernetes.io/pv-protection", (*corev1.PersistentVolume).DeepCopy)
 	c.used = func(_ context.Context, v *corev1.PersistentVolume) (bool, error) {
 		return v.Status.Phase == corev1.VolumeBound, nil
 	}
@@ -89,7 +89,7 @@ func NewVolumes(api client.Interface, log *slog.Logger) *Controller[*corev1.Pers
 // volumes use them.
 func NewClasses(api client.Interface, log *slog.Logger) *Controller[*storagev1.VolumeAttributesClass] {
 	const index = "protection.class"
-	c := newController(api, log, "kubernetes.io/vac-protection", (*storagev1.VolumeAttributesClass).DeepCopy)
+	c := newController(api, log, "vacprotection", "kubernetes.io/vac-protection", (*storagev1.VolumeAttributesClass).DeepCopy)
 	claims, volumes := client.For[*corev1.PersistentVolumeClaim](api), client.For[*corev1.PersistentVolume](api)
 	c.synced = append(c.synced, claims.Informer(), volumes.Informer())
 	ofClaim := func(claim *corev1.PersistentVolumeClaim) (out []string) {

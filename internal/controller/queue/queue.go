@@ -14,6 +14,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kaji/internal/controller/meter"
 )
 
 // The delays of a failing key, doubled each time, as upstream's queues have them.
@@ -35,6 +37,7 @@ func (k Key) String() string {
 
 // Queue holds the keys that wait. Its methods are safe for concurrent use.
 type Queue[K comparable] struct {
+	name      string
 	log       *slog.Logger
 	reconcile func(context.Context, K) error
 
@@ -43,6 +46,7 @@ type Queue[K comparable] struct {
 	waiting []K
 	state   map[K]*state
 	stopped bool
+	metrics *meter.Queue // of the run; guarded by mu
 }
 
 // state is one key that waits, runs or has failed.
@@ -51,15 +55,25 @@ type state struct {
 	failures               int
 	timer                  *time.Timer
 	due                    time.Time
+	since                  time.Time // the key waits; without metrics zero
+}
+
+type workersKey struct{}
+
+// WithWorkers returns a context in which queues run with other numbers of workers
+// than their controllers ask for, by the queues' names.
+func WithWorkers(ctx context.Context, workers map[string]int) context.Context {
+	return context.WithValue(ctx, workersKey{}, workers)
 }
 
 // New returns a queue that calls reconcile for each key added. An error lets
-// the key come again later; a conflict is an expected one and not logged.
-func New[K comparable](log *slog.Logger, reconcile func(context.Context, K) error) *Queue[K] {
+// the key come again later; a conflict is an expected one and not logged. The
+// name is the queue's in metrics.
+func New[K comparable](name string, log *slog.Logger, reconcile func(context.Context, K) error) *Queue[K] {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue[K]{log: log, reconcile: reconcile, state: map[K]*state{}}
+	q := &Queue[K]{name: name, log: log, reconcile: reconcile, state: map[K]*state{}}
 	q.wake.L = &q.mu
 	return q
 }
@@ -86,7 +100,16 @@ func (q *Queue[K]) add(key K) {
 	case !s.queued:
 		s.queued = true
 		q.waiting = append(q.waiting, key)
+		q.count(s)
 		q.wake.Signal()
+	}
+}
+
+// count counts a key that waits now.
+func (q *Queue[K]) count(s *state) {
+	if q.metrics != nil {
+		s.since = time.Now()
+		q.metrics.Added()
 	}
 }
 
@@ -131,15 +154,30 @@ func (q *Queue[K]) addAfter(key K, delay time.Duration) {
 	s.timer = timer
 }
 
-// Run reconciles with so many workers until ctx ends.
+// Run reconciles with so many workers until ctx ends. It counts in the meter
+// that ctx carries.
 func (q *Queue[K]) Run(ctx context.Context, workers int) {
+	if other, _ := ctx.Value(workersKey{}).(map[string]int); other[q.name] > 0 {
+		workers = other[q.name]
+	}
+	q.begin(meter.From(ctx).Queue(q.name))
 	stop := context.AfterFunc(ctx, q.stop)
 	defer stop()
 	var group sync.WaitGroup
-	for range workers {
-		group.Go(func() { q.work(ctx) })
+	for worker := range workers {
+		group.Go(func() { q.work(ctx, worker) })
 	}
 	group.Wait()
+}
+
+// begin counts what came before the run.
+func (q *Queue[K]) begin(metrics *meter.Queue) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.metrics = metrics
+	for _, key := range q.waiting {
+		q.count(q.state[key])
+	}
 }
 
 func (q *Queue[K]) stop() {
@@ -154,18 +192,18 @@ func (q *Queue[K]) stop() {
 	q.wake.Broadcast()
 }
 
-func (q *Queue[K]) work(ctx context.Context) {
+func (q *Queue[K]) work(ctx context.Context, worker int) {
 	for {
-		key, ok := q.next()
+		key, ok := q.next(worker)
 		if !ok {
 			return
 		}
 		err := q.reconcile(ctx, key)
-		q.done(ctx, key, err)
+		q.done(ctx, key, err, worker)
 	}
 }
 
-func (q *Queue[K]) next() (key K, ok bool) {
+func (q *Queue[K]) next(worker int) (key K, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) == 0 && !q.stopped {
@@ -181,10 +219,11 @@ func (q *Queue[K]) next() (key K, ok bool) {
 	}
 	s := q.state[key]
 	s.queued, s.running = false, true
+	q.metrics.Began(worker, s.since)
 	return key, true
 }
 
-func (q *Queue[K]) done(ctx context.Context, key K, err error) {
+func (q *Queue[K]) done(ctx context.Context, key K, err error, worker int) {
 	if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
 		q.log.Warn("reconciliation failed, it is tried again", "key", key, "err", err)
 	}
@@ -192,9 +231,11 @@ func (q *Queue[K]) done(ctx context.Context, key K, err error) {
 	defer q.mu.Unlock()
 	s := q.state[key]
 	s.running = false
+	q.metrics.Ended(worker)
 	if err == nil {
 		s.failures = 0
 	} else {
+		q.metrics.Retried()
 		delay := min(firstDelay<<min(s.failures, 20), lastDelay)
 		s.failures++
 		q.addAfter(key, delay)

@@ -16,7 +16,7 @@ func TestAKeyRunsOnceAtATime(t *testing.T) {
 		running, most, runs := 0, 0, 0
 		started := make(chan struct{}, 10)
 		release := make(chan struct{})
-		q := New(nil, func(context.Context, string) error {
+		q := New("test", nil, func(context.Context, string) error {
 			running++
 			most = max(most, running)
 			runs++
@@ -51,7 +51,7 @@ func TestFailuresComeAgainWithGrowingDelays(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
 		var at []time.Duration
-		q := New(nil, func(context.Context, string) error {
+		q := New("test", nil, func(context.Context, string) error {
 			if at = append(at, time.Since(begin)); len(at) < 4 {
 				return errors.New("not yet")
 			}
@@ -80,7 +80,7 @@ func TestTheShortestDelayCounts(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
 		var at []time.Duration
-		q := New(nil, func(context.Context, string) error { at = append(at, time.Since(begin)); return nil })
+		q := New("test", nil, func(context.Context, string) error { at = append(at, time.Since(begin)); return nil })
 		done := make(chan struct{})
 		go func() { q.Run(ctx, 1); close(done) }()
 		q.AddAfter("a", time.Hour)

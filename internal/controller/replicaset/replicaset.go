@@ -45,17 +45,17 @@ type Controller struct {
 
 // New returns the controller of ReplicaSets.
 func New(api client.Interface, log *slog.Logger) *Controller {
-	return newController(api, log, replicaSets(api), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), "replicaset-controller")
+	return newController(api, log, replicaSets(api), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), "replicaset-controller", "replicaset")
 }
 
 // NewReplicationController returns the controller of ReplicationControllers.
 func NewReplicationController(api client.Interface, log *slog.Logger) *Controller {
-	return newController(api, log, replicationControllers(api), corev1.SchemeGroupVersion.WithKind("ReplicationController"), "replication-controller")
+	return newController(api, log, replicationControllers(api), corev1.SchemeGroupVersion.WithKind("ReplicationController"), "replication-controller", "replicationmanager")
 }
 
-func newController(api client.Interface, log *slog.Logger, sets source, kind schema.GroupVersionKind, name string) *Controller {
+func newController(api client.Interface, log *slog.Logger, sets source, kind schema.GroupVersionKind, name, metric string) *Controller {
 	c := &Controller{kind: kind, sets: sets, pods: client.For[*corev1.Pod](api), events: event.New(api, name, log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New(metric, log, c.reconcile)
 	adopt.Index(c.pods)
 	c.sets.handle(func(o metav1.Object, gone bool) {
 		if gone {

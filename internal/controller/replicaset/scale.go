@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podstate"
 )
 
@@ -69,7 +70,11 @@ func (c *Controller) createOne(ctx context.Context, rs *appsv1.ReplicaSet) error
 // shrink deletes the pods that are missed least.
 func (c *Controller) shrink(ctx context.Context, rs *appsv1.ReplicaSet, pods []*corev1.Pod, n int) error {
 	var failure error
+	ages := agesOf(pods)
 	for _, pod := range rank(pods, c.neighbours(rs), time.Now())[:n] {
+		if ratio, ready := ages.ratio(pod); ready {
+			meter.From(ctx).DeletedAge(ratio)
+		}
 		c.pending.Delete(rs.UID, pod.UID)
 		uid := pod.UID
 		err := c.pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
@@ -84,4 +89,29 @@ func (c *Controller) shrink(ctx context.Context, rs *appsv1.ReplicaSet, pods []*
 		c.events.Record(ctx, rs, c.kind, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
 	}
 	return failure
+}
+
+// ages are those of a set's ready pods, for the metrics.
+type ages struct {
+	now      time.Time
+	youngest time.Time // became ready, zero without one
+}
+
+func agesOf(pods []*corev1.Pod) ages {
+	a := ages{now: time.Now()}
+	for _, pod := range pods {
+		if since, ready := podstate.Ready(pod); ready && since.After(a.youngest) {
+			a.youngest = since
+		}
+	}
+	return a
+}
+
+// ratio is a ready pod's age over that of the youngest.
+func (a ages) ratio(pod *corev1.Pod) (float64, bool) {
+	since, ready := podstate.Ready(pod)
+	if !ready || since.IsZero() || !a.youngest.Before(a.now) {
+		return 0, false
+	}
+	return float64(a.now.Sub(since)) / float64(a.now.Sub(a.youngest)), true
 }

@@ -48,7 +48,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{api: api, pods: client.For[*corev1.Pod](api), claims: client.For[*resourcev1.ResourceClaim](api),
 		templates: client.For[*resourcev1.ResourceClaimTemplate](api), events: event.New(api, "resource_claim", log)}
-	c.podQueue, c.queue = queue.New(log, c.reconcilePod), queue.New(log, c.reconcile)
+	c.podQueue, c.queue = queue.New("resource_claim_pods", log, c.reconcilePod), queue.New("resource_claim", log, c.reconcile)
 	c.pods.AddIndex(byClaim, claimsOf)
 	c.pods.AddIndex(byTemplate, templatesOf)
 	c.claims.AddIndex(byOwner, func(claim *resourcev1.ResourceClaim) []string {

@@ -72,7 +72,7 @@ func New(cfg Config) *Controller {
 		classes: client.For[*resourcev1.DeviceClass](cfg.Client),
 		period:  cfg.Period, log: cfg.Logger,
 	}
-	c.queue = queue.New(cfg.Logger, c.reconcile)
+	c.queue = queue.New("resourcequota_primary", cfg.Logger, c.reconcile)
 	c.monitors = monitors{api: cfg.Client, served: cfg.Served, changed: c.changed, running: map[schema.GroupResource]*monitor{}}
 	c.measure = quota.New(quota.Devices{Classes: c.deviceClasses, Pod: c.pod, Claims: c.claims})
 	add := func(q *corev1.ResourceQuota) { c.queue.Add(queue.Key{Namespace: q.Namespace, Name: q.Name}) }

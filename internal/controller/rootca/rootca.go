@@ -9,12 +9,14 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -39,7 +41,7 @@ type Controller struct {
 func New(api client.Interface, ca []byte, log *slog.Logger) *Controller {
 	c := &Controller{ca: string(ca), namespaces: client.For[*corev1.Namespace](api),
 		maps: client.For[*corev1.ConfigMap](api).With(client.InformerOptions{FieldSelector: "metadata.name=" + configMapName})}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("root_ca_cert_publisher", log, c.reconcile)
 	c.namespaces.AddHandler(client.Handler[*corev1.Namespace]{
 		Add:    func(ns *corev1.Namespace) { c.queue.Add(ns.Name) },
 		Update: func(_, ns *corev1.Namespace) { c.queue.Add(ns.Name) },
@@ -58,6 +60,13 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, namespace string) error {
+	began := time.Now()
+	err := c.publish(ctx, namespace)
+	meter.From(ctx).Published(meter.RootCA, began, err)
+	return err
+}
+
+func (c *Controller) publish(ctx context.Context, namespace string) error {
 	ns, err := c.namespaces.Cached("", namespace)
 	if apierrors.IsNotFound(err) || err == nil && ns.Status.Phase == corev1.NamespaceTerminating {
 		return nil

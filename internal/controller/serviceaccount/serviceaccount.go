@@ -28,7 +28,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{namespaces: client.For[*corev1.Namespace](api), accounts: client.For[*corev1.ServiceAccount](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("serviceaccount", log, c.reconcile)
 	c.namespaces.AddHandler(client.Handler[*corev1.Namespace]{
 		Add:    func(ns *corev1.Namespace) { c.queue.Add(ns.Name) },
 		Update: func(_, ns *corev1.Namespace) { c.queue.Add(ns.Name) },

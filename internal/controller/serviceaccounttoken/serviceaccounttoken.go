@@ -54,7 +54,7 @@ func New(config Config) *Controller {
 	api := config.Client
 	c := &Controller{c: config, accounts: client.For[*corev1.ServiceAccount](api),
 		secrets: client.For[*corev1.Secret](api).With(client.InformerOptions{FieldSelector: "type=" + string(corev1.SecretTypeServiceAccountToken)})}
-	c.queue = queue.New(config.Logger, c.reconcile)
+	c.queue = queue.New("serviceaccount_tokens_service", config.Logger, c.reconcile)
 	account := func(s *corev1.Secret) string { return s.Annotations[corev1.ServiceAccountNameKey] }
 	c.secrets.AddIndex(index, func(s *corev1.Secret) []string { return []string{s.Namespace + "/" + account(s)} })
 	add := func(s *corev1.Secret) { c.queue.Add(key{s.Namespace, s.Name, account(s)}) }

@@ -50,7 +50,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{api: api, ranges: client.For[*networkingv1.ServiceCIDR](api), events: event.New(api, name, log),
 		addresses: client.For[*networkingv1.IPAddress](api).With(client.InformerOptions{LabelSelector: networkingv1.LabelManagedBy + "=" + allocator})}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ipaddresses", log, c.reconcile)
 	// What a range holds can fall to those that overlap it.
 	around := func(r *networkingv1.ServiceCIDR) {
 		c.queue.Add(r.Name)

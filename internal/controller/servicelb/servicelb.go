@@ -68,7 +68,7 @@ func New(cfg Config) *Controller {
 		ports: newSharedPorts(cfg.Reserved), waiting: map[queue.Key]string{}}
 	c.nodeIPs.Store(&map[netip.Addr]bool{})
 	c.ledger = newLedger(cfg.Pools, func(a netip.Addr) bool { return (*c.nodeIPs.Load())[a] })
-	c.queue = queue.New(cfg.Logger, c.reconcile)
+	c.queue = queue.New("service", cfg.Logger, c.reconcile)
 	add := func(s *corev1.Service) {
 		if s.Spec.Type == corev1.ServiceTypeLoadBalancer || slices.Contains(s.Finalizers, finalizer) {
 			c.queue.Add(queue.Key{Namespace: s.Namespace, Name: s.Name})

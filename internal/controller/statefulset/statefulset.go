@@ -22,6 +22,7 @@ import (
 	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/expect"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -44,7 +45,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{sets: client.For[*appsv1.StatefulSet](api), pods: client.For[*corev1.Pod](api), claims: client.For[*corev1.PersistentVolumeClaim](api),
 		revisions: client.For[*appsv1.ControllerRevision](api), events: event.New(api, "statefulset-controller", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("statefulset", log, c.reconcile)
 	adopt.Index(c.pods)
 	adopt.Index(c.revisions)
 	c.claims.AddHandler(client.Handler[*corev1.PersistentVolumeClaim]{Delete: c.claimGone})
@@ -109,6 +110,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	cached, err := c.sets.Cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
+		meter.From(ctx).StatefulSetGone(key.Namespace, key.Name)
 		return nil
 	}
 	if err != nil {
@@ -161,6 +163,17 @@ type update struct {
 	after time.Duration
 }
 
+// measure tells the metrics how much of the set is unavailable.
+func (u *update) measure() {
+	n := 0
+	for _, p := range u.pods {
+		if u.unavailable(p) {
+			n++
+		}
+	}
+	meter.From(u.ctx).StatefulSet(u.set.Namespace, u.set.Name, string(u.set.Spec.PodManagementPolicy), u.maxUnavailable(), n)
+}
+
 func (u *update) run() error {
 	if err := u.findRevisions(); err != nil {
 		return err
@@ -169,6 +182,7 @@ func (u *update) run() error {
 		return err
 	}
 	failure := u.step()
+	u.measure()
 	if err := u.writeStatus(); err != nil {
 		return errors.Join(failure, err)
 	}

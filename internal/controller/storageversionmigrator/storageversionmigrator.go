@@ -65,7 +65,7 @@ type Controller struct {
 // New returns a controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{api: api, served: served.By(api), migrations: client.For[*storagemigrationv1.StorageVersionMigration](api), now: time.Now, log: log}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("storage_version_migrator", log, c.reconcile)
 	c.migrations.AddHandler(client.Handler[*storagemigrationv1.StorageVersionMigration]{
 		Add:    func(m *storagemigrationv1.StorageVersionMigration) { c.queue.Add(m.Name) },
 		Update: func(_, m *storagemigrationv1.StorageVersionMigration) { c.queue.Add(m.Name) },

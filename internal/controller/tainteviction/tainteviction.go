@@ -22,6 +22,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podend"
 	"kaji/internal/controller/queue"
 )
@@ -55,7 +56,7 @@ type timed struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
 		events: event.New(api, "taint-eviction-controller", log), timed: map[queue.Key]timed{}}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("noexec_taint_pod", log, c.reconcile)
 	c.pods.AddIndex(podNodeIndex, func(p *corev1.Pod) []string { return []string{p.Spec.NodeName} })
 	add := func(pod *corev1.Pod) {
 		if pod.Spec.NodeName != "" {
@@ -130,6 +131,10 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err := c.evict(ctx, key, pod); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	due := c.timed[key].due
+	c.mu.Unlock()
+	meter.From(ctx).PodEvicted(due)
 	c.forget(key)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -40,7 +42,7 @@ func New(api client.Interface, ca []byte, log *slog.Logger) *Controller {
 			Spec:       certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: string(ca)},
 		},
 	}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ca_cert_publisher_cluster_trust_bundles", log, c.reconcile)
 	again := func(*certificatesv1.ClusterTrustBundle) { c.queue.Add(struct{}{}) }
 	c.bundles.AddHandler(client.Handler[*certificatesv1.ClusterTrustBundle]{Add: again, Delete: again,
 		Update: func(_, b *certificatesv1.ClusterTrustBundle) { again(b) }})
@@ -57,6 +59,13 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, _ struct{}) error {
+	began := time.Now()
+	err := c.publish(ctx)
+	meter.From(ctx).Published(meter.TrustBundle, began, err)
+	return err
+}
+
+func (c *Controller) publish(ctx context.Context) error {
 	have, err := c.bundles.Cached("", c.want.Name)
 	switch {
 	case apierrors.IsNotFound(err):

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -29,7 +30,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{jobs: client.For[*batchv1.Job](api)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("ttl_jobs_to_delete", log, c.reconcile)
 	add := func(job *batchv1.Job) {
 		if _, ends := expiry(job); ends {
 			c.queue.Add(queue.Key{Namespace: job.Namespace, Name: job.Name})
@@ -67,6 +68,9 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		if job, err = c.jobs.Get(ctx, key.Namespace, key.Name); err == nil && c.due(key, job) {
 			policy := metav1.DeletePropagationForeground
 			err = c.jobs.Delete(ctx, key.Namespace, key.Name, metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &job.UID}})
+			if at, _ := expiry(job); err == nil {
+				meter.From(ctx).JobExpired(at)
+			}
 		}
 	}
 	if apierrors.IsNotFound(err) {

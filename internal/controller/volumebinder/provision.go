@@ -11,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	storagehelpers "k8s.io/component-helpers/storage/volume"
+
+	"kaji/internal/controller/meter"
 )
 
 // inTree begins the names of provisioners that upstream once had inside.
@@ -102,5 +104,6 @@ func (c *Controller) giveDefaultClass(ctx context.Context, claim *corev1.Persist
 	next := claim.DeepCopy()
 	next.Spec.StorageClassName = &chosen.Name
 	_, err := c.claims.Update(ctx, next)
+	meter.From(ctx).ClassGiven(err)
 	return true, err
 }

@@ -56,7 +56,7 @@ type Controller struct {
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api),
 		classes: client.For[*storagev1.StorageClass](api), pods: client.For[*corev1.Pod](api), events: event.New(api, "persistentvolume-controller", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("claims", log, c.reconcile)
 	c.index()
 	c.claims.AddHandler(client.Handler[*corev1.PersistentVolumeClaim]{Add: c.claimChanged, Delete: c.claimChanged,
 		Update: func(old, claim *corev1.PersistentVolumeClaim) {

@@ -30,7 +30,7 @@ type Controller struct {
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api), events: event.New(api, "volume_expand", log)}
-	c.queue = queue.New(log, c.reconcile)
+	c.queue = queue.New("volume_expand", log, c.reconcile)
 	add := func(claim *corev1.PersistentVolumeClaim) {
 		if grows(claim) {
 			c.queue.Add(queue.Key{Namespace: claim.Namespace, Name: claim.Name})
