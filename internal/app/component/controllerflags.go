@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/endpointslice"
@@ -44,6 +45,8 @@ type ControllerOptions struct {
 	EndedPods         int
 	Verbosity         int
 	LoggingFormat     string
+	FeatureGates      map[string]bool
+	given             *pflag.FlagSet // the flags, once they are defined
 
 	Serving        flags.Serving
 	Authentication flags.Authentication
@@ -119,9 +122,49 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	o.Serving.AddFlags(fs, 10257)
 	o.Authentication.AddFlags(fs)
 	o.LeaderElection.AddFlags(fs, "kube-controller-manager")
+	for _, w := range workerFlags {
+		fs.Int(w.flag, w.upstream, "How many workers the controller has.")
+	}
+	fs.Var(cliflag.NewMapStringBool(&o.FeatureGates), "feature-gates", "Features by name, true or false: those with a controller of their own turn it off.")
 	for _, f := range unused {
 		define(fs, f.name, f.value)
 	}
+	o.given = fs
+}
+
+// workerFlags are the flags that say how many workers a controller has, with the
+// names of their queues. Without the flag a controller has as many as suit it.
+var workerFlags = []struct {
+	flag, queue string
+	upstream    int
+}{
+	{"concurrent-cron-job-syncs", "cronjob", 5},
+	{"concurrent-daemonset-syncs", "daemonset", 2},
+	{"concurrent-deployment-syncs", "deployment", 5},
+	{"concurrent-device-taint-eviction-syncs", "device-taint-eviction-controller", 8},
+	{"concurrent-endpoint-syncs", "endpoint", 5},
+	{"concurrent-ephemeralvolume-syncs", "ephemeral_volume", 5},
+	{"concurrent-gc-syncs", "garbage_collector_attempt_to_delete", 20},
+	{"concurrent-horizontal-pod-autoscaler-syncs", "horizontalpodautoscaler", 5},
+	{"concurrent-job-syncs", "job", 5},
+	{"concurrent-namespace-syncs", "namespace", 10},
+	{"concurrent-rc-syncs", "replicationmanager", 5},
+	{"concurrent-replicaset-syncs", "replicaset", 5},
+	{"concurrent-resource-claim-syncs", "resource_claim", 50},
+	{"concurrent-resource-quota-syncs", "resourcequota_primary", 5},
+	{"concurrent-service-endpoint-syncs", "endpoint_slice", 5},
+	{"concurrent-serviceaccount-token-syncs", "serviceaccount_tokens_service", 5},
+	{"concurrent-statefulset-syncs", "statefulset", 5},
+	{"concurrent-ttl-after-finished-syncs", "ttl_jobs_to_delete", 5},
+	{"concurrent-validating-admission-policy-status-syncs", "validatingadmissionpolicy_status", 5},
+	{"mirroring-concurrent-service-endpoint-syncs", "endpoint_slice_mirroring", 5},
+}
+
+// gates are the features that whole controllers stand behind.
+var gates = map[string]string{
+	"DRADeviceTaints": "device-taint-eviction-controller", "PodCertificateRequest": "podcertificaterequest-cleaner-controller",
+	"ClusterTrustBundle": "kube-apiserver-serving-clustertrustbundle-publisher-controller", "VolumeAttributesClass": "volumeattributesclass-protection-controller",
+	"SeparateTaintEvictionController": "taint-eviction-controller", "StorageVersionMigrator": "storage-version-migrator-controller",
 }
 
 // unused are flags that are taken, so that manifests written for upstream's
@@ -135,20 +178,18 @@ var unused = []struct {
 	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
 	{"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
 	{"contention-profiling", false}, {"profiling", true}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
-	{"concurrent-cron-job-syncs", 5}, {"concurrent-daemonset-syncs", 2}, {"concurrent-deployment-syncs", 5}, {"concurrent-device-taint-eviction-syncs", 8},
-	{"concurrent-endpoint-syncs", 5}, {"concurrent-ephemeralvolume-syncs", 5}, {"concurrent-gc-syncs", 20}, {"concurrent-horizontal-pod-autoscaler-syncs", 5},
-	{"concurrent-job-syncs", 5}, {"concurrent-namespace-syncs", 10}, {"concurrent-rc-syncs", 5}, {"concurrent-replicaset-syncs", 5},
-	{"concurrent-resource-claim-syncs", 50}, {"concurrent-resource-quota-syncs", 5}, {"concurrent-service-endpoint-syncs", 5}, {"concurrent-service-syncs", 1},
-	{"concurrent-serviceaccount-token-syncs", 5}, {"concurrent-statefulset-syncs", 5}, {"concurrent-ttl-after-finished-syncs", 5},
-	{"concurrent-validating-admission-policy-status-syncs", 5}, {"emulated-version", ""}, {"enable-leader-migration", false}, {"leader-migration-config", ""},
+
+	{"concurrent-service-syncs", 1},
+
+	{"emulated-version", ""}, {"enable-leader-migration", false}, {"leader-migration-config", ""},
 	{"emulation-forward-compatible", false}, {"min-compatibility-version", ""}, {"coordinated-leader-election", false}, {"runtime-config-emulation-forward-compatible", false},
 	{"enable-dynamic-provisioning", true}, {"enable-hostpath-provisioner", false}, {"endpoint-updates-batch-period", time.Duration(0)},
-	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"feature-gates", ""}, {"flex-volume-plugin-dir", ""},
+	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"flex-volume-plugin-dir", ""},
 
 	{"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
 	{"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
-	{"min-resync-period", 12 * time.Hour}, {"mirroring-concurrent-service-endpoint-syncs", 5},
+	{"min-resync-period", 12 * time.Hour},
 	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},
 	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
 	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},

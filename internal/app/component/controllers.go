@@ -18,12 +18,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-base/version"
 
 	"kaji/internal/client"
 	"kaji/internal/client/lease"
 	"kaji/internal/client/remote"
 	"kaji/internal/controller"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/scheduler/flags"
@@ -37,7 +39,7 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 		return err
 	}
 	p := &process{name: "kube-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New}
+		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given)}
 	return p.run(ctx, c, log)
 }
 
@@ -50,6 +52,7 @@ type process struct {
 	trust    *flags.Authentication
 	election *flags.LeaderElection
 	make     func(controller.Config) (*controller.Manager, error)
+	configz  map[string]any // nil is not served
 }
 
 func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger) error {
@@ -57,6 +60,9 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
+	metrics := newProcessMetrics()
+	c.Metrics = metrics.controllers
+	config.Wrap(metrics.rest.wrap)
 	root, err := remote.New(config)
 	if err != nil {
 		return err
@@ -70,9 +76,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	leading := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
-		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
-	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(leading), log: log}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
@@ -83,7 +87,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 		if !p.election.Elect {
 			return manager.Run(ctx)
 		}
-		return p.lead(ctx, root, log, leading, manager.Run)
+		return p.lead(ctx, root, log, metrics.leading, manager.Run)
 	})
 	err = group.Wait()
 	root.Wait()
@@ -124,6 +128,14 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	if c.EndpointsPerSlice < 1 || c.EndpointsPerSlice > 1000 {
 		return c, fmt.Errorf("--max-endpoints-per-slice must be between 1 and 1000, not %d", c.EndpointsPerSlice)
 	}
+	for name, on := range o.FeatureGates {
+		if of := gates[name]; of != "" && !on {
+			c.Controllers = append([]string{"-" + of}, c.Controllers...)
+		}
+	}
+	if err := o.workers(&c); err != nil {
+		return c, err
+	}
 	if !o.EnableGC {
 		c.Controllers = append([]string{"-garbage-collector-controller"}, c.Controllers...)
 	}
@@ -149,6 +161,22 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 		c.ClusterCIDRs = append(c.ClusterCIDRs, prefix.Masked())
 	}
 	return c, nil
+}
+
+// workers takes over the numbers of workers that were given.
+func (o *ControllerOptions) workers(c *controller.Config) error {
+	c.Workers = map[string]int{}
+	for _, w := range workerFlags {
+		if f := o.given.Lookup(w.flag); f == nil || !f.Changed {
+			continue
+		}
+		n, err := o.given.GetInt(w.flag)
+		if err != nil || n < 1 {
+			return fmt.Errorf("--%s must be greater than 0, but got %d", w.flag, n)
+		}
+		c.Workers[w.queue] = n
+	}
+	return nil
 }
 
 // keys reads the files with keys and certificates.
@@ -193,15 +221,43 @@ func (o *ControllerOptions) keys(c *controller.Config) (err error) {
 	return nil
 }
 
+// processMetrics are the metrics of a manager of controllers.
+type processMetrics struct {
+	controllers *meter.Set
+	rest        *restMetrics
+	leading     *prometheus.GaugeVec
+}
+
+func newProcessMetrics() *processMetrics {
+	m := &processMetrics{controllers: meter.New()}
+	r := m.controllers.Registry()
+	m.rest = newRESTMetrics(r)
+	m.leading = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
+		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
+	v := version.Get()
+	release := v.Major + "." + v.Minor
+	about := prometheus.NewGauge(prometheus.GaugeOpts{Name: "version_info", Help: "Provides the compatibility version info of the component.",
+		ConstLabels: prometheus.Labels{"binary": release, "component": "kube", "emulation": release, "min_compat": release}})
+	about.Set(1)
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubernetes_build_info",
+		Help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+		ConstLabels: prometheus.Labels{"major": v.Major, "minor": v.Minor, "git_version": v.GitVersion, "git_commit": v.GitCommit, "git_tree_state": v.GitTreeState,
+			"build_date": v.BuildDate, "go_version": v.GoVersion, "compiler": v.Compiler, "platform": v.Platform}})
+	build.Set(1)
+	r.MustRegister(m.leading, about, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
 // controllerHandler serves what upstream serves at port 10257.
-func controllerHandler(leading *prometheus.GaugeVec) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(leading, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+func controllerHandler(metrics *processMetrics, configz map[string]any) http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
 	}
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	if configz != nil {
+		mux.HandleFunc("/configz", serveConfigz(configz))
+	}
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics.controllers.Registry(), promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
