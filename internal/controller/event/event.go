@@ -4,7 +4,8 @@
 // the same event again within ten minutes counts up the first one, many that
 // differ in their message only become one, an object that is spoken of without
 // end is spoken of seldom, and a storm about many objects is cut. These are the
-// rules of client-go's recorder, with its numbers.
+// rules of client-go's recorder, with its numbers. Writing never holds up who has
+// something to tell.
 package event
 
 import (
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -31,6 +33,8 @@ const (
 	combined  = "(combined from similar events): "
 	// remembered is about how many objects.
 	remembered = 4096
+	// unwritten is how many events may wait; more are lost.
+	unwritten = 1000
 )
 
 // What is written about one object, and by one recorder altogether.
@@ -49,6 +53,16 @@ type Recorder struct {
 	objects map[types.UID]*spoken
 	all     bucket
 	stamp   int64 // of the last name; two events may come in one nanosecond
+	queue   []*pending
+	named   map[string]*pending // what waits, by name
+	writing bool
+}
+
+// pending is an event that is to be written; count is what the server has of it.
+type pending struct {
+	ctx   context.Context
+	event *corev1.Event
+	had   int32
 }
 
 // spoken is what was told about one object.
@@ -66,48 +80,86 @@ type similar struct {
 }
 
 type repeated struct {
-	name  string
-	count int32
-	last  time.Time
+	name        string
+	count       int32
+	first, last time.Time
 }
 
 // New returns a recorder; component is upstream's name of the controller.
 func New(api client.Interface, component string, log *slog.Logger) *Recorder {
-	return &Recorder{events: client.For[*corev1.Event](api), component: component, log: log, objects: map[types.UID]*spoken{}}
+	return &Recorder{events: client.For[*corev1.Event](api), component: component, log: log, objects: map[types.UID]*spoken{}, named: map[string]*pending{}}
 }
 
-// Record writes an Event about an object. It is best effort: an Event that
-// cannot be written is logged and lost.
+// Record tells about an object. It returns at once; the events are written in
+// their order while ctx lasts, by a goroutine that lives as long as there are any.
+// It is best effort: an Event that cannot be written is logged and lost.
 func (r *Recorder) Record(ctx context.Context, about metav1.Object, gvk schema.GroupVersionKind, kind, why, format string, args ...any) {
 	message, now := fmt.Sprintf(format, args...), metav1.Now()
 	namespace := about.GetNamespace()
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	e, written := r.observe(about, reason{kind, why}, &message, now.Time)
 	if !written {
 		return
 	}
-	if e.count > 1 {
-		_, err := r.events.MergePatch(ctx, namespace, e.name, map[string]any{"count": e.count, "lastTimestamp": now, "message": message}, "")
-		r.failed(err, why)
+	if w := r.named[namespace+"/"+e.name]; w != nil { // counted up before it was written
+		w.event.Count, w.event.LastTimestamp, w.event.Message = e.count, now, message
 		return
 	}
-	_, err := r.events.Create(ctx, &corev1.Event{
+	if len(r.queue) >= unwritten {
+		r.failed(fmt.Errorf("%d others are not written yet", unwritten), why)
+		return
+	}
+	w := &pending{ctx, &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: e.name},
 		InvolvedObject: corev1.ObjectReference{Kind: gvk.Kind, APIVersion: gvk.GroupVersion().String(), Namespace: about.GetNamespace(),
 			Name: about.GetName(), UID: about.GetUID(), ResourceVersion: about.GetResourceVersion()},
 		Type: kind, Reason: why, Message: message, Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-	})
-	r.failed(err, why)
+		FirstTimestamp: metav1.NewTime(e.first), LastTimestamp: now, Count: e.count,
+	}, e.count - 1}
+	r.queue, r.named[namespace+"/"+e.name] = append(r.queue, w), w
+	if !r.writing {
+		r.writing = true
+		go r.drain()
+	}
+}
+
+// drain writes what waits.
+func (r *Recorder) drain() {
+	for {
+		r.mu.Lock()
+		if len(r.queue) == 0 {
+			r.queue, r.writing = nil, false
+			r.mu.Unlock()
+			return
+		}
+		w := r.queue[0]
+		r.queue = r.queue[1:]
+		delete(r.named, w.event.Namespace+"/"+w.event.Name)
+		r.mu.Unlock()
+		r.failed(r.write(w), w.event.Reason)
+	}
+}
+
+// write counts up an event of the server's, or makes it.
+func (r *Recorder) write(w *pending) error {
+	e := w.event
+	if w.had > 0 {
+		_, err := r.events.MergePatch(w.ctx, e.Namespace, e.Name, map[string]any{"count": e.Count, "lastTimestamp": e.LastTimestamp, "message": e.Message}, "")
+		if !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	_, err := r.events.Create(w.ctx, e)
+	return err
 }
 
 // observe counts an event and says under which name, how often and whether it is
-// written; message changes when it is combined.
+// written; message changes when it is combined. The caller holds mu.
 func (r *Recorder) observe(about metav1.Object, why reason, message *string, now time.Time) (e repeated, written bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	s := r.objects[about.GetUID()]
 	if s == nil {
 		if len(r.objects) >= remembered {
@@ -129,7 +181,7 @@ func (r *Recorder) observe(about metav1.Object, why reason, message *string, now
 	before := of.messages[key]
 	if before == nil || now.Sub(before.last) >= window {
 		r.stamp = max(r.stamp+1, now.UnixNano())
-		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp)}
+		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp), first: now}
 	}
 	if !s.take(perObject, now) || !r.all.take(overall, now) {
 		return repeated{}, false

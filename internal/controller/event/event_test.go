@@ -30,6 +30,7 @@ func run(t *testing.T, f func(t *testing.T, r *event.Recorder, written func() []
 		api := kajitest.Start(t).Client()
 		f(t, event.New(api, "test-controller", nil), func() []*corev1.Event {
 			t.Helper()
+			synctest.Wait()
 			all, err := client.For[*corev1.Event](api).List(t.Context(), "default", metav1.ListOptions{})
 			if err != nil {
 				t.Fatal(err)
