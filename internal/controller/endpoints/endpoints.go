@@ -10,6 +10,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -28,6 +30,8 @@ const (
 	managedByLabel = "endpoints.kubernetes.io/managed-by"
 	managedBy      = "endpoint-controller"
 	workers        = 5
+	// behind is how long the informer is given to show what was written.
+	behind = 20 * time.Millisecond
 )
 
 var kind = corev1.SchemeGroupVersion.WithKind("Endpoints")
@@ -40,12 +44,15 @@ type Controller struct {
 	queue     *queue.Queue[queue.Key]
 	events    *event.Recorder
 	times     *trigger.Times
+
+	mu     sync.Mutex
+	former map[queue.Key]string // the version last replaced; guarded by mu
 }
 
 // New returns the controller.
 func New(api client.Interface, log *slog.Logger) *Controller {
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), endpoints: client.For[*corev1.Endpoints](api),
-		events: event.New(api, managedBy, log), times: trigger.New()}
+		events: event.New(api, managedBy, log), times: trigger.New(), former: map[queue.Key]string{}}
 	c.queue = queue.New("endpoint", log, c.reconcile)
 	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
 	c.services.AddHandler(client.Handler[*corev1.Service]{Add: add, Update: func(_, svc *corev1.Service) { add(svc) }, Delete: add})
@@ -101,6 +108,9 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	svc, err := c.services.Cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
 		c.times.Forget(key)
+		c.mu.Lock()
+		delete(c.former, key)
+		c.mu.Unlock()
 		if err := c.endpoints.Delete(ctx, key.Namespace, key.Name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
 			return err
 		}
@@ -124,15 +134,35 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if equality.Semantic.DeepEqual(have.Subsets, subsets) && maps.Equal(have.Labels, want) && !full {
 		return nil
 	}
+	if c.stale(key, have.ResourceVersion) {
+		c.queue.AddAfter(key, behind)
+		return nil
+	}
 	next := have.DeepCopy()
 	fill(next, want, subsets, when)
 	if full && equality.Semantic.DeepEqual(have, next) {
 		return nil
 	}
-	if _, err = c.endpoints.Update(ctx, next); err != nil {
+	if _, err = c.endpoints.Update(ctx, next); err == nil {
+		c.replaced(key, have.ResourceVersion)
+	} else {
 		c.events.Record(ctx, next, kind, corev1.EventTypeWarning, "FailedToUpdateEndpoint", "Failed to update endpoint %s/%s: %v", svc.Namespace, svc.Name, err)
 	}
 	return err
+}
+
+// stale says whether the informer still shows a version that this controller
+// replaced: writing over it again would be refused.
+func (c *Controller) stale(key queue.Key, version string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.former[key] == version
+}
+
+func (c *Controller) replaced(key queue.Key, version string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.former[key] = version
 }
 
 func (c *Controller) create(ctx context.Context, svc *corev1.Service, subsets []corev1.EndpointSubset, when string) error {
@@ -140,6 +170,10 @@ func (c *Controller) create(ctx context.Context, svc *corev1.Service, subsets []
 	fill(e, labelsOf(svc), subsets, when)
 	_, err := c.endpoints.Create(ctx, e)
 	if err == nil || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil
+	}
+	if apierrors.IsAlreadyExists(err) { // the informer is behind
+		c.queue.AddAfter(queue.Key{Namespace: svc.Namespace, Name: svc.Name}, behind)
 		return nil
 	}
 	c.events.Record(ctx, e, kind, corev1.EventTypeWarning, "FailedToCreateEndpoint", "Failed to create endpoint for service %s/%s: %v", svc.Namespace, svc.Name, err)

@@ -28,6 +28,8 @@ type planned struct {
 	family    discoveryv1.AddressType
 	ports     []discoveryv1.EndpointPort
 	endpoints []discoveryv1.Endpoint
+	// written says that it changes anyway.
+	written bool
 }
 
 type changes struct {
@@ -38,8 +40,10 @@ type changes struct {
 }
 
 // plan distributes the endpoints of groups over slices so that few of the
-// present ones change: an endpoint stays where it is, new ones fill up, and a
-// slice to be dropped is used for a new one of its family.
+// present ones change: an endpoint stays where it is, new ones fill up the slices
+// that change anyway, and what is left goes into the one other slice that it
+// fills best, or into new ones. A slice to be dropped is used for a new one of its
+// family.
 // Slices of a former Service of the same name are dropped: they go with it.
 func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discoveryv1.EndpointSlice) changes {
 	have = slices.Clone(have)
@@ -52,7 +56,7 @@ func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discov
 		}
 		return foreign
 	})
-	used := map[*discoveryv1.EndpointSlice]bool{}
+	used, labels := map[*discoveryv1.EndpointSlice]bool{}, labelsOf(svc)
 	for _, g := range groups {
 		missing := map[string]discoveryv1.Endpoint{}
 		for _, e := range g.endpoints {
@@ -72,6 +76,7 @@ func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discov
 					delete(missing, k)
 				}
 			}
+			p.written = !equality.Semantic.DeepEqual(s.Labels, labels) || !same(svc, s.Endpoints, p.endpoints)
 			mine, used[s] = append(mine, p), true
 		}
 		var rest []discoveryv1.Endpoint
@@ -80,13 +85,7 @@ func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discov
 				rest = append(rest, g.endpoints[i])
 			}
 		}
-		for _, p := range mine {
-			n := min(maxEndpoints-len(p.endpoints), len(rest))
-			p.endpoints, rest = append(p.endpoints, rest[:n]...), rest[n:]
-		}
-		for chunk := range slices.Chunk(rest, maxEndpoints) {
-			mine = append(mine, &planned{family: g.family, ports: g.ports, endpoints: chunk})
-		}
+		mine = place(g, mine, rest, maxEndpoints)
 		if len(g.endpoints) == 0 && len(mine) == 0 {
 			mine = append(mine, &planned{family: g.family, ports: g.ports})
 		}
@@ -113,6 +112,35 @@ func plan(svc *corev1.Service, maxEndpoints int, groups []*group, have []*discov
 		}
 	}
 	return out
+}
+
+// place puts the rest of a group's endpoints into its slices.
+func place(g *group, mine []*planned, rest []discoveryv1.Endpoint, maxEndpoints int) []*planned {
+	put := func(p *planned) {
+		n := min(maxEndpoints-len(p.endpoints), len(rest))
+		p.endpoints, rest = append(p.endpoints, rest[:n]...), rest[n:]
+	}
+	for _, p := range mine {
+		if p.written && len(p.endpoints) > 0 {
+			put(p)
+		}
+	}
+	for len(rest) > 0 {
+		var best *planned
+		for _, p := range mine {
+			fits := !p.written && len(p.endpoints)+len(rest) <= maxEndpoints && len(rest) < maxEndpoints
+			if fits && (best == nil || len(p.endpoints) > len(best.endpoints)) {
+				best = p
+			}
+		}
+		if best == nil {
+			best = &planned{family: g.family, ports: g.ports}
+			mine = append(mine, best)
+		}
+		best.written = true
+		put(best)
+	}
+	return mine
 }
 
 // endpointID says which pod and addresses an endpoint is of.
