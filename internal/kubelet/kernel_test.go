@@ -28,6 +28,7 @@ import (
 	"kaji/internal/container"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
+	"kaji/internal/kubelet/evict"
 	"kaji/internal/podnet"
 	"kaji/kajitest"
 )
@@ -61,7 +62,7 @@ func startReal(t *testing.T, change ...func(*kubelet.Config)) *real {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	runtime, err := container.New(container.Config{Root: dir + "/root", State: dir + "/state", CgroupRoot: "/kaji-kubelet-test", Network: address{}, Logger: log, Version: "v0"})
+	runtime, err := container.New(container.Config{Root: dir + "/root", State: dir + "/state", CgroupRoot: "/kaji-kubelet-test", Network: address{}, CDIDirs: []string{dir + "/cdi"}, Logger: log, Version: "v0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,8 @@ func startReal(t *testing.T, change ...func(*kubelet.Config)) *real {
 	cfg := kubelet.Config{
 		NodeName: "n1", Client: a.client, Runtime: runtime, Images: runtime, RootDir: dir + "/kubelet", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
-		Cgroups: &cgroup.Config{Root: "/kaji-kubelet-test", Quota: true}, Logger: log,
+		Eviction: []evict.Threshold{}, // however full this machine is
+		Cgroups:  &cgroup.Config{Root: "/kaji-kubelet-test", Quota: true}, Logger: log,
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -48,6 +48,7 @@ import (
 	"kaji/internal/kubelet/cpumanager"
 	"kaji/internal/kubelet/credentialprovider"
 	"kaji/internal/kubelet/devicemanager"
+	"kaji/internal/kubelet/dra"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/meter"
@@ -204,6 +205,7 @@ type Kubelet struct {
 	cpus         *cpumanager.Manager
 	topology     *topologymanager.Manager
 	rebind       chan struct{}
+	claims       *dra.Manager
 	plugins      *plugin.Watcher
 	pool         *podworker.Pool
 	node         *node.Keeper
@@ -310,6 +312,8 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k.plugins.Handlers[registrationv1.DevicePlugin] = k.devices
+	k.claims = dra.New(dra.Config{Client: cfg.Client, Path: filepath.Join(cfg.RootDir, "dra_manager_state.json"), Logger: k.log})
+	k.plugins.Handlers[registrationv1.DRAPlugin] = k.claims
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
 	k.node = node.New(node.Config{
 		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,

@@ -21,6 +21,7 @@ import (
 	"kaji/internal/apiserver"
 	"kaji/internal/client"
 	"kaji/internal/kubelet"
+	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/memcri"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/status"
@@ -76,8 +77,8 @@ func start(t *testing.T, cfg memcri.Config) *agent {
 		NodeName: "n1", Client: a.client, Runtime: a.runtime, Images: a.runtime, RootDir: dir + "/root", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		Machine:       &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30},
-		StaticPodPath: dir + "/static",
-		Mounter:       &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		StaticPodPath: dir + "/static", Eviction: []evict.Threshold{}, // however full this machine is
+		Mounter: &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

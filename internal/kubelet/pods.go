@@ -64,7 +64,7 @@ func (k *Kubelet) adopt(ctx context.Context) {
 		running[key.UID] = true
 	}
 	k.sweepDirs(ctx, running)
-	k.keepResources()
+	k.keepResources(ctx)
 	for _, key := range keys {
 		if _, known := k.pool.State(key.UID); known {
 			continue

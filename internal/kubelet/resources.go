@@ -113,13 +113,31 @@ func (k *Kubelet) release(uid types.UID) {
 }
 
 // keepResources takes back what pods were given that no source knows.
-func (k *Kubelet) keepResources() {
+func (k *Kubelet) keepResources(ctx context.Context) {
 	known := func(uid types.UID) bool {
 		_, known := k.pool.State(uid)
 		return known
 	}
 	k.devices.Keep(known)
 	k.cpus.Keep(known)
+	k.claims.Keep(ctx, known)
+}
+
+// prepareClaims has drivers prepare the claims of a pod, whose names may stand only
+// in the status that the API server has.
+func (k *Kubelet) prepareClaims(ctx context.Context, pod *corev1.Pod) error {
+	return k.claims.Prepare(ctx, k.withClaims(pod))
+}
+
+// withClaims shows a pod with the names of its claims.
+func (k *Kubelet) withClaims(pod *corev1.Pod) *corev1.Pod {
+	api := k.apiPod(pod.UID)
+	if api == nil || len(pod.Spec.ResourceClaims) == 0 && api.Status.ExtendedResourceClaimStatus == nil {
+		return pod
+	}
+	shown := *pod
+	shown.Status.ResourceClaimStatuses, shown.Status.ExtendedResourceClaimStatus = api.Status.ResourceClaimStatuses, api.Status.ExtendedResourceClaimStatus
+	return &shown
 }
 
 // devicesOf adds what the devices of a container need to what it is given.
@@ -142,6 +160,15 @@ func (k *Kubelet) devicesOf(ctx context.Context, pod *corev1.Pod, c *corev1.Cont
 	}
 	for _, name := range d.CDIDevices {
 		o.CDIDevices = append(o.CDIDevices, &runtimeapi.CDIDevice{Name: name})
+	}
+	for _, claimed := range k.claims.Devices(k.withClaims(pod), c) {
+		for _, d := range claimed.Devices {
+			for _, name := range d.CDI {
+				if !slices.ContainsFunc(o.CDIDevices, func(has *runtimeapi.CDIDevice) bool { return has.Name == name }) {
+					o.CDIDevices = append(o.CDIDevices, &runtimeapi.CDIDevice{Name: name})
+				}
+			}
+		}
 	}
 	if o.Annotations == nil {
 		o.Annotations = map[string]string{}
@@ -169,7 +196,22 @@ func (a *allocated) ActivePods() []*corev1.Pod { return (*Kubelet)(a).others("")
 
 // ContainerResources implements podresources.Host.
 func (a *allocated) ContainerResources(pod *corev1.Pod, c *corev1.Container) *podresourcesv1.ContainerResources {
-	return &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name)), CpuIds: numbers(a.cpus.Exclusive(pod.UID, c.Name))}
+	out := &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name)), CpuIds: numbers(a.cpus.Exclusive(pod.UID, c.Name))}
+	for _, claimed := range a.claims.Devices((*Kubelet)(a).withClaims(pod), c) {
+		one := &podresourcesv1.DynamicResource{ClaimName: claimed.Name, ClaimNamespace: claimed.Namespace}
+		for _, d := range claimed.Devices {
+			r := &podresourcesv1.ClaimResource{DriverName: d.Driver, PoolName: d.Pool, DeviceName: d.Device}
+			if d.Share != "" {
+				r.ShareId = &d.Share
+			}
+			for _, name := range d.CDI {
+				r.CdiDevices = append(r.CdiDevices, &podresourcesv1.CDIDevice{Name: name})
+			}
+			one.ClaimResources = append(one.ClaimResources, r)
+		}
+		out.DynamicResources = append(out.DynamicResources, one)
+	}
+	return out
 }
 
 // AllocatableResources implements podresources.Host.

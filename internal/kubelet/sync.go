@@ -71,6 +71,10 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		out.RetryAt = earliest(out.RetryAt, at)
 		return out, nil
 	}
+	if err := k.prepareClaims(ctx, pod); err != nil {
+		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: %v", err)
+		return podworker.Outcome{}, err
+	}
 	result, err := k.runner.Sync(ctx, pod, a)
 	if err != nil {
 		return podworker.Outcome{}, err
@@ -306,6 +310,9 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	if err := k.removeSubPaths(pod.UID); err != nil {
+		return err
+	}
+	if err := k.claims.Unprepare(ctx, pod.UID); err != nil {
 		return err
 	}
 	if k.cgroups != nil {
