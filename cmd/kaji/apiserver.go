@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -34,7 +35,7 @@ administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
 				return err
 			}
 			if o.DataDir != "" {
-				if err := plane.WriteAdminKubeconfig(filepath.Join(o.DataDir, "admin.kubeconfig"), "kaji"); err != nil {
+				if err := plane.WriteAdminKubeconfig(filepath.Join(o.DataDir, "admin.kubeconfig"), "kaji", netip.Addr{}); err != nil {
 					return err
 				}
 			}
@@ -44,5 +45,6 @@ administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
 	}
 	o = controlplane.AddFlags(cmd.Flags())
 	log.AddFlags(cmd.Flags())
+	shortHelp(cmd, "data-dir", "etcd-servers", "secure-port", "bind-address", "advertise-address", "service-cluster-ip-range", "service-node-port-range", "client-ca-file", "tls-cert-file", "tls-private-key-file", "service-account-issuer", "service-account-key-file", "service-account-signing-key-file", "authorization-mode", "enable-admission-plugins", "disable-admission-plugins", "runtime-config", "feature-gates", "audit-policy-file", "audit-log-path", "encryption-provider-config", "v")
 	return cmd
 }

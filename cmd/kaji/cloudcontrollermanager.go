@@ -24,5 +24,6 @@ func cloudControllerManagerCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	shortHelp(cmd, "kubeconfig", "cloud-provider", "cloud-config", "cluster-name", "controllers", "leader-elect", "secure-port", "v")
 	return cmd
 }

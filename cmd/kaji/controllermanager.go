@@ -24,5 +24,6 @@ func controllerManagerCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	shortHelp(cmd, "kubeconfig", "controllers", "use-service-account-credentials", "root-ca-file", "service-account-private-key-file", "cluster-signing-cert-file", "cluster-signing-key-file", "cluster-cidr", "allocate-node-cidrs", "leader-elect", "secure-port", "feature-gates", "v")
 	return cmd
 }

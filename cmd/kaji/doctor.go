@@ -10,6 +10,7 @@ import (
 
 	"kaji/internal/app/doctor"
 	"kaji/internal/app/home"
+	"kaji/internal/cni/nodenet"
 )
 
 func doctorCommand() *cobra.Command {
@@ -22,7 +23,7 @@ func doctorCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fatal := false
-			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}}) {
+			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}, Blocked: nodenet.Blocked}) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s %s\n", f.Severity, f.Check, f.Detail)
 				if f.Remedy != "" {
 					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s → %s\n", "", "", f.Remedy)

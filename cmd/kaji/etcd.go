@@ -25,5 +25,6 @@ func etcdCommand() *cobra.Command {
 	}
 	o = etcd.AddFlags(cmd.Flags())
 	log.AddFlags(cmd.Flags())
+	shortHelp(cmd, "name", "data-dir", "listen-client-urls", "advertise-client-urls", "cert-file", "key-file", "trusted-ca-file", "client-cert-auth")
 	return cmd
 }

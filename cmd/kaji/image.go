@@ -34,7 +34,7 @@ func imageCommand() *cobra.Command {
 (--state) or of a stopped one (--root).`,
 	}
 	fs := cmd.PersistentFlags()
-	fs.StringVar(&f.cluster, "name", "default", "name of the cluster")
+	fs.StringVar(&f.cluster, "name", clusterName(), "name of the cluster; the default is $KAJI_NAME, or kaji")
 	fs.StringVar(&f.state, "state", "", "state directory of a running runtime, instead of a cluster")
 	fs.StringVar(&f.root, "root", "", "root directory of a stopped runtime, instead of a cluster")
 	fs.StringVar(&f.hosts, "hosts-dir", f.hosts, "with --root: directory with a hosts.toml for each registry")

@@ -40,10 +40,14 @@ it did before. Where it is installed already, this program takes over; pods go o
 			if dir.Foreign() {
 				return errors.New(string(dir) + " is not empty and holds no cluster: choose another --data-dir")
 			}
-			return local.Install(cmd.Context(), local.Cluster{Name: f.name, Dir: dir}, root, args, cmd.OutOrStdout())
+			cluster := local.Cluster{Name: f.name, Dir: dir}
+			if _, args, err = local.Place(cluster, f.network, args); err != nil {
+				return err
+			}
+			return local.Install(cmd.Context(), cluster, root, args, cmd.OutOrStdout())
 		},
 	}
-	f.add(cmd.Flags())
+	f.add(cmd, "root")
 	cmd.Flags().StringVar(&root, "root", root, "directory that stands for the machine's root; another than / gets the files only")
 	return cmd
 }

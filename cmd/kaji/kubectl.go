@@ -4,8 +4,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"kaji/internal/app/kubectl"
 )
 
 func kubectlCommand() *cobra.Command {
@@ -14,6 +12,6 @@ func kubectlCommand() *cobra.Command {
 		Short:              "Upstream's whole kubectl",
 		GroupID:            "tool",
 		DisableFlagParsing: true,
-		RunE:               func(_ *cobra.Command, args []string) error { return kubectl.Exec(args) },
+		RunE:               func(_ *cobra.Command, args []string) error { return runKubectl(args) },
 	}
 }

@@ -41,5 +41,6 @@ flags override files.`,
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	shortHelp(cmd, "config", "config-dir", "kubeconfig", "bootstrap-kubeconfig", "hostname-override", "node-ip", "node-labels", "root-dir", "cert-dir", "container-runtime-endpoint", "cluster-dns", "cluster-domain", "feature-gates", "v")
 	return cmd
 }

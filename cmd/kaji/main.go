@@ -36,6 +36,10 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := completeKubectl(args); err != nil {
+		fmt.Fprintln(os.Stderr, "kaji:", err)
+		os.Exit(1)
+	}
 	root := newRoot()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
@@ -65,6 +69,7 @@ func newRoot() *cobra.Command {
 		&cobra.Group{ID: "tool", Title: "Tools:"},
 	)
 	root.AddCommand(commands()...)
+	root.CompletionOptions.DisableDefaultCmd = true // there is one of ours
 	return root
 }
 
@@ -78,6 +83,7 @@ func commands() []*cobra.Command {
 		upgradeCommand(),
 		backupCommand(),
 		restoreCommand(),
+		addonCommand(),
 		installCommand(),
 		uninstallCommand(),
 		serverCommand(),
@@ -94,6 +100,7 @@ func commands() []*cobra.Command {
 		storeCommand(),
 		imageCommand(),
 		kubectlCommand(),
+		completionCommand(),
 		versionCommand(),
 		doctorCommand(),
 		benchCommand(),

@@ -28,5 +28,6 @@ func proxyCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	shortHelp(cmd, "config", "kubeconfig", "hostname-override", "cluster-cidr", "proxy-mode", "healthz-bind-address", "metrics-bind-address", "feature-gates", "v")
 	return cmd
 }

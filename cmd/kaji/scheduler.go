@@ -25,5 +25,6 @@ func schedulerCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	shortHelp(cmd, "config", "kubeconfig", "leader-elect", "secure-port", "feature-gates", "v")
 	return cmd
 }

@@ -7,15 +7,19 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/component-base/version"
 
+	"kaji/internal/app/addon"
 	"kaji/internal/app/cluster"
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/home"
+	"kaji/internal/app/local"
 	"kaji/internal/app/logging"
 	"kaji/internal/app/node"
 	"kaji/internal/controller/servicelb"
@@ -23,32 +27,46 @@ import (
 
 // clusterFlags are what server and up have in common.
 type clusterFlags struct {
-	name, dataDir, nodeName, domain string
-	podCIDRs                        []string
-	nodes                           int
-	nodeNetwork                     string
-	loadBalancer                    bool
-	loadBalancerPools               []string
-	ingress                         node.Ingress
-	gatewayAPI                      bool
-	api                             *controlplane.Options
-	log                             logging.Options
+	name, nodeName, domain string
+	podCIDRs, disable      []string
+	nodes                  int
+	nodeNetwork, network   string
+	loadBalancer           bool
+	loadBalancerPools      []string
+	ingress                node.Ingress
+	gatewayAPI             bool
+	api                    *controlplane.Options
+	log                    logging.Options
 }
 
 func newClusterFlags() *clusterFlags {
 	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: servedIngress(), gatewayAPI: true}
 }
 
-func (f *clusterFlags) add(fs *pflag.FlagSet) {
+// firstFlags are those of a cluster that people want first.
+var firstFlags = []string{"name", "config", "nodes", "network", "data-dir", "node-name", "cluster-cidr", "service-cluster-ip-range", "cluster-domain", "secure-port",
+	"load-balancer-pool", "ingress-http-port", "ingress-https-port", "disable", "feature-gates", "runtime-config", "etcd-servers", "encryption-provider-config", "audit-policy-file", "audit-log-path"}
+
+// add defines the flags of a verb that starts a cluster, with those of its own
+// shown first.
+func (f *clusterFlags) add(cmd *cobra.Command, own ...string) {
+	f.define(cmd.Flags())
+	addConfigFile(cmd)
+	shortHelp(cmd, append(slices.Clone(firstFlags), own...)...)
+}
+
+func (f *clusterFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.name, "name", f.name, "name of the cluster and of its context; the default is $KAJI_NAME, or kaji")
 	fs.StringVar(&f.nodeName, "node-name", f.nodeName, "name of this machine's node; the host name when empty")
 	fs.StringVar(&f.domain, "cluster-domain", f.domain, "DNS domain of the cluster")
 	fs.StringSliceVar(&f.podCIDRs, "cluster-cidr", f.podCIDRs, "address ranges of pods, one of each family at most")
 	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
+	fs.StringVar(&f.network, "network", f.network, "where the cluster lives: host, the network of this machine, or own, a network namespace with a range of its own, such as 100.126.7.0/24; when empty the machine's, or its own if another cluster lives there")
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
 	addIngressFlags(fs, &f.ingress)
 	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
 	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
+	fs.StringSliceVar(&f.disable, "disable", nil, "add-ons to leave out: "+strings.Join(addon.Names(), ", ")+"; kaji addon list describes them")
 	fs.BoolVar(&f.gatewayAPI, "gateway-api", f.gatewayAPI, "define the kinds of the Gateway API, with the class kaji")
 	f.api = controlplane.AddFlags(fs)
 	fs.Lookup("kubelet-preferred-address-types").DefValue = "[InternalIP,ExternalIP,Hostname]"
@@ -90,12 +108,25 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 	if c.NodeNetwork, err = netip.ParsePrefix(f.nodeNetwork); err != nil {
 		return c, fmt.Errorf("--node-network: %w", err)
 	}
+	own, isOwn, err := local.OwnNetwork(local.Cluster{Name: f.name, Dir: dir}, f.network)
+	if err != nil {
+		return c, fmt.Errorf("--network: %w", err)
+	}
+	if isOwn {
+		c.Outside = own.Address()
+		if !fs.Changed("node-network") {
+			c.NodeNetwork = own.Nodes()
+		}
+	}
 	for _, text := range f.podCIDRs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
 			return c, fmt.Errorf("--cluster-cidr: %w", err)
 		}
 		c.PodCIDRs = append(c.PodCIDRs, prefix.Masked())
+	}
+	if c.Off, err = addon.Check(f.disable, dir.Addons()); err != nil {
+		return c, fmt.Errorf("--disable: %w", err)
 	}
 	c.LoadBalancer = f.loadBalancer
 	if c.LoadBalancerPools, err = servicelb.ParsePools(f.loadBalancerPools); err != nil {
@@ -119,10 +150,10 @@ func serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			release, err := daemon.Hold(c.Dir.PID())
-			if errors.Is(err, daemon.ErrRunning) {
-				return fmt.Errorf("the cluster %q is running already; `kaji status --name %s` shows it", f.name, f.name)
+			if err := local.Enter(local.Cluster{Name: f.name, Dir: c.Dir}, f.network, given(cmd.Flags())); err != nil {
+				return err
 			}
+			release, err := hold(f.name, c.Dir)
 			if err != nil {
 				return err
 			}
@@ -138,6 +169,35 @@ func serverCommand() *cobra.Command {
 			return cl.Run(cmd.Context())
 		},
 	}
-	f.add(cmd.Flags())
+	f.add(cmd)
 	return cmd
+}
+
+// hold makes this process the only one of its cluster, and the cluster the only
+// one in its network. A process that comes too late makes nothing.
+func hold(name string, dir home.Dir) (release func(), err error) {
+	holder := daemon.NetworkHolder()
+	if holder != "" && holder != name {
+		return nil, networkTaken(holder)
+	}
+	leave, err := daemon.Hold(dir.PID())
+	if errors.Is(err, daemon.ErrRunning) {
+		return nil, fmt.Errorf("the cluster %q is running already; `kaji status --name %s` shows it", name, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	giveBack, err := daemon.HoldNetwork(name)
+	if err != nil {
+		leave()
+		if errors.Is(err, daemon.ErrNetworkTaken) {
+			err = networkTaken(daemon.NetworkHolder())
+		}
+		return nil, err
+	}
+	return func() { giveBack(); leave() }, nil
+}
+
+func networkTaken(holder string) error {
+	return fmt.Errorf("the cluster %q uses this machine's network: stop it, or give this one its own with --network=own", holder)
 }

@@ -11,7 +11,7 @@ import (
 // TestDefaults: what a cluster has without a word said.
 func TestDefaults(t *testing.T) {
 	f, fs := newClusterFlags(), pflag.NewFlagSet("up", pflag.ContinueOnError)
-	f.add(fs)
+	f.define(fs)
 	if err := fs.Parse([]string{"--data-dir", t.TempDir(), "--load-balancer-pool", "192.0.2.8/30"}); err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,10 @@ Running it again changes nothing; it says what is there.`,
 					return fmt.Errorf("the settings that the cluster was started with last time, %s: %w", dir.Settings(), err)
 				}
 			}
+			cluster := local.Cluster{Name: f.name, Dir: dir}
+			if f.network, args, err = local.Place(cluster, f.network, args); err != nil {
+				return err
+			}
 			c, err := f.config(cmd.Flags())
 			if err != nil {
 				return err
@@ -56,12 +60,15 @@ Running it again changes nothing; it says what is there.`,
 			if err := c.Check(!dir.Exists()); err != nil {
 				return err
 			}
+			if !c.Outside.IsValid() {
+				cluster.Ports = []int{f.api.Serving.SecurePort, int(c.KubeletPort), 10256}
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 			defer cancel()
-			return local.Up(ctx, local.Cluster{Name: f.name, Dir: dir, Ports: []int{f.api.Serving.SecurePort, int(c.KubeletPort), 10256}}, args, cmd.OutOrStdout())
+			return local.Up(ctx, cluster, args, cmd.OutOrStdout())
 		},
 	}
-	f.add(cmd.Flags())
+	f.add(cmd, "wait")
 	cmd.Flags().DurationVar(&patience, "wait", patience, "how long to wait for the cluster to be ready")
 	return cmd
 }
@@ -72,7 +79,7 @@ func given(fs *pflag.FlagSet) []string {
 	var args []string
 	fs.Visit(func(flag *pflag.Flag) {
 		switch flag.Name {
-		case "wait", "name", "root":
+		case "wait", "name", "root", "config", "all":
 			return
 		}
 		if list, ok := flag.Value.(pflag.SliceValue); ok {

@@ -4,6 +4,7 @@
 // certificate authorities, the components' certificates and the key that signs
 // ServiceAccount tokens. The wiring in package app calls it at start.
 //
+// Certificates of servers last a year, those of clients ten, authorities twenty.
 // Certificates renew themselves: Ensure issues a new one when less than a third
 // of its life is left or when its names no longer cover what is asked. It
 // never deletes a CA and never writes a key readable by others.
@@ -35,6 +36,9 @@ const (
 	// leafLife is short of two years: some clients refuse longer serving
 	// certificates.
 	leafLife = 365 * 24 * time.Hour
+	// clientLife is that of certificates for clients alone: a kubeconfig that was
+	// handed out must not end while nobody looks.
+	clientLife = 10 * leafLife
 	// backdate tolerates clocks that run behind.
 	backdate = 5 * time.Minute
 )
@@ -141,7 +145,7 @@ func (ca *CA) Issue(leaf Leaf) (Pair, error) {
 		DNSNames:     leaf.DNSNames,
 		IPAddresses:  leaf.IPs,
 		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(leafLife),
+		NotAfter:     now.Add(clientLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 	}
 	if leaf.Client {
@@ -149,6 +153,7 @@ func (ca *CA) Issue(leaf Leaf) (Pair, error) {
 	}
 	if len(leaf.DNSNames)+len(leaf.IPs) > 0 {
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		template.NotAfter = now.Add(leafLife)
 	}
 	return sign(template, ca.cert, key, ca.key)
 }

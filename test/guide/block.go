@@ -81,7 +81,7 @@ func (s step) background() bool { return strings.HasSuffix(s.command, "&") }
 // reading are commands that change nothing: a reader whose cluster is slower than
 // the page's looks again.
 var reading = []string{"kubectl get ", "kubectl describe ", "kubectl logs ", "kubectl top ", "kubectl events", "kubectl auth ", "kubectl exec ",
-	"kubectl rollout status ", "kubectl rollout history ", "kubectl wait ", "kubectl api-resources", "curl ", "kaji status", "kubectl explain ", "kubectl diff "}
+	"kubectl rollout status ", "kubectl rollout history ", "kubectl wait ", "kubectl api-resources", "curl ", "kaji status", "kubectl explain ", "helm list", "helm history ", "kubectl diff "}
 
 func (s step) repeatable() bool {
 	for _, prefix := range reading {

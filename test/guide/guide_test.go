@@ -37,6 +37,9 @@ func follow(t *testing.T, m *machine.Machine, page string) {
 	if _, err := os.Stat(m.DataDir()); err != nil && filepath.Base(page) != "01-start.md" {
 		m.Must(t, "kaji", "up") // when only some chapters are asked for
 	}
+	if strings.HasSuffix(page, "-helm.md") {
+		m.Helm(t)
+	}
 	data, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,9 @@
 // addonmanager.kubernetes.io/mode=EnsureExists belongs to the cluster's owner
 // once it is there; everything else is set right again at each start, in the
 // fields that its manifest names.
+//
+// Folders of the cluster's owner are add-ons as well; one by the name of an
+// add-on that comes with the program takes its place.
 package addon
 
 import (
@@ -12,6 +15,7 @@ import (
 	"context"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -51,45 +55,57 @@ type Values struct {
 	// Server is where the API server is reached, CA the PEM bundle it is
 	// trusted by.
 	Server, CA string
+	// Off are the add-ons that are left out, for nodes that join.
+	Off []string
 	// Corefile is the name server's first configuration.
 	Corefile string
 }
 
-// Names returns all add-ons.
-func Names() []string {
-	dirs, err := fs.ReadDir(manifests, "manifests")
+// Apply applies the objects of all add-ons but those named in off, with those of
+// the owner's folders below dir; empty is none. A fault in one does not keep the
+// others.
+func Apply(ctx context.Context, api client.Interface, v Values, off []string, dir string) error {
+	all, err := sources(dir)
 	if err != nil {
-		panic(err) // the folder is embedded
+		return err
 	}
-	var out []string
-	for _, d := range dirs {
-		out = append(out, d.Name())
-	}
-	return out
-}
-
-// Apply applies the objects of all add-ons but those named in off.
-func Apply(ctx context.Context, api client.Interface, v Values, off []string) error {
-	for _, name := range Names() {
-		if slices.Contains(off, name) {
+	var errs []error
+	for _, s := range all {
+		if slices.Contains(off, s.name) {
 			continue
 		}
-		objects, err := read(name, v)
+		objects, err := read(s.files, v)
 		if err != nil {
-			return fmt.Errorf("add-on %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("add-on %s: %w", s.name, err))
 		}
 		for _, o := range objects {
 			if err := apply(ctx, api, o); err != nil {
-				return fmt.Errorf("add-on %s: %s %s: %w", name, o.GetKind(), o.GetName(), err)
+				errs = append(errs, fmt.Errorf("add-on %s: %s %s: %w", s.name, o.GetKind(), o.GetName(), err))
+				break
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
+// apply applies one object. Of one without a namespace is not known whether its
+// kind has them: then it belongs to the namespace default.
 func apply(ctx context.Context, api client.Interface, o *unstructured.Unstructured) error {
 	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
 	at := client.Resource{GroupVersionResource: gvr, Namespace: o.GetNamespace()}
+	err := applyAt(ctx, api, at, o)
+	if at.Namespace != "" || err == nil {
+		return err
+	}
+	o.SetNamespace(metav1.NamespaceDefault)
+	at.Namespace = metav1.NamespaceDefault
+	if again := applyAt(ctx, api, at, o); again == nil || apierrors.IsInvalid(again) {
+		return again
+	}
+	return err
+}
+
+func applyAt(ctx context.Context, api client.Interface, at client.Resource, o *unstructured.Unstructured) error {
 	if o.GetLabels()[modeLabel] == onlyAtFirst {
 		_, err := api.Get(ctx, at, o.GetName(), metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
@@ -111,6 +127,7 @@ var functions = template.FuncMap{
 		return pad + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n"+pad)
 	},
 	"quote":  strconv.Quote,
+	"join":   func(words []string) string { return strings.Join(words, ",") },
 	"base64": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
 	"family": func(a netip.Addr) string {
 		if a.Is4() {
@@ -121,14 +138,14 @@ var functions = template.FuncMap{
 }
 
 // read returns the objects of an add-on, in the order of its files.
-func read(name string, v Values) ([]*unstructured.Unstructured, error) {
-	files, err := fs.Glob(manifests, path.Join("manifests", name, "*.yaml"))
+func read(from fs.FS, v Values) ([]*unstructured.Unstructured, error) {
+	files, err := fs.Glob(from, "*.yaml")
 	if err != nil {
 		return nil, err
 	}
 	var out []*unstructured.Unstructured
 	for _, file := range files {
-		t, err := template.New(path.Base(file)).Funcs(functions).ParseFS(manifests, file)
+		t, err := template.New(path.Base(file)).Funcs(functions).ParseFS(from, file)
 		if err != nil {
 			return nil, err
 		}

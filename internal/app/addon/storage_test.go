@@ -22,7 +22,7 @@ import (
 func withStorage(t *testing.T) *kajitest.Cluster {
 	cluster := kajitest.Start(t)
 	off := slices.DeleteFunc(addon.Names(), func(name string) bool { return name == "storage" })
-	if err := addon.Apply(t.Context(), cluster.Client(), addon.Values{}, off); err != nil {
+	if err := addon.Apply(t.Context(), cluster.Client(), addon.Values{}, off, ""); err != nil {
 		t.Fatal(err)
 	}
 	return cluster

@@ -90,7 +90,7 @@ func Run(ctx context.Context, c Config) error {
 	n, err := node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
 		PodCIDRs: settings.pods, DNS: settings.dns, Domain: settings.domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress,
+		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress, Off: settings.off,
 		Client:        func(string) (client.Interface, error) { return api, nil },
 		Serving:       func(leaf pki.Leaf) (tls.Certificate, error) { return selfSigned(c.Dir.PKI(), leaf) },
 		Authenticator: judge, Authorizer: judge, Metrics: prometheus.NewRegistry(), Logger: c.Logger,
@@ -129,6 +129,7 @@ type settings struct {
 	domain string
 	pods   []netip.Prefix
 	dns    []netip.Addr
+	off    []string
 }
 
 // network reads the settings, once the server tells them.
@@ -149,6 +150,9 @@ func network(ctx context.Context, api client.Interface, log *slog.Logger) (setti
 
 func parse(data map[string]string) (settings, error) {
 	s := settings{domain: data["domain"]}
+	if off := data["off"]; off != "" {
+		s.off = strings.Split(off, ",")
+	}
 	for _, text := range strings.Split(data["podCIDRs"], ",") {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -8,49 +8,70 @@ import (
 	"time"
 
 	"kaji/internal/app/addon"
+	"kaji/internal/client"
 	"kaji/internal/dns/corefile"
 	"kaji/internal/lifecycle"
 )
 
-// addons applies what comes with the cluster, until it has worked once: what
-// stands in the way (a webhook whose pods are not up yet) may end by itself.
+// addons applies what comes with the cluster.
 func (cl *Cluster) addons(group *lifecycle.Group) error {
 	addrs, err := cl.clusterDNS()
 	if err != nil {
 		return err
 	}
-	client, err := cl.plane.Client("system:kaji:addons", []string{"system:masters"}, "kaji-addons")
+	api, err := cl.plane.Client("system:kaji:addons", []string{"system:masters"}, "kaji-addons")
 	if err != nil {
 		return err
 	}
 	values := addon.Values{DNS: addrs, Corefile: corefile.Default(cl.c.Domain), Domain: cl.c.Domain, PodCIDRs: cl.c.PodCIDRs,
-		Server: cl.plane.Advertised(), CA: string(cl.plane.Keys.CA.Cert)}
-	group.Go("addons", func(ctx context.Context) error {
-		err := addon.Apply(ctx, client, values, nil)
-		close(cl.addonsTried)
-		for delay := time.Second; err != nil && ctx.Err() == nil; delay = min(2*delay, time.Minute) {
-			cl.c.Logger.Warn("an add-on cannot be applied yet, it is tried again", "err", err, "after", delay)
-			select {
-			case <-time.After(delay):
-				err = addon.Apply(ctx, client, values, nil)
-			case <-ctx.Done():
-			}
-		}
-		<-ctx.Done()
-		return nil
-	})
+		Server: cl.plane.Advertised(), Off: cl.c.Off, CA: string(cl.plane.Keys.CA.Cert)}
+	group.Go("addons", func(ctx context.Context) error { return cl.keepAddons(ctx, api, values) })
 	if !cl.c.GatewayAPI {
 		return nil
 	}
 	group.Go("gateway API", func(ctx context.Context) error {
 		select {
 		case <-cl.addonsTried:
-			cl.gatewayAPI(ctx, client)
+			cl.gatewayAPI(ctx, api)
 		case <-ctx.Done():
 		}
 		<-ctx.Done()
 		return nil
 	})
+	return nil
+}
+
+// lookPeriod is how often the owner's add-ons are looked at for changes.
+const lookPeriod = 5 * time.Second
+
+// keepAddons applies the add-ons until it has worked once, as what stands in the
+// way (a webhook whose pods are not up yet) may end by itself, and again when a
+// file of the owner's changes.
+func (cl *Cluster) keepAddons(ctx context.Context, api client.Interface, values addon.Values) error {
+	dir := cl.c.Dir.Addons()
+	applied := addon.Stamp(dir)
+	err := addon.Apply(ctx, api, values, cl.c.Off, dir)
+	close(cl.addonsTried)
+	for delay := time.Second; ctx.Err() == nil; {
+		pause := lookPeriod
+		if err != nil {
+			cl.c.Logger.Warn("an add-on cannot be applied yet, it is tried again", "err", err, "after", delay)
+			pause, delay = delay, min(2*delay, time.Minute)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		now := addon.Stamp(dir)
+		if now != applied {
+			delay = time.Second
+		}
+		if err != nil || now != applied {
+			applied = now
+			err = addon.Apply(ctx, api, values, cl.c.Off, dir)
+		}
+	}
 	return nil
 }
 

@@ -39,7 +39,7 @@ func (c Config) Check(first bool) error {
 	}
 	for _, l := range links {
 		addrs, err := l.Addrs()
-		if err != nil || strings.HasPrefix(l.Name, "kaji") {
+		if err != nil || strings.HasPrefix(l.Name, "kaji") || c.Outside.IsValid() && strings.HasPrefix(l.Name, "kj") {
 			continue // the link has just gone, or is another cluster's
 		}
 		if err := clash(ranges, l.Name, addrs); err != nil {

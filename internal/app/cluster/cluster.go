@@ -13,10 +13,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"kaji/internal/app/addon"
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/home"
 	"kaji/internal/app/node"
@@ -46,6 +48,9 @@ type Config struct {
 	// first are network namespaces on NodeNetwork.
 	Nodes       int
 	NodeNetwork netip.Prefix
+	// Outside is where this machine reaches a cluster with a network of its own;
+	// zero says by the loopback address.
+	Outside netip.Addr
 	// NodeIPs are this node's addresses; those of the default routes when empty.
 	NodeIPs []netip.Addr
 	// KubeletPort is the node agent's port, 10250 when zero.
@@ -55,6 +60,8 @@ type Config struct {
 	HealthzBindAddress string
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
+	// Off are the add-ons that are left out.
+	Off []string
 	// GatewayAPI has the kinds of the Gateway API defined.
 	GatewayAPI bool
 	// LoadBalancer gives Services of type LoadBalancer their addresses: of
@@ -89,7 +96,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 		return nil, err
 	}
 	cl := &Cluster{c: c, metrics: prometheus.NewRegistry(), addonsTried: make(chan struct{})}
-	c.API.PublishAuthorities, c.API.ServeMetrics, c.API.Authentication.BootstrapToken = true, true, true
+	c.API.PublishAuthorities, c.API.ServeMetrics, c.API.Authentication.BootstrapToken = true, !slices.Contains(c.Off, addon.Metrics), true
 	var err error
 	if cl.plane, err = controlplane.New(ctx, c.API, c.Logger); err != nil {
 		return nil, err
@@ -97,7 +104,7 @@ func New(ctx context.Context, c Config) (*Cluster, error) {
 	if cl.node, err = cl.newNode(); err != nil {
 		return nil, errors.Join(err, cl.plane.Close())
 	}
-	if err := cl.plane.WriteAdminKubeconfig(c.Dir.AdminKubeconfig(), c.Name); err != nil {
+	if err := cl.plane.WriteAdminKubeconfig(c.Dir.AdminKubeconfig(), c.Name, c.Outside); err != nil {
 		return nil, errors.Join(err, cl.plane.Close())
 	}
 	return cl, nil
@@ -150,29 +157,44 @@ func stop(group *lifecycle.Group) error {
 }
 
 func (cl *Cluster) scheduler(group *lifecycle.Group) error {
-	client, err := cl.plane.Client("system:kube-scheduler", nil, "kube-scheduler")
-	if err != nil {
-		return err
-	}
-	s, err := scheduler.New(scheduler.Config{Client: client, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
-	if err != nil {
-		return fmt.Errorf("scheduler: %w", err)
-	}
-	group.Go("scheduler", s.Run)
+	cl.alone(group, "scheduler", "kube-scheduler", func(ctx context.Context) error {
+		client, err := cl.plane.Client("system:kube-scheduler", nil, "kube-scheduler")
+		if err != nil {
+			return err
+		}
+		s, err := scheduler.New(scheduler.Config{Client: client, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
+		if err != nil {
+			return fmt.Errorf("scheduler: %w", err)
+		}
+		return s.Run(ctx)
+	})
 	return nil
 }
 
 func (cl *Cluster) controllers(group *lifecycle.Group) error {
+	cl.alone(group, "controllers", "kube-controller-manager", func(ctx context.Context) error {
+		m, err := cl.manager()
+		if err != nil {
+			return fmt.Errorf("controllers: %w", err)
+		}
+		return m.Run(ctx)
+	})
+	return nil
+}
+
+// manager makes the controllers, with clients of their own: those of a term as
+// leader end with it.
+func (cl *Cluster) manager() (*controller.Manager, error) {
 	shared, err := cl.plane.Client("system:kube-controller-manager", nil, "kube-controller-manager")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var balancer *servicelb.Config
 	if cl.c.LoadBalancer {
 		balancer = &servicelb.Config{Pools: cl.c.LoadBalancerPools, Reserved: cl.ownPorts(),
 			Ingress: []int32{int32(cl.c.Ingress.HTTPPort), int32(cl.c.Ingress.HTTPSPort)}}
 	}
-	m, err := controller.New(controller.Config{
+	return controller.New(controller.Config{
 		LoadBalancer: balancer,
 		Client: func(account string) (client.Interface, error) {
 			if account == "" {
@@ -184,11 +206,6 @@ func (cl *Cluster) controllers(group *lifecycle.Group) error {
 		Controllers:  []string{"*", "bootstrap-signer-controller", "token-cleaner-controller"}, // nodes join by tokens
 		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Signers: signers(cl.plane.Keys.CA), TokenKey: cl.plane.Keys.Signing, Logger: cl.c.Logger.With("component", "controller"),
 	})
-	if err != nil {
-		return fmt.Errorf("controllers: %w", err)
-	}
-	group.Go("controllers", m.Run)
-	return nil
 }
 
 // signers lets the cluster's authority sign for all of its signers.

@@ -69,6 +69,9 @@ func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
 	if p.store, err = openStore(ctx, o, log); err != nil {
 		return nil, err
 	}
+	if err := p.acquainted(ctx); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	if err := p.assemble(ctx); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -361,10 +364,15 @@ func (p *Plane) RESTConfig(name string, groups []string) (*rest.Config, error) {
 	return &rest.Config{Host: p.Address(), TLSClientConfig: rest.TLSClientConfig{CAData: p.Keys.CA.Cert, CertData: pair.Cert, KeyData: pair.Key}}, nil
 }
 
-// WriteAdminKubeconfig writes the administrator's kubeconfig.
-func (p *Plane) WriteAdminKubeconfig(path, context string) error {
+// WriteAdminKubeconfig writes the administrator's kubeconfig. It leads to the
+// address at, or to this machine's own.
+func (p *Plane) WriteAdminKubeconfig(path, context string, at netip.Addr) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return kubeconfig.Write(path, kubeconfig.New(context, p.Address(), p.Keys.CA.Cert, p.Keys.Admin))
+	server := p.Address()
+	if at.IsValid() {
+		server = "https://" + netip.AddrPortFrom(at, p.advertise().Port()).String()
+	}
+	return kubeconfig.Write(path, kubeconfig.New(context, server, p.Keys.CA.Cert, p.Keys.Admin))
 }

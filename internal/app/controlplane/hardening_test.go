@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,7 @@ func TestFilesOnDisk(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	dir := p.Options.DataDir
-	if err := p.WriteAdminKubeconfig(filepath.Join(dir, "admin.kubeconfig"), "kaji"); err != nil {
+	if err := p.WriteAdminKubeconfig(filepath.Join(dir, "admin.kubeconfig"), "kaji", netip.Addr{}); err != nil {
 		t.Fatal(err)
 	}
 	mode := func(path string) os.FileMode {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"kaji/internal/apiserver/authn/serviceaccount"
 	"kaji/internal/pki"
@@ -88,13 +89,22 @@ func certificate(cert, key, dir string, ca *pki.CA, name string, leaf pki.Leaf) 
 	if cert != "" {
 		return pairOf(cert, key)
 	}
-	pair, err := ca.Ensure(dir, name, leaf)
-	if err != nil {
-		return nil, err
-	}
-	made, err := pair.TLS()
-	return &fresh[*tls.Certificate]{value: &made}, err
+	// A server that runs for years renews it meanwhile.
+	f, err := freshly(func() (*tls.Certificate, error) {
+		pair, err := ca.Ensure(dir, name, leaf)
+		if err != nil {
+			return nil, err
+		}
+		made, err := pair.TLS()
+		return &made, err
+	})
+	f.every = renewEvery
+	return f, err
 }
+
+// renewEvery is how often a running server looks whether its certificates are to
+// be renewed, which they are in the last third of their lives.
+const renewEvery = 12 * time.Hour
 
 func (k *Keys) serving(o *Options, dir string) error {
 	leaf, err := servingLeaf(o)

@@ -3,10 +3,12 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -95,6 +97,28 @@ func (p *Plane) keepPublished(ctx context.Context, c client.Interface) {
 			p.log.Error("cannot publish the authorities of clients", "configMap", published, "err", err)
 		}
 	}
+}
+
+// acquainted refuses a server with keys of its own making that comes to a store of
+// another cluster: nothing that either signs would hold before the other.
+func (p *Plane) acquainted(ctx context.Context) error {
+	if !p.Options.PublishAuthorities || len(p.Options.Store.EtcdServers) == 0 || p.Options.Authentication.ClientCAFile != "" {
+		return nil
+	}
+	kv, found, _, err := p.store.Get(ctx, "/registry/configmaps/"+metav1.NamespaceSystem+"/"+published)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	// A certificate reads the same in every encoding; what is encrypted shows none.
+	if !found || !bytes.Contains(kv.Value, []byte("BEGIN CERTIFICATE")) {
+		return nil
+	}
+	for _, form := range []string{"\n", `\n`} { // protobuf, JSON
+		if own := strings.ReplaceAll(strings.TrimSpace(string(p.Keys.CA.Cert)), "\n", form); bytes.Contains(kv.Value, []byte(own)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the cluster in this store has another certificate authority: copy the directory %s from its first server to this one, or name its files with --client-ca-file and its like", p.Options.Serving.CertDir)
 }
 
 // publish writes the ConfigMap where it is missing or lacks something. What

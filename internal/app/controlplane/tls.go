@@ -20,6 +20,9 @@ import (
 type fresh[T any] struct {
 	paths []string
 	load  func() (T, error)
+	// every is how often it is loaded again without files that change; zero is
+	// never.
+	every time.Duration
 
 	mu      sync.Mutex // guards all below
 	value   T
@@ -50,10 +53,16 @@ func (f *fresh[T]) stamp() string {
 func (f *fresh[T]) get() T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.paths) == 0 || time.Since(f.checked) < time.Second {
+	if len(f.paths) == 0 && f.every == 0 || time.Since(f.checked) < max(f.every, time.Second) {
 		return f.value
 	}
 	f.checked = time.Now()
+	if f.every > 0 {
+		if value, err := f.load(); err == nil {
+			f.value = value
+		}
+		return f.value
+	}
 	if now := f.stamp(); now != f.seen {
 		if value, err := f.load(); err == nil {
 			f.value, f.seen = value, now

@@ -45,6 +45,8 @@ type Config struct {
 	DataDir string
 	// Ports are the TCP ports of the host it will listen on.
 	Ports []int
+	// Blocked names the chains that drop what is forwarded; nil does not look.
+	Blocked func() ([]string, error)
 	// Root is where the host's files are read, "/" unless a test says so.
 	Root string
 }
@@ -54,7 +56,7 @@ func Run(c Config) []Finding {
 	if c.Root == "" {
 		c.Root = "/"
 	}
-	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), inotify(c), disk(c), memory(c), clock()}
+	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), firewall(c), conntrack(c), ipv6(c), inotify(c), disk(c), memory(c), clock()}
 	for _, port := range c.Ports {
 		findings = append(findings, portFree(port))
 	}
@@ -116,6 +118,46 @@ func forwarding(c Config) Finding {
 		return Finding{Check: "forwarding", Detail: "IPv4 forwarding is on"}
 	}
 	return Finding{"forwarding", Warning, "IPv4 forwarding is off", "kaji switches it on while it runs; set net.ipv4.ip_forward=1 in /etc/sysctl.d to keep it"}
+}
+
+// firewall looks for chains that keep pods from the world outside.
+func firewall(c Config) Finding {
+	if c.Blocked == nil {
+		return Finding{Check: "firewall", Detail: "not looked at"}
+	}
+	chains, err := c.Blocked()
+	if err != nil {
+		return Finding{"firewall", Fatal, "the kernel's nftables cannot be used: " + err.Error(), "run `modprobe nf_tables`, or use a kernel with CONFIG_NF_TABLES"}
+	}
+	if len(chains) > 0 {
+		return Finding{"firewall", Warning, "what is forwarded is dropped by " + strings.Join(chains, ", ") + ": pods may not reach the world outside",
+			"let it pass, for example with `iptables -P FORWARD ACCEPT` or your firewall's setting for routed traffic"}
+	}
+	return Finding{Check: "firewall", Detail: "forwarded packets pass"}
+}
+
+// conntrack looks at how many connections the kernel remembers; without its file
+// the module is loaded later, with a limit by the machine's memory.
+func conntrack(c Config) Finding {
+	const want = 32768
+	data, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/net/netfilter/nf_conntrack_max"))
+	n, perr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || perr != nil {
+		return Finding{Check: "conntrack", Detail: "no limit found"}
+	}
+	if n < want {
+		return Finding{"conntrack", Warning, fmt.Sprintf("the kernel remembers only %d connections", n), fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*want)}
+	}
+	return Finding{Check: "conntrack", Detail: fmt.Sprintf("%d connections", n)}
+}
+
+// ipv6 says whether ranges of that family can be given.
+func ipv6(c Config) Finding {
+	data, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/net/ipv6/conf/all/disable_ipv6"))
+	if err != nil || strings.TrimSpace(string(data)) == "1" {
+		return Finding{Check: "IPv6", Detail: "off: ranges of pods and Services can be of IPv4 only"}
+	}
+	return Finding{Check: "IPv6", Detail: "on"}
 }
 
 func inotify(c Config) Finding {

@@ -42,6 +42,8 @@ func TestFindings(t *testing.T) {
 		{name: "no overlayfs", file: "proc/filesystems", content: "\text4\n", check: "file systems", want: Fatal},
 		{name: "no memory controller", file: "sys/fs/cgroup/cgroup.controllers", content: "cpu pids\n", check: "cgroups", want: Fatal},
 		{name: "no forwarding", file: "proc/sys/net/ipv4/ip_forward", content: "0\n", check: "forwarding", want: Warning},
+		{name: "few connections", file: "proc/sys/net/netfilter/nf_conntrack_max", content: "4096\n", check: "conntrack", want: Warning},
+		{name: "IPv6 off", file: "proc/sys/net/ipv6/conf/all/disable_ipv6", content: "1\n", check: "IPv6", want: OK},
 		{name: "few inotify instances", file: "proc/sys/fs/inotify/max_user_instances", content: "128\n", check: "inotify", want: Warning},
 		{name: "little memory", file: "proc/meminfo", content: "MemAvailable: 1000 kB\n", check: "memory", want: Warning},
 	} {
@@ -79,5 +81,18 @@ func TestPortInUse(t *testing.T) {
 	err = Err(Run(Config{Ports: []int{l.Addr().(*net.TCPAddr).Port}}))
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// A firewall that drops what is forwarded is a warning with the chain's name; no
+// nftables at all is a problem.
+func TestFirewall(t *testing.T) {
+	c := Config{Blocked: func() ([]string, error) { return []string{"filter FORWARD"}, nil }}
+	if f := firewall(c); f.Severity != Warning || !strings.Contains(f.Detail, "filter FORWARD") || f.Remedy == "" {
+		t.Errorf("%+v", f)
+	}
+	c.Blocked = func() ([]string, error) { return nil, os.ErrPermission }
+	if f := firewall(c); f.Severity != Fatal {
+		t.Errorf("%+v", f)
 	}
 }

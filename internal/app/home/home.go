@@ -118,6 +118,9 @@ func (d Dir) Nodes() string { return d.join("nodes") }
 // Node is the data directory of such a node.
 func (d Dir) Node(name string) Dir { return Dir(d.join("nodes", name)) }
 
+// Addons holds the owner's add-ons, a folder each.
+func (d Dir) Addons() string { return d.join("addons") }
+
 // Version names the version that worked on the directory last.
 func (d Dir) Version() string { return d.join("version") }
 

@@ -60,7 +60,7 @@ func Restore(ctx context.Context, c Cluster, file string, out io.Writer) error {
 	}
 	var kept []string
 	for _, a := range args {
-		if !strings.HasPrefix(a, "--name=") && !strings.HasPrefix(a, "--data-dir=") {
+		if !strings.HasPrefix(a, "--name=") && !strings.HasPrefix(a, "--data-dir=") && !strings.HasPrefix(a, networkFlag) {
 			kept = append(kept, a)
 		}
 	}

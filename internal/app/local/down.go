@@ -47,10 +47,7 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		display.Done("the control plane has stopped")
 	}
 	display.Step("stopping containers")
-	if err := removeNodes(ctx, c); err != nil {
-		return err
-	}
-	if err := node.Remove(ctx, c.Name, c.Dir); err != nil {
+	if err := removeAll(ctx, c); err != nil {
 		return err
 	}
 	display.Done("containers and network are gone")
@@ -69,6 +66,33 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	}
 	display.Done("its data and its context are gone")
 	return nil
+}
+
+// removeAll ends what runs on the cluster's nodes, where its network is.
+func removeAll(ctx context.Context, c Cluster) error {
+	own, isOwn, err := OwnNetwork(c, "")
+	if err != nil {
+		return err
+	}
+	remove := func(shared bool) error {
+		if err := removeNodes(ctx, c); err != nil {
+			return err
+		}
+		return node.Remove(ctx, c.Name, c.Dir, shared)
+	}
+	if !isOwn {
+		// What a cluster that stopped has left shares the network with the one
+		// that came after it.
+		return remove(daemon.NetworkHolder() != "")
+	}
+	// The machine may have been started anew: then there is none.
+	if err := own.Open(); err != nil {
+		return err
+	}
+	if err := own.Do(func() error { return remove(false) }); err != nil {
+		return err
+	}
+	return own.Close()
 }
 
 // removeData deletes the cluster's directory, and those above it that kaji made
@@ -101,7 +125,7 @@ func removeNodes(ctx context.Context, c Cluster) error {
 	network := nodenet.Network{Cluster: c.Name}
 	var errs []error
 	for _, e := range entries {
-		remove := func() error { return node.Remove(ctx, node.Name(c.Name, e.Name()), c.Dir.Node(e.Name())) }
+		remove := func() error { return node.Remove(ctx, node.Name(c.Name, e.Name()), c.Dir.Node(e.Name()), false) }
 		err := network.Do(e.Name(), remove)
 		if errors.Is(err, os.ErrNotExist) { // the machine was started anew: no namespace, no containers
 			err = remove()

@@ -83,8 +83,8 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 Try:
   kaji kubectl get pods -A
   kaji kubectl run hello --image=localhost/kaji --port=8080
-  kaji status
-`)
+  %s
+`, c.verb("status"))
 	return nil
 }
 

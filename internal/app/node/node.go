@@ -18,8 +18,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,6 +30,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/apiserver"
+	"kaji/internal/app/addon"
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/depot"
 	"kaji/internal/app/engine"
@@ -41,6 +44,8 @@ import (
 	"kaji/internal/dns"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
+	"kaji/internal/kubelet/evict"
+	images "kaji/internal/kubelet/image"
 	"kaji/internal/lifecycle"
 	"kaji/internal/loadbalancer"
 	"kaji/internal/pki"
@@ -82,6 +87,9 @@ type Config struct {
 	// empty is nowhere.
 	HealthzBindAddress string
 	Ingress            Ingress
+	// Off are the cluster's add-ons that are left out; the node does not serve
+	// them.
+	Off []string
 	// Client returns a component's client, not started.
 	Client func(component string) (client.Interface, error)
 	// Serving makes the certificate of the node agent's server.
@@ -150,8 +158,14 @@ func outward() []netip.Addr {
 
 // Start adds the node's parts to a group.
 func (n *Node) Start(group *lifecycle.Group) error {
-	for _, start := range []func(*lifecycle.Group) error{n.policy, n.proxy, n.dns, n.kubelet, n.ingress, n.provisioner} {
-		if err := start(group); err != nil {
+	for _, part := range []struct {
+		addon string // empty is no add-on
+		start func(*lifecycle.Group) error
+	}{{addon.Policy, n.policy}, {"", n.proxy}, {addon.DNS, n.dns}, {"", n.kubelet}, {addon.Ingress, n.ingress}, {addon.Storage, n.provisioner}} {
+		if part.addon != "" && slices.Contains(n.c.Off, part.addon) {
+			continue
+		}
+		if err := part.start(group); err != nil {
 			return err
 		}
 	}
@@ -275,6 +289,7 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
+		Eviction: thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute},
 		Logger: c.Logger.With("component", "kubelet"),
 	})
 	if err != nil {
@@ -288,6 +303,18 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 	})
 	group.Go("kubelet", k.Run)
 	return nil
+}
+
+// thresholds are the node agent's, but for disks: this machine is its owner's too,
+// and a large disk that is used well has still room for pods.
+func thresholds() []evict.Threshold {
+	out := evict.Defaults()
+	for i := range out {
+		if out[i].Signal == evict.NodeFsAvailable || out[i].Signal == evict.ImageFsAvailable {
+			out[i].Percent = 0.05
+		}
+	}
+	return out
 }
 
 // provisioner makes volumes of the node's directories.
@@ -317,12 +344,12 @@ func (n *Node) listen() (net.Listener, error) {
 	for _, addr := range c.NodeIPs {
 		leaf.IPs = append(leaf.IPs, addr.AsSlice())
 	}
-	certificate, err := c.Serving(leaf)
-	if err != nil {
+	serving := &serving{issue: func() (tls.Certificate, error) { return c.Serving(leaf) }}
+	if _, err := serving.get(nil); err != nil {
 		return nil, err
 	}
 	l, err := tls.Listen("tcp", net.JoinHostPort("", strconv.Itoa(int(c.KubeletPort))), &tls.Config{
-		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}})
+		GetCertificate: serving.get, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}})
 	if err != nil {
 		return nil, fmt.Errorf("kubelet: cannot listen on port %d: %w", c.KubeletPort, err)
 	}

@@ -21,8 +21,8 @@ import (
 )
 
 // Remove ends the containers of a node whose process has ended, and takes
-// its rules and links away.
-func Remove(ctx context.Context, name string, dir home.Dir) error {
+// its rules and links away; those stay where another cluster shares the network.
+func Remove(ctx context.Context, name string, dir home.Dir, shared bool) error {
 	network := veth.New(veth.Config{})
 	state := filepath.Join(StateRoot, name)
 	if _, err := os.Stat(dir.Runtime()); err == nil {
@@ -40,7 +40,11 @@ func Remove(ctx context.Context, name string, dir home.Dir) error {
 			return err
 		}
 	}
-	return errors.Join(proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name), removeGroups(name), dropRoot(dir, StockRoot), os.RemoveAll(state))
+	errs := []error{removeGroups(name), dropRoot(dir, StockRoot)}
+	if !shared {
+		errs = append(errs, proxy.Cleanup(), policy.Cleanup(), mesh.Cleanup(), network.Remove(), dropAddresses(name))
+	}
+	return errors.Join(append(errs, os.RemoveAll(state))...)
 }
 
 func removeSandboxes(ctx context.Context, r *container.Runtime) error {

@@ -53,8 +53,8 @@ func (n Network) link(kind string, i int) string {
 	return fmt.Sprintf("kj%s%d-%08x", kind, i, uint32(netfilter.Hash([]byte(n.Cluster))))
 }
 
-// plug is the machine's link to the bridge.
-func (n Network) plug() string { return n.link("b", 0) }
+// Plug is the machine's link to the bridge.
+func (n Network) Plug() string { return n.link("b", 0) }
 
 // hub is the namespace of the bridge. No node's name begins with a dot.
 func (n Network) hub() string { return n.Namespace(".hub") }
@@ -79,18 +79,18 @@ func (n Network) Open() error {
 		return fmt.Errorf("namespace of the nodes' bridge: %w", err)
 	}
 	defer hub.Close()
-	link, err := netlink.LinkByName(n.plug())
+	link, err := netlink.LinkByName(n.Plug())
 	if err == nil && (fresh || link.Type() != "veth") { // of a former life
 		if err := netlink.LinkDel(link); err != nil {
 			return fmt.Errorf("old link to the nodes' bridge: %w", err)
 		}
-		link, err = netlink.LinkByName(n.plug())
+		link, err = netlink.LinkByName(n.Plug())
 	}
 	if missing(err) {
 		if err := n.build(hub); err != nil {
 			return fmt.Errorf("bridge of the nodes: %w", err)
 		}
-		link, err = netlink.LinkByName(n.plug())
+		link, err = netlink.LinkByName(n.Plug())
 	}
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (n Network) masquerade(on bool) error {
 		rules := netfilter.For(false)
 		// Pods of the machine see nodes by their addresses.
 		out := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.plug() + "\x00")},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(n.Plug() + "\x00")},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(podLinks)}}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: netfilter.Join(rules.SourceIn(set, false), out, []expr.Any{netfilter.Masquerade()})})
 	}
@@ -166,7 +166,7 @@ func (n Network) build(hub netns.NsHandle) error {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = n.plug()
+	attrs.Name = n.Plug()
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "machine", PeerNamespace: netlink.NsFd(hub)}); err != nil {
 		return err
 	}
@@ -313,7 +313,7 @@ func (n Network) Do(node string, f func() error) error {
 // Close removes all namespaces of the cluster, its bridge and its rules.
 func (n Network) Close() error {
 	var errs []error
-	link, err := netlink.LinkByName(n.plug())
+	link, err := netlink.LinkByName(n.Plug())
 	switch {
 	case err == nil:
 		errs = append(errs, netlink.LinkDel(link))
