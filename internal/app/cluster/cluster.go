@@ -29,6 +29,7 @@ import (
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/scheduler"
+	"kaji/internal/scheduler/config"
 )
 
 // Config says what the cluster is like.
@@ -162,7 +163,9 @@ func (cl *Cluster) scheduler(group *lifecycle.Group) error {
 		if err != nil {
 			return err
 		}
-		s, err := scheduler.New(scheduler.Config{Client: client, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
+		configuration := config.Default()
+		configuration.LeaderElection.LeaderElect = new(bool) // alone is this cluster's business
+		s, err := scheduler.New(scheduler.Config{Client: client, Configuration: configuration, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
 		if err != nil {
 			return fmt.Errorf("scheduler: %w", err)
 		}
