@@ -49,7 +49,7 @@ var pluginParents = []string{"internal/controller", "internal/scheduler/plugin",
 // sharedRules are children that hold a rule several siblings need; they import
 // no sibling themselves.
 var sharedRules = map[string]bool{
-	"internal/controller/queue": true, "internal/controller/meter": true, "internal/controller/event": true, "internal/controller/podstate": true,
+	"internal/controller/queue": true, "internal/controller/balance": true, "internal/controller/meter": true, "internal/controller/event": true, "internal/controller/podstate": true,
 	"internal/controller/served": true, "internal/controller/podend": true, "internal/controller/trigger": true,
 	"internal/controller/expect": true, "internal/controller/adopt": true, "internal/controller/history": true,
 	"internal/apiserver/admission/toleration": true,

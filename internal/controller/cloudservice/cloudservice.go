@@ -22,15 +22,9 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/cloud"
+	"kaji/internal/controller/balance"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/queue"
-)
-
-const (
-	// finalizer keeps a Service until its balancer is gone.
-	finalizer = "service.kubernetes.io/load-balancer-cleanup"
-	// leaving is the taint of nodes that an autoscaler is about to delete.
-	leaving = "ToBeDeletedByClusterAutoscaler"
 )
 
 var kind = corev1.SchemeGroupVersion.WithKind("Service")
@@ -60,7 +54,7 @@ func New(config Config) *Controller {
 		events: event.New(config.Client, "service-controller", config.Logger)}
 	c.queue, c.hosts = queue.New("service", config.Logger, c.reconcile), queue.New("node", config.Logger, c.update)
 	add := func(s *corev1.Service) {
-		if wants(s) || has(s) {
+		if wants(s) || balance.Kept(s) {
 			c.queue.Add(queue.Key{Namespace: s.Namespace, Name: s.Name})
 		}
 	}
@@ -72,13 +66,13 @@ func New(config Config) *Controller {
 	}})
 	again := func(*corev1.Node) {
 		for _, s := range c.services.CachedList("", nil) {
-			if wants(s) && has(s) {
+			if wants(s) && balance.Kept(s) {
 				c.hosts.Add(queue.Key{Namespace: s.Namespace, Name: s.Name})
 			}
 		}
 	}
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{Add: again, Delete: again, Update: func(old, n *corev1.Node) {
-		if eligible(old) != eligible(n) || old.Spec.ProviderID != n.Spec.ProviderID {
+		if balance.Targets(old) != balance.Targets(n) || old.Spec.ProviderID != n.Spec.ProviderID {
 			again(n)
 		}
 	}})
@@ -99,19 +93,11 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // wants says whether a Service is to have a balancer of the cloud.
 func wants(s *corev1.Service) bool {
-	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.LoadBalancerClass == nil && s.DeletionTimestamp == nil
-}
-
-func has(s *corev1.Service) bool { return slices.Contains(s.Finalizers, finalizer) }
-
-// eligible says whether a node takes traffic from balancers.
-func eligible(n *corev1.Node) bool {
-	_, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]
-	return !excluded && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == leaving })
+	return balance.Of(s, "") && s.DeletionTimestamp == nil
 }
 
 func (c *Controller) targets() []*corev1.Node {
-	out := slices.DeleteFunc(slices.Clone(c.nodes.CachedList("", labels.Everything())), func(n *corev1.Node) bool { return !eligible(n) })
+	out := slices.DeleteFunc(slices.Clone(c.nodes.CachedList("", labels.Everything())), func(n *corev1.Node) bool { return !balance.Targets(n) })
 	slices.SortFunc(out, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
@@ -129,7 +115,7 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	case err != nil:
 	case wants(s):
 		err = c.ensure(ctx, s)
-	case has(s):
+	case balance.Kept(s):
 		err = c.remove(ctx, s)
 	}
 	if apierrors.IsNotFound(err) {
@@ -144,8 +130,8 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 // ensure makes a Service's balancer, or changes it.
 func (c *Controller) ensure(ctx context.Context, s *corev1.Service) error {
 	c.tell(ctx, s, corev1.EventTypeNormal, "EnsuringLoadBalancer", "Ensuring load balancer")
-	if !has(s) {
-		if err := c.finalizers(ctx, s, append(slices.Clone(s.Finalizers), finalizer)); err != nil {
+	if !balance.Kept(s) {
+		if err := c.finalizers(ctx, s, balance.With(s)); err != nil {
 			return fmt.Errorf("failed to add load balancer cleanup finalizer: %w", err)
 		}
 	}
@@ -170,7 +156,7 @@ func (c *Controller) remove(ctx context.Context, s *corev1.Service) error {
 	if err := c.write(ctx, s, &corev1.LoadBalancerStatus{}); err != nil {
 		return err
 	}
-	if err := c.finalizers(ctx, s, slices.DeleteFunc(slices.Clone(s.Finalizers), func(f string) bool { return f == finalizer })); err != nil {
+	if err := c.finalizers(ctx, s, balance.Without(s)); err != nil {
 		return fmt.Errorf("failed to remove load balancer cleanup finalizer: %w", err)
 	}
 	c.tell(ctx, s, corev1.EventTypeNormal, "DeletedLoadBalancer", "Deleted load balancer")
@@ -198,7 +184,7 @@ func (c *Controller) write(ctx context.Context, s *corev1.Service, status *corev
 // update tells a Service's balancer its nodes.
 func (c *Controller) update(ctx context.Context, key queue.Key) error {
 	s, err := c.services.Cached(key.Namespace, key.Name)
-	if apierrors.IsNotFound(err) || err == nil && (!wants(s) || !has(s)) {
+	if apierrors.IsNotFound(err) || err == nil && (!wants(s) || !balance.Kept(s)) {
 		return nil
 	}
 	if err != nil {

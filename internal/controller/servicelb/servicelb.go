@@ -25,12 +25,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/balance"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/queue"
 )
-
-// finalizer keeps a Service until its address is free, as upstream's.
-const finalizer = "service.kubernetes.io/load-balancer-cleanup"
 
 // Config says what is given out.
 type Config struct {
@@ -70,7 +68,7 @@ func New(cfg Config) *Controller {
 	c.ledger = newLedger(cfg.Pools, func(a netip.Addr) bool { return (*c.nodeIPs.Load())[a] })
 	c.queue = queue.New("service", cfg.Logger, c.reconcile)
 	add := func(s *corev1.Service) {
-		if s.Spec.Type == corev1.ServiceTypeLoadBalancer || slices.Contains(s.Finalizers, finalizer) {
+		if s.Spec.Type == corev1.ServiceTypeLoadBalancer || balance.Kept(s) {
 			c.queue.Add(queue.Key{Namespace: s.Namespace, Name: s.Name})
 		}
 	}
@@ -187,7 +185,7 @@ func (c *Controller) release(key queue.Key) {
 // clean takes a Service's address away and lets the Service go.
 func (c *Controller) clean(ctx context.Context, s *corev1.Service) error {
 	c.release(queue.Key{Namespace: s.Namespace, Name: s.Name})
-	if !slices.Contains(s.Finalizers, finalizer) {
+	if !balance.Kept(s) {
 		return nil
 	}
 	c.record(ctx, s, corev1.EventTypeNormal, "DeletingLoadBalancer", "Deleting load balancer")

@@ -21,6 +21,7 @@ import (
 
 	"kaji/internal/apiserver"
 	"kaji/internal/client"
+	"kaji/internal/controller/balance"
 	"kaji/internal/controller/controllertest"
 	"kaji/kajitest"
 )
@@ -122,7 +123,7 @@ func (b *bench) gets(name string, addrs ...string) {
 			}
 			got = append(got, i.IP)
 		}
-		if !slices.Equal(got, addrs) || !slices.Contains(s.Finalizers, finalizer) {
+		if !slices.Equal(got, addrs) || !balance.Kept(s) {
 			return fmt.Sprintf("has %v and finalizers %v, want %v", got, s.Finalizers, addrs)
 		}
 		return ""

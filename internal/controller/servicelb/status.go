@@ -5,13 +5,14 @@ package servicelb
 import (
 	"context"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"kaji/internal/controller/balance"
 )
 
 // The condition of a Service that has no address, and its reason.
@@ -50,12 +51,10 @@ func (c *Controller) write(ctx context.Context, s *corev1.Service, to change) er
 }
 
 func (to change) apply(s *corev1.Service) {
-	if to.keep != slices.Contains(s.Finalizers, finalizer) {
-		if to.keep {
-			s.Finalizers = append(s.Finalizers, finalizer)
-		} else {
-			s.Finalizers = slices.DeleteFunc(s.Finalizers, func(f string) bool { return f == finalizer })
-		}
+	if to.keep {
+		s.Finalizers = balance.With(s)
+	} else {
+		s.Finalizers = balance.Without(s)
 	}
 	if to.pool == "" {
 		delete(s.Annotations, PoolAnnotation)

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"kaji/internal/controller/balance"
 	"kaji/internal/controller/queue"
 )
 
@@ -72,7 +73,7 @@ type want struct {
 
 // ours says whether a Service is for this load balancer.
 func ours(s *corev1.Service) bool {
-	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && (s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+	return balance.Of(s, "", Class)
 }
 
 // wantOf reads a Service. The error is for its author.
