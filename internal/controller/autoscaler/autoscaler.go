@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -192,8 +193,9 @@ func (l *look) run() error {
 	current, desired, reason := l.scale.Spec.Replicas, int32(0), ""
 	l.memory.begin(current, l.now)
 	l.hpa.Status.CurrentReplicas = current
+	ours := l.scaledToZero()
 	switch {
-	case current == 0 && l.minReplicas() != 0:
+	case current == 0 && !(ours && (l.minReplicas() != 0 || l.seesZero())):
 		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "ScalingDisabled", "scaling is disabled since the replica count of the target is zero")
 		l.hpa.Status.DesiredReplicas, l.hpa.Status.CurrentMetrics = current, nil
 		return nil
@@ -216,8 +218,29 @@ func (l *look) run() error {
 			reason = "All metrics below target"
 		}
 		desired = l.normalize(current, desired)
+		if current == 0 && desired < l.minReplicas() {
+			desired = l.minReplicas()
+			if reason == "" {
+				reason = "Current number of replicas below Spec.MinReplicas"
+			}
+		}
 	}
 	return l.rescale(current, desired, reason)
+}
+
+// scaledToZero says whether it was the autoscaler that scaled to zero, and not
+// somebody who wants the target stopped.
+func (l *look) scaledToZero() bool {
+	return slices.ContainsFunc(l.hpa.Status.Conditions, func(c autoscalingv2.HorizontalPodAutoscalerCondition) bool {
+		return c.Type == autoscalingv2.ScaledToZero && c.Status == corev1.ConditionTrue
+	})
+}
+
+// seesZero says whether a metric has a value without pods.
+func (l *look) seesZero() bool {
+	return slices.ContainsFunc(l.hpa.Spec.Metrics, func(m autoscalingv2.MetricSpec) bool {
+		return m.Type == autoscalingv2.ObjectMetricSourceType || m.Type == autoscalingv2.ExternalMetricSourceType
+	})
 }
 
 // rescale writes the new number, if it is one.
@@ -233,6 +256,11 @@ func (l *look) rescale(current, desired int32, reason string) error {
 		return err
 	}
 	l.condition(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", "the HPA controller was able to update the target scale to %d", desired)
+	if desired == 0 && l.minReplicas() == 0 && l.seesZero() {
+		l.condition(autoscalingv2.ScaledToZero, corev1.ConditionTrue, "ScaledToZero", "the HPA controller scaled the workload to zero")
+	} else {
+		l.condition(autoscalingv2.ScaledToZero, corev1.ConditionFalse, "NotScaledToZero", "the HPA controller did not scale the workload to zero")
+	}
 	l.events.Record(l.ctx, l.hpa, kind, corev1.EventTypeNormal, "SuccessfulRescale", "New size: %d; reason: %s", desired, reason)
 	l.memory.scaled(current, desired, l.now)
 	l.hpa.Status.DesiredReplicas = desired

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/event"
 	"kaji/internal/controller/queue"
 )
 
@@ -30,9 +31,10 @@ type Config struct {
 
 // Controller gives ranges to nodes.
 type Controller struct {
-	log   *slog.Logger
-	nodes client.Typed[*corev1.Node]
-	queue *queue.Queue[queue.Key]
+	log    *slog.Logger
+	nodes  client.Typed[*corev1.Node]
+	events *event.Recorder
+	queue  *queue.Queue[queue.Key]
 
 	mu    sync.Mutex
 	pools []*pool
@@ -46,7 +48,10 @@ func New(c Config) (*Controller, error) {
 	if c.MaskIPv6 == 0 {
 		c.MaskIPv6 = 64
 	}
-	n := &Controller{log: c.Logger, nodes: client.For[*corev1.Node](c.Client)}
+	n := &Controller{log: c.Logger, nodes: client.For[*corev1.Node](c.Client), events: event.New(c.Client, "cidrAllocator", c.Logger)}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
 	for _, cidr := range c.CIDRs {
 		mask := c.MaskIPv4
 		if cidr.Addr().Is6() {
@@ -99,11 +104,7 @@ func (n *Controller) hold(node *corev1.Node) {
 func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	node, err := n.nodes.Cached("", key.Name)
 	if apierrors.IsNotFound(err) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		for _, p := range n.pools {
-			p.release(key.Name)
-		}
+		n.release(key.Name)
 		return nil
 	}
 	if err != nil {
@@ -115,14 +116,35 @@ func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	}
 	cidrs, err := n.take(node.Name)
 	if err != nil {
+		n.tell(ctx, node, "CIDRNotAvailable")
 		return err
 	}
 	patch := map[string]any{"spec": map[string]any{"podCIDR": cidrs[0], "podCIDRs": cidrs}}
 	if _, err := n.nodes.MergePatch(ctx, "", node.Name, patch, ""); err != nil && !apierrors.IsNotFound(err) {
+		n.tell(ctx, node, "CIDRAssignmentFailed")
 		return fmt.Errorf("giving %v to node %s: %w", cidrs, node.Name, err)
 	}
 	n.log.Info("node has its pod range", "node", node.Name, "podCIDRs", cidrs)
 	return nil
+}
+
+// release frees what a node had; others may have waited for it.
+func (n *Controller) release(node string) {
+	n.mu.Lock()
+	for _, p := range n.pools {
+		p.release(node)
+	}
+	n.mu.Unlock()
+	for _, other := range n.nodes.CachedList("", nil) {
+		if len(other.Spec.PodCIDRs) == 0 {
+			n.queue.Add(queue.Key{Name: other.Name})
+		}
+	}
+}
+
+// tell records why a node has no range.
+func (n *Controller) tell(ctx context.Context, node *corev1.Node, what string) {
+	n.events.Record(ctx, node, corev1.SchemeGroupVersion.WithKind("Node"), corev1.EventTypeNormal, what, "Node %s status is now: %s", node.Name, what)
 }
 
 // take reserves a part of each range; a node keeps what it was given before.
