@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,10 +31,12 @@ func (s *Server) Self() *Direct {
 func (s *Server) ensureNamespaces(ctx context.Context) {
 	self := s.Self()
 	r := client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("namespaces")}
+	var all sync.WaitGroup
 	for _, name := range systemNamespaces {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		s.ensure(ctx, "namespace "+name, func() error { return create(ctx, self, r, ns) })
+		all.Go(func() { s.ensure(ctx, "namespace "+name, func() error { return create(ctx, self, r, ns) }) })
 	}
+	all.Wait()
 }
 
 // create creates obj unless it is there.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -104,14 +105,18 @@ func (s *Server) ensurePriorityClasses(ctx context.Context) {
 	if s.kinds.Resource(r.GroupVersionResource) == nil {
 		return
 	}
+	var all sync.WaitGroup
 	for _, class := range []*schedulingv1.PriorityClass{
 		{ObjectMeta: metav1.ObjectMeta{Name: "system-node-critical"}, Value: 2_000_001_000,
 			Description: "Used for system critical pods that must not be moved from their current node."},
 		{ObjectMeta: metav1.ObjectMeta{Name: "system-cluster-critical"}, Value: 2_000_000_000,
 			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."},
 	} {
-		s.ensure(ctx, "priority class "+class.Name, func() error { return create(ctx, s.Self(), r, class) })
+		all.Go(func() {
+			s.ensure(ctx, "priority class "+class.Name, func() error { return create(ctx, s.Self(), r, class) })
+		})
 	}
+	all.Wait()
 }
 
 // repairEvery is how often the record of addresses and ports is compared with

@@ -347,16 +347,22 @@ func (s *Server) runAudit(ctx context.Context) {
 // Booted is closed once everything that every cluster has exists.
 func (s *Server) Booted() <-chan struct{} { return s.booted }
 
-// Bootstrap creates what every cluster has, where it is missing.
+// Bootstrap creates what every cluster has, where it is missing. Everything is
+// written at once, for one commit of the store; only the Service needs its
+// namespace and range.
 func (s *Server) Bootstrap(ctx context.Context) {
+	var parts, before sync.WaitGroup
+	parts.Go(func() { s.ensurePriorityClasses(ctx) })
 	if s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Namespace")) != nil {
-		s.ensureNamespaces(ctx)
+		before.Go(func() { s.ensureNamespaces(ctx) })
 	}
 	if len(s.cfg.ServiceRanges) > 0 {
-		s.ensureServiceCIDR(ctx)
+		before.Go(func() { s.ensureServiceCIDR(ctx) })
+		before.Wait()
 		s.ensureKubernetesService(ctx)
 	}
-	s.ensurePriorityClasses(ctx)
+	before.Wait()
+	parts.Wait()
 }
 
 // stop ends the watches.

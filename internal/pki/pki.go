@@ -333,31 +333,77 @@ func read(dir, name string) (Pair, error) {
 }
 
 // write puts the key first: a crash in between leaves no certificate, and the
-// pair is made again.
+// pair is made again. Both are on the disk before either gets its name.
 func write(dir, name string, pair Pair) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	key, err := prepare(filepath.Join(dir, name+".key"), pair.Key, 0o600)
+	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, name+".key"), pair.Key, 0o600); err != nil {
+	defer key.discard()
+	cert, err := prepare(filepath.Join(dir, name+".crt"), pair.Cert, 0o644)
+	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, name+".crt"), pair.Cert, 0o644)
+	defer cert.discard()
+	synced := make(chan error, 1)
+	go func() { synced <- key.Sync() }()
+	if err := errors.Join(cert.Sync(), <-synced); err != nil {
+		return err
+	}
+	if err := key.publish(); err != nil {
+		return err
+	}
+	return cert.publish()
 }
 
 // writeFile replaces path atomically and durably.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	f, err := prepare(path, data, mode)
+	if err != nil {
 		return err
+	}
+	defer f.discard()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return f.publish()
+}
+
+// pending is a file that waits for its name.
+type pending struct {
+	*os.File
+	path string
+}
+
+func prepare(path string, data []byte, mode fs.FileMode) (*pending, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	p := &pending{File: f, path: path}
+	if _, err = f.Write(data); err == nil {
+		err = f.Chmod(mode)
+	}
 	if err != nil {
+		p.discard()
+		return nil, err
+	}
+	return p, nil
+}
+
+// publish gives the file its name.
+func (p *pending) publish() error {
+	if err := p.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return os.Rename(p.Name(), p.path)
+}
+
+// discard removes what was not published.
+func (p *pending) discard() {
+	p.Close()
+	os.Remove(p.Name())
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/openapi/merge"
 	"kaji/internal/apiserver/request"
 )
 
@@ -48,41 +49,27 @@ func (o *OpenAPI) TypeConverterFor(kind *api.Kind) (managedfields.TypeConverter,
 }
 
 func (o *OpenAPI) buildConverter() (converted, error) {
-	known, err := o.v3.load()
+	types, err := merge.Decode(assetMerge)
 	if err != nil {
 		return nil, err
 	}
-	schemas, err := parse(known)
-	if err != nil {
-		return nil, err
-	}
-	o.nameTwins(schemas)
-	return managedfields.NewTypeConverter(schemas, false)
+	o.nameTwins(types.Kinds)
+	return merge.Converter(types)
 }
 
-const gvkExtension = "x-kubernetes-group-version-kind"
-
-// nameTwins lets the schema of a kind's hub also be that of versions which
-// differ in nothing but their name and are not published.
-func (o *OpenAPI) nameTwins(schemas map[string]*spec.Schema) {
-	twins := map[schema.GroupVersionKind][]any{}
+// nameTwins lets the type of a kind's hub also be that of versions which differ
+// in nothing but their name and are not published.
+func (o *OpenAPI) nameTwins(types map[schema.GroupVersionKind]string) {
 	for _, kind := range o.cfg.Kinds.All() {
-		hub := kind.Storage.WithKind(kind.Name)
-		for i := range kind.Versions {
-			if v := &kind.Versions[i]; v.ToHub == nil && v.GroupVersion != kind.Storage && !kind.Custom {
-				twins[hub] = append(twins[hub], map[string]any{"group": v.GroupVersion.Group, "version": v.GroupVersion.Version, "kind": kind.Name})
-			}
+		hub, known := types[kind.Storage.WithKind(kind.Name)]
+		if !known || kind.Custom {
+			continue
 		}
-	}
-	for _, s := range schemas {
-		names, _ := s.Extensions[gvkExtension].([]any)
-		for _, name := range names {
-			m, _ := name.(map[string]any)
-			group, _ := m["group"].(string)
-			version, _ := m["version"].(string)
-			kind, _ := m["kind"].(string)
-			if more := twins[schema.GroupVersionKind{Group: group, Version: version, Kind: kind}]; more != nil {
-				s.Extensions[gvkExtension] = append(names[:len(names):len(names)], more...)
+		for i := range kind.Versions {
+			v := &kind.Versions[i]
+			twin := v.GroupVersion.WithKind(kind.Name)
+			if _, own := types[twin]; !own && v.ToHub == nil {
+				types[twin] = hub
 			}
 		}
 	}

@@ -14,12 +14,14 @@ import (
 )
 
 // The definitions of all published types, by model name, as tools/gen writes
-// them.
+// them, and what TestMergeTypes -update makes of them: how their fields merge.
 var (
 	//go:embed assets/v2.json.gz
 	assetV2 []byte
 	//go:embed assets/v3.json.gz
 	assetV3 []byte
+	//go:embed assets/merge
+	assetMerge []byte
 )
 
 // definitions are schemas by model name, as JSON.

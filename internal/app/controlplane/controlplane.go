@@ -62,11 +62,19 @@ type Plane struct {
 // before Run. After an error nothing is left open.
 func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
 	p := &Plane{Options: o, log: log, ready: make(chan struct{})}
-	var err error
-	if p.Keys, err = loadKeys(o); err != nil {
-		return nil, fmt.Errorf("keys and certificates: %w", err)
-	}
-	if p.store, err = openStore(ctx, o, log); err != nil {
+	err := atOnce(
+		func() (err error) {
+			if p.Keys, err = loadKeys(o); err != nil {
+				err = fmt.Errorf("keys and certificates: %w", err)
+			}
+			return
+		},
+		func() (err error) { p.store, err = openStore(ctx, o, log); return },
+	)
+	if err != nil {
+		if p.store != nil {
+			err = errors.Join(err, p.store.Close())
+		}
 		return nil, err
 	}
 	if err := p.acquainted(ctx); err != nil {

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"kaji/internal/apiserver/authn/serviceaccount"
 	"kaji/internal/pki"
 )
@@ -39,42 +41,58 @@ type Keys struct {
 	Admin pki.Pair
 }
 
-// loadKeys reads or makes all keys.
+// loadKeys reads or makes all keys, those that do not need one another at the
+// same time: each waits for the disk.
 func loadKeys(o *Options) (*Keys, error) {
 	dir := o.Serving.CertDir
 	if dir == "" {
 		dir = filepath.Join(o.DataDir, "pki")
 	}
 	k := &Keys{}
+	if err := atOnce(
+		func() (err error) { k.CA, err = pki.EnsureCA(dir, "ca", "kubernetes"); return },
+		func() (err error) {
+			k.FrontProxyCA, err = pki.EnsureCA(dir, "front-proxy-ca", "front-proxy-ca")
+			return
+		},
+	); err != nil {
+		return nil, err
+	}
 	var err error
-	if k.CA, err = pki.EnsureCA(dir, "ca", "kubernetes"); err != nil {
-		return nil, err
-	}
-	if k.FrontProxyCA, err = pki.EnsureCA(dir, "front-proxy-ca", "front-proxy-ca"); err != nil {
-		return nil, err
-	}
 	if k.ClientCAs, err = pool(o.Authentication.ClientCAFile, k.CA); err != nil {
 		return nil, err
 	}
 	if k.ProxyCAs, err = pool(o.Authentication.RequestHeaderCAFile, k.FrontProxyCA); err != nil {
 		return nil, err
 	}
-	if err := k.serving(o, dir); err != nil {
-		return nil, err
-	}
-	if err := k.tokens(o, dir); err != nil {
-		return nil, err
-	}
-	if k.KubeletClient, err = certificate(o.Kubelet.ClientCertFile, o.Kubelet.ClientKeyFile, dir, k.CA, "apiserver-kubelet-client",
-		pki.Leaf{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"}, Client: true}); err != nil {
-		return nil, err
-	}
-	if k.FrontProxy, err = certificate(o.ProxyClientCertFile, o.ProxyClientKeyFile, dir, k.FrontProxyCA, "front-proxy-client",
-		pki.Leaf{CommonName: "front-proxy-client", Client: true}); err != nil {
-		return nil, err
-	}
-	k.Admin, err = k.CA.Ensure(dir, "admin", pki.Leaf{CommonName: "kubernetes-admin", Organizations: []string{"system:masters"}, Client: true})
+	err = atOnce(
+		func() error { return k.serving(o, dir) },
+		func() error { return k.tokens(o, dir) },
+		func() (err error) {
+			k.KubeletClient, err = certificate(o.Kubelet.ClientCertFile, o.Kubelet.ClientKeyFile, dir, k.CA, "apiserver-kubelet-client",
+				pki.Leaf{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"}, Client: true})
+			return
+		},
+		func() (err error) {
+			k.FrontProxy, err = certificate(o.ProxyClientCertFile, o.ProxyClientKeyFile, dir, k.FrontProxyCA, "front-proxy-client",
+				pki.Leaf{CommonName: "front-proxy-client", Client: true})
+			return
+		},
+		func() (err error) {
+			k.Admin, err = k.CA.Ensure(dir, "admin", pki.Leaf{CommonName: "kubernetes-admin", Organizations: []string{"system:masters"}, Client: true})
+			return
+		},
+	)
 	return k, err
+}
+
+// atOnce runs all of do and returns the first error.
+func atOnce(do ...func() error) error {
+	var group errgroup.Group
+	for _, f := range do {
+		group.Go(f)
+	}
+	return group.Wait()
 }
 
 func pool(file string, own *pki.CA) (*fresh[*x509.CertPool], error) {

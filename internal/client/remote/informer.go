@@ -25,9 +25,21 @@ func (c *Client) Informer(gvr schema.GroupVersionResource, opts client.InformerO
 	}
 	inf := cache.NewSharedIndexInformer(c.listWatch(gvr, opts), example(gvr, opts), 0,
 		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	if !opts.Dynamic {
+		_ = inf.SetTransform(trim) // fails only for one that runs
+	}
 	c.mu.informers[key] = inf
 	c.run(inf)
 	return inf
+}
+
+// trim leaves out who wrote which field, which no component asks for and which
+// is a third of many objects. An update without it leaves it as it is.
+func trim(obj any) (any, error) {
+	if o, ok := obj.(metav1.Object); ok && o.GetManagedFields() != nil {
+		o.SetManagedFields(nil)
+	}
+	return obj, nil
 }
 
 // Start implements client.Interface.
