@@ -58,15 +58,37 @@ func Path() (string, error) {
 
 // cacheDir is the user's, or a private temporary one where there is none.
 func cacheDir() (string, error) {
-	base, err := os.UserCacheDir()
+	dir, err := os.UserCacheDir()
 	if err != nil {
-		base = filepath.Join(os.TempDir(), fmt.Sprintf("kaji-%d", os.Getuid()))
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("kaji-%d", os.Getuid()))
+		if err := private(dir); err != nil {
+			return "", err
+		}
 	}
-	dir := filepath.Join(base, "kaji")
+	dir = filepath.Join(dir, "kaji")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("making a place for kubectl: %w (set XDG_CACHE_HOME to a writable directory)", err)
+		return "", fmt.Errorf("making a place for kubectl: %w (%s)", err, advice)
 	}
 	return dir, nil
+}
+
+const advice = "set XDG_CACHE_HOME to a directory of your own"
+
+// private makes a directory, or refuses one in which somebody else could have put
+// a program for this user to run: in a temporary directory anybody may be first.
+func private(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making a place for kubectl: %w (%s)", err, advice)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("making a place for kubectl: %w", err)
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || !ok || int(owner.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is not a directory that only you can write to, so kubectl is not run from it (%s)", dir, advice)
+	}
+	return nil
 }
 
 func unpack(assets fs.FS, path string) error {
