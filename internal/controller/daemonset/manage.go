@@ -54,7 +54,7 @@ func (r *round) manageNode(node *corev1.Node) (create bool, remove []*corev1.Pod
 		return false, remove
 	}
 	running, remove := r.ended(node, pods)
-	sortPods(running)
+	r.sortPods(running)
 	surge, _ := r.bounds(0)
 	if surge == 0 {
 		return false, append(remove, running[min(1, len(running)):]...)
@@ -113,11 +113,18 @@ func (r *round) superseded(running []*corev1.Pod) (remove []*corev1.Pod) {
 	return remove
 }
 
-// sortPods puts the pod first that counts for its node: scheduled, then old.
-func sortPods(pods []*corev1.Pod) {
+// sortPods puts the pod first that counts for its node: scheduled, then old. Times
+// have whole seconds: of pods of one second that of an old template is the older.
+func (r *round) sortPods(pods []*corev1.Pod) {
+	number := func(yes bool) int {
+		if yes {
+			return 1
+		}
+		return 0
+	}
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
-		scheduled := func(p *corev1.Pod) int { return min(len(p.Spec.NodeName), 1) }
-		return cmp.Or(cmp.Compare(scheduled(b), scheduled(a)), a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(number(a.Spec.NodeName == ""), number(b.Spec.NodeName == "")), a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			cmp.Compare(number(r.ofHash(a)), number(r.ofHash(b))), cmp.Compare(a.Name, b.Name))
 	})
 }
 

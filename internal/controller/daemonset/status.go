@@ -27,7 +27,7 @@ func (r *round) writeStatus(acted bool) error {
 			continue
 		}
 		s.CurrentNumberScheduled++
-		sortPods(pods)
+		r.sortPods(pods)
 		p := pods[0]
 		if _, ready := podstate.Ready(p); ready {
 			s.NumberReady++
