@@ -19,10 +19,14 @@ import (
 	"k8s.io/client-go/discovery"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/namespace"
 	"kaji/internal/controller/served"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "namespace-controller"
 
 type world struct {
 	*testing.T
@@ -32,9 +36,11 @@ type world struct {
 // with runs f beside the controller.
 func with(t *testing.T, change func(client.Interface, *namespace.Config), f func(w world)) {
 	synctest.Test(t, func(t *testing.T) {
-		api := kajitest.Start(t).Client()
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
+		defer bubble.Allowed(t, cluster, account)
+		api := cluster.Client()
 		ctx, cancel := context.WithCancel(t.Context())
-		cfg := namespace.Config{Client: api, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		cfg := namespace.Config{Client: bubble.Account(cluster, account), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 		if change != nil {
 			change(api, &cfg)
 		}

@@ -13,9 +13,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/policystatus"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "validatingadmissionpolicy-status-controller"
 
 // reachable is a client with a way to the server's discovery.
 type reachable struct {
@@ -28,12 +32,13 @@ func (r reachable) RESTConfig() *rest.Config { return r.config }
 // What does not fit its type is told in the status, for the generation that
 // was looked at.
 func TestTypeChecking(t *testing.T) {
-	cluster := kajitest.Start(t)
+	cluster := kajitest.Start(t, kajitest.WithRBAC())
+	defer bubble.Allowed(t, cluster, account)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = policystatus.New(reachable{cluster.Client(), cluster.RESTConfig()}, nil).Run(ctx)
+		_ = policystatus.New(reachable{bubble.Account(cluster, account), cluster.RESTConfig()}, nil).Run(ctx)
 	}()
 	defer func() { cancel(); <-done }()
 	policies := client.For[*admissionregistrationv1.ValidatingAdmissionPolicy](cluster.Client())

@@ -17,10 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/resourcequota"
 	"kaji/internal/controller/served"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "resourcequota-controller"
 
 type values map[corev1.ResourceName]string
 
@@ -37,8 +41,9 @@ type bench struct {
 // in runs a test in a bubble.
 func in(t *testing.T, test func(b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
-		cluster := kajitest.Start(t)
-		c := resourcequota.New(resourcequota.Config{Client: cluster.Client(), Served: func(context.Context) ([]served.Resource, error) {
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
+		defer bubble.Allowed(t, cluster, account)
+		c := resourcequota.New(resourcequota.Config{Client: bubble.Account(cluster, account), Served: func(context.Context) ([]served.Resource, error) {
 			if cluster.Server().Kinds().Resource(widgets) == nil {
 				return nil, nil
 			}
