@@ -97,6 +97,7 @@ cgroupsPerQOS: false
 enforceNodeAllocatable: [none]
 failSwapOn: false
 maxPods: 50
+evictionHard: {memory.available: 1Mi}
 registerWithTaints: [{key: own, value: "1", effect: PreferNoSchedule}]
 `
 	staticPod = `
