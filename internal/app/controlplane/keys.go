@@ -3,6 +3,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -129,8 +130,24 @@ func (k *Keys) serving(o *Options, dir string) error {
 	if err != nil {
 		return err
 	}
-	k.Serving, err = certificate(o.Serving.TLSCertFile, o.Serving.TLSKeyFile, dir, k.CA, "apiserver", leaf)
+	cert, key := o.Serving.TLSCertFile, o.Serving.TLSKeyFile
+	if cert == "" && o.Serving.CertDir != "" {
+		cert, key = k.foreign(dir, "apiserver")
+	}
+	k.Serving, err = certificate(cert, key, dir, k.CA, "apiserver", leaf)
 	return err
+}
+
+// foreign names the files of a certificate that another authority made and
+// somebody laid into the certificate directory; test environments do. It is
+// shown as it is, as upstream does, and never replaced.
+func (k *Keys) foreign(dir, name string) (cert, key string) {
+	cert, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil || pair.Leaf == nil || bytes.Equal(pair.Leaf.RawIssuer, k.CA.Certificate().RawSubject) {
+		return "", ""
+	}
+	return cert, key
 }
 
 // servingLeaf names everything clients may reach the server by.

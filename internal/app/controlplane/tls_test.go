@@ -129,3 +129,22 @@ func TestClientAuthorities(t *testing.T) {
 		t.Errorf("published: %v", got)
 	}
 }
+
+// A certificate of another authority that lies in the certificate directory is
+// shown and stays there, over restarts too.
+func TestForeignServingCertificate(t *testing.T) {
+	t.Parallel()
+	ca, err := pki.EnsureCA(t.TempDir(), "ca", "elsewhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := ca.Ensure(dir, "apiserver", pki.Leaf{CommonName: "foreign", DNSNames: []string{"localhost"}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, err := start(t, "--cert-dir", dir).shown(t, "", nil); got != "foreign" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+}
