@@ -8,7 +8,11 @@
 // it, podworker gives it a worker, whose steps (sync.go) make its volumes ready
 // (volume), bring the runtime to what it asks for (podrun, with image and
 // compose), have it probed (probe) and tell the API server (status). Events of
-// the runtime (actual) and verdicts of probes wake the worker; nothing polls.
+// the runtime (actual) and verdicts of probes wake the worker. Only what nobody
+// tells of is looked for (housekeeping.go): logs, images, claims that have grown.
+// Devices and processors are handed out by devicemanager and cpumanager, whose
+// hints topologymanager brings together before a pod is admitted; dra has the
+// drivers of claims prepare them.
 package kubelet
 
 import (

@@ -36,7 +36,7 @@ func TestPIDFile(t *testing.T) {
 // One cluster has a network namespace at a time; who else comes hears its name.
 func TestNetworkHasOneHolder(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes a network namespace")
+		t.Fatal("needs root: it makes a network namespace")
 	}
 	done := make(chan error)
 	go func() {

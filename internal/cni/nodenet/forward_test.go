@@ -18,7 +18,7 @@ import (
 // in is not.
 func TestBlocked(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes a network namespace")
+		t.Fatal("needs root: it makes a network namespace")
 	}
 	done := make(chan error)
 	go func() {
