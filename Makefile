@@ -12,6 +12,8 @@ LDFLAGS   := -s -w $(STAMP)
 KUBECTL   := internal/app/kubectl/assets/kubectl.zst
 BOX       := internal/app/image/assets/box.zst
 HELPERS   := internal/container/oci/assets/kaji-init.zst
+MAIN      := cmd/front/assets/main.zst
+PACK      := $(wildcard tools/pack/*.go internal/app/packed/packed.go)
 
 # One set of flags for building and testing: both then share the build cache.
 export CGO_ENABLED = 1
@@ -27,18 +29,24 @@ help: ## this list
 .PHONY: build
 build: bin/kaji ## build bin/kaji with everything inside
 
-bin/kaji: $(KUBECTL) $(BOX) $(HELPERS) deps-build FORCE
+bin/kaji: $(MAIN) $(KUBECTL) FORCE
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o $@ ./cmd/front
+
+$(MAIN): bin/kaji-main
+	$(GO) run ./tools/pack $< $@
+
+bin/kaji-main: $(KUBECTL) $(BOX) $(HELPERS) deps-build FORCE
 	$(GO) build -ldflags '$(LDFLAGS) -extldflags=-static' -o $@ ./cmd/kaji
 
-$(KUBECTL): go.mod cmd/kubectl/main.go | bin deps-build
+$(KUBECTL): go.mod cmd/kubectl/main.go $(PACK) | bin deps-build
 	$(GO) build -ldflags '$(LDFLAGS) -extldflags=-static' -o bin/kubectl ./cmd/kubectl
 	$(GO) run ./tools/pack bin/kubectl $@
 
-$(HELPERS): go.mod $(wildcard cmd/kaji-init/*) | bin deps-build
+$(HELPERS): go.mod $(wildcard cmd/kaji-init/*) $(PACK) | bin deps-build
 	$(GO) build -ldflags '-s -w -extldflags=-static' -o bin/kaji-init ./cmd/kaji-init
 	$(GO) run ./tools/pack bin/kaji-init $@
 
-$(BOX): go.mod $(wildcard cmd/box/*) | bin
+$(BOX): go.mod $(wildcard cmd/box/*) $(PACK) | bin
 	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/box ./cmd/box
 	$(GO) run ./tools/pack bin/box $@
 
@@ -75,4 +83,4 @@ lint: ## formatting and vet
 
 .PHONY: clean
 clean: ## remove what the build made
-	rm -rf bin $(KUBECTL) $(BOX)
+	rm -rf bin $(KUBECTL) $(BOX) $(HELPERS) $(MAIN)

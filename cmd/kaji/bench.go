@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaji/bench"
+	"kaji/internal/app/program"
 )
 
 // benchFlags are what every bench has: where it runs and how it reports.
@@ -146,7 +147,7 @@ nodes of that cluster take pods, too. Shapes: ` + strings.Join(bench.Shapes(), "
 			if err != nil {
 				return err
 			}
-			if load.Binary, err = os.Executable(); err != nil {
+			if load.Binary, err = program.Path(); err != nil {
 				return err
 			}
 			return f.run(cmd, func(ctx context.Context, report *bench.Report) error { return load.Run(ctx, t, report) })
@@ -175,7 +176,7 @@ Without --kubeconfig an API server of this program is started for it.`,
 			if err != nil {
 				return err
 			}
-			if load.Binary, err = os.Executable(); err != nil {
+			if load.Binary, err = program.Path(); err != nil {
 				return err
 			}
 			return f.run(cmd, func(ctx context.Context, report *bench.Report) error { return load.Run(ctx, t, report) })
@@ -203,7 +204,7 @@ Another cluster on this machine needs other ports; arguments after -- go to up.`
 				return errNeedsRoot
 			}
 			var err error
-			if load.Binary, err = os.Executable(); err != nil {
+			if load.Binary, err = program.Path(); err != nil {
 				return err
 			}
 			load.Args = args

@@ -6,7 +6,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"k8s.io/component-base/version"
+
+	"kaji/internal/app/program"
 )
 
 func versionCommand() *cobra.Command {
@@ -15,9 +16,6 @@ func versionCommand() *cobra.Command {
 		Short:   "Print the version",
 		GroupID: "tool",
 		Args:    cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			v := version.Get()
-			fmt.Fprintf(cmd.OutOrStdout(), "kaji %s (%s, %s)\n", v.GitVersion, v.GoVersion, v.Platform)
-		},
+		Run:     func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), program.Version()) },
 	}
 }

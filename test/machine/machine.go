@@ -146,7 +146,7 @@ func (m *Machine) environment(t testing.TB) []string {
 	if home, err := os.UserHomeDir(); err == nil && os.Getenv("GOPATH") == "" {
 		env = append(env, "GOPATH="+filepath.Join(home, "go"))
 	}
-	return append(env, "HOME="+m.Home, "KAJI_NAME="+m.Name, "PATH="+filepath.Join(m.Home, "bin")+":"+os.Getenv("PATH"))
+	return append(env, "HOME="+m.Home, "XDG_CACHE_HOME="+filepath.Join(m.Home, ".cache"), "KAJI_NAME="+m.Name, "PATH="+filepath.Join(m.Home, "bin")+":"+os.Getenv("PATH"))
 }
 
 // Command returns a command with the machine's environment, to be started by

@@ -149,8 +149,8 @@ func TestUpgrade(t *testing.T) {
 	}
 	if now := processOf(t, m); now == process {
 		t.Error("the process is still the one before")
-	} else if exe, err := os.Readlink("/proc/" + strconv.Itoa(now) + "/exe"); err != nil || exe != newer {
-		t.Errorf("the cluster runs %s (%v), want %s", exe, err, newer)
+	} else if env, err := os.ReadFile("/proc/" + strconv.Itoa(now) + "/environ"); err != nil || !strings.Contains(string(env), "KAJI_PROGRAM="+newer+"\x00") {
+		t.Errorf("the cluster does not run %s (%v)", newer, err)
 	}
 	if err := download.Wait(); err != nil {
 		t.Errorf("the download was cut off: %v", err)

@@ -17,6 +17,7 @@ import (
 	"kaji/internal/app/home"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/app/node"
+	"kaji/internal/app/program"
 	"kaji/internal/cni/nodenet"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
@@ -80,7 +81,7 @@ func (cl *Cluster) writeNodeKubeconfig(name string, dir home.Dir) error {
 
 // keepNode runs a node's process, again whenever it ends.
 func (cl *Cluster) keepNode(ctx context.Context, n nodenet.Network, name string, addr netip.Addr, dir home.Dir) error {
-	self, err := os.Executable()
+	self, err := program.Path()
 	if err != nil {
 		return err
 	}

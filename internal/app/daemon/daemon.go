@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	this "kaji/internal/app/program"
 )
 
 // ErrRunning says that another process holds the PID file.
@@ -76,7 +78,7 @@ func Running(path string) (int, error) {
 // process's end.
 func Start(program string, args []string, log string) (pid int, ended <-chan error, err error) {
 	if program == "" {
-		if program, err = os.Executable(); err != nil {
+		if program, err = this.Path(); err != nil {
 			return 0, nil, err
 		}
 	}

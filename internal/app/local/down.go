@@ -18,6 +18,7 @@ import (
 	"kaji/internal/app/home"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/app/node"
+	"kaji/internal/app/packed"
 	"kaji/internal/app/progress"
 	"kaji/internal/cni/nodenet"
 )
@@ -109,7 +110,10 @@ func removeData(c Cluster) error {
 			_ = os.Remove(dir) // another cluster may just come
 		}
 	}
-	return nil
+	if _, err := os.Stat(home.DefaultRoot); err == nil {
+		return nil // other clusters use what is unpacked
+	}
+	return packed.RemoveCache()
 }
 
 // removeNodes ends what runs on the nodes after the first and takes their

@@ -15,6 +15,7 @@ import (
 
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/home"
+	this "kaji/internal/app/program"
 )
 
 // Where an installed cluster's program and units are.
@@ -83,14 +84,8 @@ func Install(ctx context.Context, c Cluster, root string, args []string, out io.
 			return err
 		}
 	}
-	self, err := os.Stat("/proc/self/exe")
-	if err != nil {
+	if err := installProgram(program); err != nil {
 		return err
-	}
-	if there, err := os.Stat(program); err != nil || !os.SameFile(self, there) {
-		if err := copyProgram("/proc/self/exe", program); err != nil {
-			return err
-		}
 	}
 	if err := os.MkdirAll(filepath.Join(root, string(c.Dir)), 0o755); err != nil {
 		return err
@@ -115,6 +110,22 @@ func Install(ctx context.Context, c Cluster, root string, args []string, out io.
 		}
 	}
 	return nil
+}
+
+// installProgram copies this program to path, if it is not that very file.
+func installProgram(path string) error {
+	own, err := this.Path()
+	if err != nil {
+		return err
+	}
+	self, err := os.Stat(own)
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(path); err == nil && os.SameFile(self, there) {
+		return nil
+	}
+	return copyProgram(own, path)
 }
 
 // Uninstall takes the cluster from systemd. Its data and containers stay; the
