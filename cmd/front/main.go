@@ -10,6 +10,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,14 +55,15 @@ func execMain() error {
 	if err != nil {
 		return err
 	}
-	data, err := assets.ReadFile("assets/main.zst")
-	if err != nil {
-		return errors.New("this build holds no main program; build it with `make build`")
-	}
-	env, whole := program.Environment(self), packed.Program{Name: "kaji", Data: data}
+	env := program.Environment(self)
+	whole := packed.Program{Name: "kaji", Data: func() (fs.File, error) { return assets.Open("assets/main.zst") }}
 	if path := filepath.Join(filepath.Dir(self), beside); whole.Matches(path) {
 		// It fails where the file is no executable here; then it is unpacked.
 		_ = syscall.Exec(path, os.Args, env)
 	}
-	return whole.Exec(os.Args, env)
+	err = whole.Exec(os.Args, env)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("this build holds no main program; build it with `make build`")
+	}
+	return err
 }

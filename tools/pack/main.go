@@ -8,6 +8,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -26,7 +27,8 @@ func main() {
 }
 
 func pack(input, output string) error {
-	if there, err := os.ReadFile(output); err == nil && (packed.Program{Data: there}).Matches(input) {
+	there := packed.Program{Name: output, Data: func() (fs.File, error) { return os.Open(output) }}
+	if there.Matches(input) {
 		now := time.Now()
 		return os.Chtimes(output, now, now) // for make
 	}

@@ -7,6 +7,7 @@ package kubectl
 import (
 	"embed"
 	"errors"
+	"io/fs"
 	"os"
 
 	"kaji/internal/app/packed"
@@ -18,9 +19,10 @@ var assets embed.FS
 // Exec replaces the process with kubectl, called with args (without the
 // program's name). It returns only on failure.
 func Exec(args []string) error {
-	data, err := assets.ReadFile("assets/kubectl.zst")
-	if err != nil {
+	program := packed.Program{Name: "kubectl", Data: func() (fs.File, error) { return assets.Open("assets/kubectl.zst") }}
+	err := program.Exec(append([]string{"kubectl"}, args...), os.Environ())
+	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("this build of kaji has no kubectl inside; build it with `make build`")
 	}
-	return packed.Program{Name: "kubectl", Data: data}.Exec(append([]string{"kubectl"}, args...), os.Environ())
+	return err
 }

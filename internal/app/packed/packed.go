@@ -9,7 +9,6 @@
 package packed
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
@@ -17,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,18 +26,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is an embedded executable. Name is what processes are called; Data is
-// what tools/pack wrote.
+// Program is an embedded executable. Name is what processes are called; Data
+// opens what tools/pack wrote. It is read in pieces: only the pages of the
+// embedding program that are looked at are loaded.
 type Program struct {
 	Name string
-	Data []byte
+	Data func() (fs.File, error)
 }
 
 // magic begins the frame before the compressed data, which decoders skip: its
 // length, the executable's size, SHA-256 sum and build identity.
 const (
-	magic = 0x184D2A50
-	fixed = 8 + sha256.Size // of the frame's contents
+	magic   = 0x184D2A50
+	fixed   = 8 + sha256.Size // of the frame's contents
+	longest = 1 << 12
 )
 
 // Pack compresses the executable in a file.
@@ -66,14 +68,23 @@ type description struct {
 
 func (p Program) describe() (description, error) {
 	none := fmt.Errorf("%s: not packed by tools/pack", p.Name)
-	if len(p.Data) < 8 || binary.LittleEndian.Uint32(p.Data) != magic {
+	data, err := p.Data()
+	if err != nil {
+		return description{}, err
+	}
+	defer data.Close()
+	var head [8]byte
+	if _, err := io.ReadFull(data, head[:]); err != nil || binary.LittleEndian.Uint32(head[:]) != magic {
 		return description{}, none
 	}
-	n, frame := binary.LittleEndian.Uint32(p.Data[4:]), p.Data[8:]
-	if n < fixed || uint64(n) > uint64(len(frame)) {
+	n := binary.LittleEndian.Uint32(head[4:])
+	if n < fixed || n > longest {
 		return description{}, none
 	}
-	frame = frame[:n]
+	frame := make([]byte, n)
+	if _, err := io.ReadFull(data, frame); err != nil {
+		return description{}, none
+	}
 	return description{int64(binary.LittleEndian.Uint64(frame)), hex.EncodeToString(frame[8 : 8+8]), string(frame[fixed:])}, nil
 }
 
@@ -177,7 +188,12 @@ func (p Program) unpackTo(path string) error {
 }
 
 func (p Program) unpack(out io.Writer) error {
-	r, err := zstd.NewReader(bytes.NewReader(p.Data))
+	data, err := p.Data()
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	r, err := zstd.NewReader(data)
 	if err != nil {
 		return err
 	}

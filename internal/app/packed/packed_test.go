@@ -5,11 +5,13 @@ package packed
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 // pack returns this test's own executable, packed.
@@ -23,7 +25,7 @@ func pack(t *testing.T) (string, Program) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return self, Program{Name: "example", Data: data}
+	return self, example(data)
 }
 
 func TestPath(t *testing.T) {
@@ -81,6 +83,11 @@ func TestCacheDir(t *testing.T) {
 	}
 }
 
+func example(data []byte) Program {
+	files := fstest.MapFS{"example.zst": {Data: data}}
+	return Program{Name: "example", Data: func() (fs.File, error) { return files.Open("example.zst") }}
+}
+
 func same(t *testing.T, a, b string) {
 	t.Helper()
 	x, err := os.ReadFile(a)
@@ -108,7 +115,7 @@ func TestMatches(t *testing.T) {
 	if p.Matches(other) {
 		t.Error("another file matches")
 	}
-	if (Program{Name: "x", Data: []byte("not packed")}).Matches(self) {
+	if example([]byte("not packed")).Matches(self) {
 		t.Error("data without a head match")
 	}
 }
