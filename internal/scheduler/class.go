@@ -34,6 +34,7 @@ type class struct {
 
 type filter struct {
 	name string
+	rank int // among all filters: the first one that refuses a node is heard
 	node func(*snapshot.Node) *plugin.Status
 }
 
@@ -118,6 +119,16 @@ func (k *class) settle(n *snapshot.Node, slot int32) {
 		return
 	}
 	k.best.set(slot, k.worth[slot])
+}
+
+// rank returns which filter of the class the status is from.
+func (k *class) rank(st *plugin.Status) int {
+	for i := range k.filters {
+		if k.filters[i].name == st.Plugin {
+			return k.filters[i].rank
+		}
+	}
+	return -1
 }
 
 func (k *class) forgetRaw(slot int32) {
@@ -317,7 +328,7 @@ func (k *class) prepare(ctx context.Context, p *profile, c *plugin.Cycle, shared
 			}
 			k.restrict(&f, j.name)
 			if f.Node != nil {
-				k.filters = append(k.filters, filter{j.name, f.Node})
+				k.filters = append(k.filters, filter{j.name, i, f.Node})
 			}
 		}
 	}

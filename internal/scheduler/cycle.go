@@ -57,7 +57,7 @@ type attempt struct {
 	from  []string // plugins that narrowed the nodes
 	judge []filter // filters that do not share
 	rival bool     // other pods are nominated that this one must leave room for
-	own   []filter // of the plugins that share, made for this very pod; see mine
+	own   []filter // all of them, made for this very pod; see mine
 	// narrowed says that extenders took nodes away, with or without a word.
 	narrowed bool
 }
@@ -149,7 +149,7 @@ func (a *attempt) prepare() *plugin.Status {
 			a.from = append(slices.Clone(a.from), j.name)
 		}
 		if f.Node != nil {
-			a.judge = append(a.judge, filter{j.name, f.Node})
+			a.judge = append(a.judge, filter{j.name, i, f.Node})
 		}
 	}
 	a.filters = a.judge
@@ -301,18 +301,25 @@ func (a *attempt) wanted() int {
 // pods that it must leave room for count as placed, and as absent as well:
 // affinity to them must not be relied upon.
 func (a *attempt) judgeNode(n *snapshot.Node) *plugin.Status {
-	if st := a.class.judge(n); st != nil {
-		return st
-	}
-	for i := range a.judge {
-		if st := a.judge[i].node(n); st != nil {
+	if a.rival && len(n.Nominated) > 0 {
+		if st := a.withNominated(n); st != nil {
 			return st
 		}
 	}
-	if a.rival && len(n.Nominated) > 0 {
-		return a.withNominated(n)
+	st := a.class.judge(n)
+	last := len(a.profile.judges)
+	if st != nil && len(a.judge) > 0 {
+		last = a.class.rank(st)
 	}
-	return nil
+	for i := range a.judge {
+		if a.judge[i].rank > last {
+			break
+		}
+		if own := a.judge[i].node(n); own != nil {
+			return own
+		}
+	}
+	return st
 }
 
 // withNominated runs all filters with the nominated pods of n lent to it.
@@ -337,14 +344,14 @@ func (a *attempt) withNominated(n *snapshot.Node) (st *plugin.Status) {
 	return st
 }
 
-// mine returns the filters of the plugins that share, made for the pod itself:
-// those of the class were made for its first pod, and hold for the others only
-// as long as nobody plays through what is not so.
+// mine returns all filters, made for the pod itself: those of the class were
+// made for its first pod, and hold for the others only as long as nobody plays
+// through what is not so.
 func (a *attempt) mine() ([]filter, *plugin.Status) {
 	if a.own != nil {
 		return a.own, nil
 	}
-	own := []filter{}
+	own := slices.Clone(a.judge)
 	for i := range a.profile.judges {
 		j := &a.profile.judges[i]
 		if !a.shared[i] || j.filter == nil {
@@ -355,9 +362,10 @@ func (a *attempt) mine() ([]filter, *plugin.Status) {
 			return nil, refused(st, j.name)
 		}
 		if f.Node != nil {
-			own = append(own, filter{j.name, f.Node})
+			own = append(own, filter{j.name, i, f.Node})
 		}
 	}
+	slices.SortFunc(own, func(x, y filter) int { return x.rank - y.rank })
 	a.own = own
 	return own, nil
 }
@@ -368,11 +376,9 @@ func (a *attempt) filter(n *snapshot.Node) *plugin.Status {
 	if st != nil {
 		return st
 	}
-	for _, fs := range [][]filter{own, a.judge} {
-		for i := range fs {
-			if st := fs[i].node(n); st != nil {
-				return refused(st, fs[i].name)
-			}
+	for i := range own {
+		if st := own[i].node(n); st != nil {
+			return refused(st, own[i].name)
 		}
 	}
 	return nil

@@ -118,6 +118,22 @@ func TestTopologySpread(t *testing.T) {
 		"2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.")
 }
 
+// An empty selector selects no pod for spreading, whatever it selects elsewhere.
+func TestSpreadWithoutSelectorCountsNobody(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4", inZone("a")))
+	create(w, node("n2", "4", inZone("b")))
+	for i := range 3 {
+		name := fmt.Sprint("p-", i)
+		create(w, pod(name, "", spread(corev1.LabelTopologyZone, 1, corev1.DoNotSchedule), func(p *corev1.Pod) {
+			p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "n1"}
+			p.Spec.TopologySpreadConstraints[0].LabelSelector = &metav1.LabelSelector{}
+			p.Spec.TopologySpreadConstraints[0].NodeAffinityPolicy = ptr.To(corev1.NodeInclusionPolicyIgnore)
+		}))
+		w.lands(name, "n1")
+	}
+}
+
 func TestSoftSpreadPrefersTheEmptierHost(t *testing.T) {
 	w := start(t)
 	for i := range 3 {
@@ -161,6 +177,19 @@ func TestPreemption(t *testing.T) {
 	// No kubelet ends the victim; the test does.
 	_ = client.For[*corev1.Pod](w).Delete(t.Context(), "default", "low", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
 	w.lands("high", "n1")
+}
+
+// What is said of a node is what is wrong with it when the nominated pods are
+// counted in, even where the node does not suit without them either.
+func TestNominatedPodsComeFirst(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "1"))
+	create(w, pod("low", "500m"))
+	w.lands("low", "n1")
+	create(w, pod("high", "800m", of(1000)))
+	w.eventually("the nomination", func() bool { return w.pod("high").Status.NominatedNodeName == "n1" })
+	create(w, pod("late", "200m", near(corev1.LabelHostname, "app", "nobody")))
+	w.refused("late", "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
 }
 
 func TestPreemptionSparesBudgets(t *testing.T) {

@@ -12,8 +12,17 @@ import (
 	"kaji/internal/scheduler/snapshot"
 )
 
-// SignResources appends what a pod requests to a signature.
-func SignResources(p *snapshot.Pod, key []byte) []byte {
+// SignResources appends what a pod requests to a signature, and says whether
+// that is all there is: huge pages of the pod as a whole count for filters and
+// not for scores.
+func SignResources(p *snapshot.Pod, key []byte) ([]byte, bool) {
+	if r := p.Object.Spec.Resources; r != nil {
+		for name := range r.Requests {
+			if strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+				return key, false
+			}
+		}
+	}
 	r := &p.Requests
 	for _, v := range [...]int64{r.MilliCPU, r.Memory, r.EphemeralStorage, p.Asks.MilliCPU, p.Asks.Memory} {
 		key = binary.AppendVarint(key, v)
@@ -23,7 +32,7 @@ func SignResources(p *snapshot.Pod, key []byte) []byte {
 			key = binary.AppendVarint(binary.AppendVarint(key, int64(id)), v)
 		}
 	}
-	return key
+	return key, true
 }
 
 // Amount is one resource as a score looks at it: what the pod adds to what a
@@ -49,6 +58,9 @@ func Amounts(s *snapshot.Snapshot, p *snapshot.Pod, resources []configv1.Resourc
 			a.adds = p.Asks.MilliCPU
 		case a.name == corev1.ResourceMemory && nonZero:
 			a.adds = p.Asks.Memory
+		case nonZero && p.Object.Spec.Resources != nil:
+			q := snapshot.ContainerRequests(p.Object)[a.name]
+			a.adds = q.Value()
 		default:
 			a.adds = s.Amount(&p.Requests, a.name)
 		}

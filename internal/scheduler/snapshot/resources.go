@@ -117,8 +117,8 @@ func (s *Snapshot) addList(r *Resources, list corev1.ResourceList) {
 
 // requests works out what a pod uses of a node: in fact, as it counts in scores
 // once it is placed, and as it counts while a node is looked for. The two
-// differ, as upstream's do, where the pod's own resources stand above those of
-// its containers.
+// differ, as upstream's do, where the pod has resources of its own: they count
+// only once it is placed.
 func (s *Snapshot) requests(pod *corev1.Pod) (r Resources, placed, asks NonZero) {
 	if plain(pod) {
 		var z NonZero
@@ -141,25 +141,29 @@ func (s *Snapshot) requests(pod *corev1.Pod) (r Resources, placed, asks NonZero)
 	opts := podresource.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
 	requests := podresource.PodRequests(pod, opts)
 	r = s.Resources(requests)
-	missing := corev1.ResourceList{
+	opts.NonMissingContainerRequests = missing()
+	if podresource.IsPodLevelRequestsSet(pod) {
+		for name := range requests {
+			delete(opts.NonMissingContainerRequests, name)
+		}
+	}
+	z := s.Resources(podresource.PodRequests(pod, opts))
+	own := s.Resources(ContainerRequests(pod))
+	return r, NonZero{z.MilliCPU, z.Memory}, NonZero{own.MilliCPU, own.Memory}
+}
+
+// ContainerRequests returns what the containers of a pod request, with the
+// defaults where they request no CPU or memory. What is written for the pod as
+// a whole has no say in it.
+func ContainerRequests(pod *corev1.Pod) corev1.ResourceList {
+	return podresource.PodRequests(pod, podresource.PodResourcesOptions{NonMissingContainerRequests: missing(), SkipPodLevelResources: true})
+}
+
+func missing() corev1.ResourceList {
+	return corev1.ResourceList{
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(DefaultMilliCPU, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(DefaultMemory, resource.BinarySI),
 	}
-	nonZero := func() NonZero {
-		opts.NonMissingContainerRequests = missing
-		z := s.Resources(podresource.PodRequests(pod, opts))
-		return NonZero{z.MilliCPU, z.Memory}
-	}
-	asks = nonZero()
-	if !podresource.IsPodLevelRequestsSet(pod) {
-		return r, asks, asks
-	}
-	for name := range missing {
-		if _, known := requests[name]; known {
-			delete(missing, name)
-		}
-	}
-	return r, nonZero(), asks
 }
 
 // plain says that a pod's requests are the sum of its containers': nothing

@@ -33,7 +33,7 @@ func (p *Plugin) Name() string { return Name }
 
 // Sign implements plugin.Signer.
 func (p *Plugin) Sign(c *plugin.Cycle, key []byte) ([]byte, bool) {
-	return plugin.SignResources(c.Pod, key), true
+	return plugin.SignResources(c.Pod, key)
 }
 
 // Score implements plugin.Scorer. Pods that request none of the resources

@@ -55,7 +55,7 @@ func (p *Plugin) Name() string { return Name }
 
 // Sign implements plugin.Signer.
 func (p *Plugin) Sign(c *plugin.Cycle, key []byte) ([]byte, bool) {
-	return plugin.SignResources(c.Pod, key), true
+	return plugin.SignResources(c.Pod, key)
 }
 
 // Bits of a refusal; those from firstScalar on are scalar resources.

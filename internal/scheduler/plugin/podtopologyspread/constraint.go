@@ -98,8 +98,18 @@ func (c *constraint) see(value int32) {
 
 func (c *constraint) seen(value int32) bool { return value >= 0 && c.counts[value] >= 0 }
 
+// on returns how many pods of a node are counted. A selector that is empty
+// counts none of those that are there; that it selects every pod is heard only
+// where a simulation lends or takes one, as it is upstream.
+func (c *constraint) on(n *snapshot.Node) int32 {
+	if c.selector.Empty() {
+		return 0
+	}
+	return c.set.On(n)
+}
+
 // add counts the pods of a node whose domain was seen.
-func (c *constraint) add(n *snapshot.Node) { c.counts[c.topology.Of(n)] += c.set.On(n) }
+func (c *constraint) add(n *snapshot.Node) { c.counts[c.topology.Of(n)] += c.on(n) }
 
 // count counts the pods of an eligible node.
 func (c *constraint) count(n *snapshot.Node) {

@@ -236,7 +236,7 @@ func (p *Plugin) Score(_ context.Context, c *plugin.Cycle, feasible []*snapshot.
 				if value < 0 {
 					continue
 				}
-				count := con.set.On(n)
+				count := con.on(n)
 				if !con.byHost {
 					count = con.counts[value]
 				}
