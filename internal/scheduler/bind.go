@@ -48,7 +48,7 @@ func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where pla
 	for _, r := range p.reservers {
 		if st := r.Reserve(s.ctx, c, b.node); !st.OK() {
 			s.undo(b)
-			return onNode(refused(st, r.Name()), where)
+			return onNode(refused(st, r.Name()), "running Reserve plugin %q")
 		}
 	}
 	w := &waitingPod{binding: b}
@@ -67,7 +67,7 @@ func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where pla
 		default:
 			w.stop()
 			s.undo(b)
-			return onNode(refused(st, pl.Name()), where)
+			return onNode(refused(st, pl.Name()), "running Permit plugin %q")
 		}
 	}
 	if len(w.pending) > 0 {
@@ -79,9 +79,9 @@ func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where pla
 }
 
 // onNode is a refusal after a node was chosen.
-func onNode(st *plugin.Status, where placement) error {
+func onNode(st *plugin.Status, doing string) error {
 	if !st.Rejected() {
-		return statusError{st}
+		return statusError{st, doing}
 	}
 	e := &fitError{nodes: 1, statuses: []*plugin.Status{st}, rejectors: []string{st.Plugin}, chosen: true}
 	if st.Code == plugin.Pending {
@@ -167,7 +167,7 @@ func (s *Scheduler) expect(ctx context.Context, b *binding) {
 func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder) error {
 	for _, pl := range pre {
 		if st := pl.PreBind(ctx, b.cycle, b.node); !st.OK() {
-			return statusError{refused(st, pl.Name())}
+			return statusError{refused(st, pl.Name()), "running PreBind plugin %q"}
 		}
 	}
 	for _, e := range b.profile.extenders {
@@ -181,7 +181,7 @@ func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder
 			return nil
 		case plugin.Skip:
 		default:
-			return statusError{refused(st, pl.Name())}
+			return statusError{refused(st, pl.Name()), "running Bind plugin %q"}
 		}
 	}
 	return errors.New("no plugin binds the pod")

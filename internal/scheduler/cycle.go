@@ -76,7 +76,7 @@ func (ch *chooser) choose(ctx context.Context, c *plugin.Cycle) (placement, erro
 		if st.Rejected() {
 			return placement{}, &fitError{nodes: ch.snap.Len(), preFilter: st.Message(), absent: st, rejectors: []string{st.Plugin}}
 		}
-		return placement{}, statusError{st}
+		return placement{}, statusError{st, "running PreFilter plugin %q"}
 	}
 	ch.profile.metrics.point("PreFilter", plugin.Success, began)
 	a.rival = a.hasRivals()
@@ -243,7 +243,7 @@ func (a *attempt) find() (int, error) {
 		case st == nil:
 			a.chooser.feasible = append(a.chooser.feasible, n)
 		case st.Code == plugin.Error:
-			return true, statusError{st}
+			return true, statusError{st, "running %q filter plugin"}
 		default:
 			a.chooser.statuses[n.Slot] = st
 		}
@@ -447,7 +447,7 @@ func (a *attempt) best() (*snapshot.Node, error) {
 		}
 		sc, st := j.score.Score(a.ctx, a.cycle, nodes)
 		if !st.OK() {
-			return nil, statusError{refused(st, j.name)}
+			return nil, statusError{refused(st, j.name), "running PreScore plugin %q"}
 		}
 		if sc.Node == nil {
 			continue
@@ -514,14 +514,18 @@ func (a *attempt) unfit() *fitError {
 // pointTime is when a measured call began; zero when it is not sampled.
 type pointTime = time.Time
 
-// statusError is a plugin's failure.
-type statusError struct{ status *plugin.Status }
+// statusError is a plugin's failure. doing says of the plugin, in upstream's
+// words, what it was asked for.
+type statusError struct {
+	status *plugin.Status
+	doing  string
+}
 
 func (e statusError) Error() string {
 	if e.status.Plugin == "" {
 		return e.status.Message()
 	}
-	return strings.TrimSpace(fmt.Sprintf("running plugin %q: %s", e.status.Plugin, e.status.Message()))
+	return strings.TrimSpace(fmt.Sprintf(e.doing+": %s", e.status.Plugin, e.status.Message()))
 }
 
 // Unwrap gives the plugin's own error.

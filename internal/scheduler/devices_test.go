@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -48,8 +49,55 @@ func TestClaimedDevice(t *testing.T) {
 	w.lands("first", "n2")
 	create(w, claim("b"))
 	create(w, pod("second", "", claims("b")))
-	w.refused("second", "0/2 nodes are available: 2 cannot allocate all claims. still not schedulable, "+
-		"preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.")
+	w.refused("second", "0/2 nodes are available: 2 cannot allocate all claims. "+
+		"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
+}
+
+// A rule taints a device as its driver could.
+func TestDeviceTaintRule(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4"))
+	device(w, "n1", nil)
+	create(w, &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: resourcev1.DeviceTaintRuleSpec{
+		DeviceSelector: &resourcev1.DeviceTaintSelector{Driver: ptr.To("gpu.example")},
+		Taint:          resourcev1.DeviceTaint{Key: "broken", Effect: resourcev1.DeviceTaintEffectNoSchedule}}})
+	create(w, claim("a"))
+	create(w, pod("p", "", claims("a")))
+	w.refused("p", "0/1 nodes are available: 1 cannot allocate all claims. "+
+		"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+	if err := client.For[*resourcev1.DeviceTaintRule](w).Delete(t.Context(), "", "r", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.lands("p", "n1")
+}
+
+// An extended resource that a class stands for is claimed for the pod, and no
+// device is given to two pods.
+func TestExtendedResourceByClass(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4"))
+	create(w, node("n2", "4"))
+	device(w, "n2", nil)
+	asks := func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"deviceclass.resource.kubernetes.io/gpu": resource.MustParse("1")}
+		p.Spec.Containers[0].Resources.Limits = p.Spec.Containers[0].Resources.Requests
+	}
+	create(w, pod("first", "", asks))
+	w.lands("first", "n2")
+	st := w.pod("first").Status.ExtendedResourceClaimStatus
+	if st == nil || len(st.RequestMappings) != 1 || st.RequestMappings[0].RequestName != "container-0-request-0" {
+		t.Fatalf("extendedResourceClaimStatus is %+v", st)
+	}
+	c, err := client.For[*resourcev1.ResourceClaim](w).Get(t.Context(), "default", st.ResourceClaimName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Status.Allocation == nil || len(c.Status.ReservedFor) != 1 || !metav1.IsControlledBy(c, w.pod("first")) {
+		t.Errorf("claim is %+v", c)
+	}
+	create(w, pod("second", "", asks))
+	w.refused("second", "0/2 nodes are available: 2 cannot allocate all claims. "+
+		"preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 }
 
 // A device that must be attached first holds the pod back, which says meanwhile

@@ -69,6 +69,12 @@ func (f *feed) watch(hints map[queue.Rejector][]plugin.EventHint) {
 	watchKind[*resourcev1.ResourceClaim](f, wanted, plugin.ResourceClaim)
 	watchKind[*resourcev1.ResourceSlice](f, wanted, plugin.ResourceSlice)
 	watchKind[*resourcev1.DeviceClass](f, wanted, plugin.DeviceClass)
+	if wanted[plugin.ResourceSlice] {
+		// Rules taint devices: it is as if the slices had changed.
+		subscribe(f, func(_, _ *resourcev1.DeviceTaintRule) {
+			s.happened(plugin.Event{Resource: plugin.ResourceSlice, Action: plugin.UpdateOther}, nil, nil)
+		})
+	}
 }
 
 // subscribe posts every change to the loop; old is nil for a new object, new

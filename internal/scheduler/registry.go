@@ -41,6 +41,7 @@ type dependencies struct {
 	snap    *snapshot.Snapshot
 	log     *slog.Logger
 	ignored sets.Set[string] // resources that only extenders look at
+	devices *dynamicresources.Promises
 }
 
 type constructor func(d *dependencies, h plugin.Handle, args runtime.Object) (plugin.Plugin, error)
@@ -73,14 +74,14 @@ var registry = map[string]constructor{
 	volumebinding.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.VolumeBindingArgs) (plugin.Plugin, error) {
 		return volumebinding.New(d.client, a), nil
 	}),
-	dynamicresources.Name: with(func(_ *dependencies, h plugin.Handle, a *configv1.DynamicResourcesArgs) (plugin.Plugin, error) {
-		return dynamicresources.New(h, a), nil
+	dynamicresources.Name: with(func(d *dependencies, h plugin.Handle, a *configv1.DynamicResourcesArgs) (plugin.Plugin, error) {
+		return dynamicresources.New(h, d.devices, a), nil
 	}),
 	nodedeclaredfeatures.Name: func(*dependencies, plugin.Handle, runtime.Object) (plugin.Plugin, error) {
 		return nodedeclaredfeatures.New()
 	},
 	noderesourcesfit.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.NodeResourcesFitArgs) (plugin.Plugin, error) {
-		return noderesourcesfit.New(d.snap, a, d.ignored), nil
+		return noderesourcesfit.New(d.client, d.snap, a, d.ignored), nil
 	}),
 	balancedallocation.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.NodeResourcesBalancedAllocationArgs) (plugin.Plugin, error) {
 		return balancedallocation.New(d.snap, a), nil

@@ -26,6 +26,7 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/scheduler/config"
 	"kaji/internal/scheduler/plugin"
+	"kaji/internal/scheduler/plugin/dynamicresources"
 	"kaji/internal/scheduler/queue"
 	"kaji/internal/scheduler/snapshot"
 )
@@ -97,7 +98,7 @@ func New(cfg Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders)}
+	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders), devices: dynamicresources.NewPromises()}
 	hints := map[queue.Rejector][]plugin.EventHint{}
 	profiles := config.Profiles(s.cfg)
 	for i := range profiles {

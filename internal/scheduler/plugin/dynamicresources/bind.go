@@ -29,7 +29,7 @@ func (p *Plugin) PostFilter(_ context.Context, c *plugin.Cycle) (*plugin.Nominat
 	if st == nil && c.Refused {
 		return nil, plugin.AsStatus(Name, errNoState)
 	}
-	if st == nil || len(st.claims) == 0 {
+	if st == nil {
 		return nil, plugin.NewStatus(Name, plugin.Unschedulable)
 	}
 	pod := c.Pod.Object
@@ -41,8 +41,7 @@ func (p *Plugin) PostFilter(_ context.Context, c *plugin.Cycle) (*plugin.Nominat
 			continue
 		}
 		free := claim.DeepCopy()
-		free.Status.Allocation = nil
-		free.Status.ReservedFor = nil
+		free.Status = resourcev1.ResourceClaimStatus{}
 		p.h.Go(func(ctx context.Context) {
 			// A conflict means that others changed the claim, which is an
 			// event that lets the pod try again.
@@ -50,7 +49,12 @@ func (p *Plugin) PostFilter(_ context.Context, c *plugin.Cycle) (*plugin.Nominat
 		})
 		return nil, plugin.NewStatus(Name, plugin.Unschedulable, "deallocation of ResourceClaim completed")
 	}
-	return nil, plugin.NewStatus(Name, plugin.Unschedulable, "still not schedulable")
+	if sp := st.special; sp != nil && sp.stale != nil {
+		stale := sp.stale
+		p.h.Go(func(ctx context.Context) { _ = p.remove(ctx, stale) })
+		return nil, plugin.NewStatus(Name, plugin.Unschedulable, "deletion of ResourceClaim completed")
+	}
+	return nil, plugin.NewStatus(Name, plugin.Unschedulable)
 }
 
 // Reserve implements plugin.Reserver.
@@ -73,8 +77,13 @@ func (p *Plugin) Reserve(_ context.Context, c *plugin.Cycle, nodeName string) *p
 		}
 		next.Status.ReservedFor = append(next.Status.ReservedFor,
 			resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: pod.Name, UID: pod.UID})
-		p.assumed[next.Namespace+"/"+next.Name] = assumed{next, claim.ResourceVersion}
+		p.promises.assumed[next.Namespace+"/"+next.Name] = assumed{next, claim.ResourceVersion}
 		st.chosen = append(st.chosen, next)
+	}
+	if st.special != nil {
+		if refusal := st.special.reserve(p, nodeName, st.results[nodeName]); refusal != nil {
+			return refusal
+		}
 	}
 	st.results = nil
 	return nil
@@ -86,10 +95,13 @@ func (p *Plugin) Unreserve(_ context.Context, c *plugin.Cycle, _ string) {
 	if st == nil {
 		return
 	}
+	if st.special != nil {
+		st.special.unreserve(p)
+	}
 	pod := c.Pod.Object
 	for _, claim := range st.chosen {
-		if key := claim.Namespace + "/" + claim.Name; p.assumed[key].claim == claim {
-			delete(p.assumed, key)
+		if key := claim.Namespace + "/" + claim.Name; p.promises.assumed[key].claim == claim {
+			delete(p.promises.assumed, key)
 		}
 		known, err := p.claims.Cached(claim.Namespace, claim.Name)
 		if err == nil && resourceclaim.IsReservedForPod(pod, known, false) {
@@ -113,32 +125,50 @@ func (p *Plugin) release(ctx context.Context, pod *corev1.Pod, claim *resourcev1
 // WillPreBind implements plugin.PreBinder.
 func (p *Plugin) WillPreBind(c *plugin.Cycle) bool {
 	st, _ := c.State[Name].(*state)
-	return st != nil && len(st.chosen) > 0
+	return st != nil && (len(st.chosen) > 0 || st.special != nil && st.special.chosen != nil)
 }
 
 // PreBind implements plugin.PreBinder: it writes allocations and reservations,
 // and waits for devices that must be attached first.
 func (p *Plugin) PreBind(ctx context.Context, c *plugin.Cycle, nodeName string) *plugin.Status {
 	st := c.State[Name].(*state)
+	written := slices.Clone(st.chosen)
 	for _, claim := range st.chosen {
-		next := claim.DeepCopy()
-		if !slices.Contains(next.Finalizers, resourcev1.Finalizer) {
-			// The finalizer must be there before devices are taken.
-			next.Finalizers = append(next.Finalizers, resourcev1.Finalizer)
-			updated, err := p.claims.Update(ctx, next)
-			if err != nil {
-				return plugin.AsStatus(Name, fmt.Errorf("add finalizer to claim %s/%s: %w", claim.Namespace, claim.Name, err))
-			}
-			next = updated.DeepCopy()
-			next.Status.Allocation, next.Status.ReservedFor = claim.Status.Allocation.DeepCopy(), claim.Status.ReservedFor
-		}
-		if a := next.Status.Allocation; a != nil && a.AllocationTimestamp == nil {
-			now := metav1.Now()
-			a.AllocationTimestamp = &now
-		}
-		if _, err := p.claims.UpdateStatus(ctx, next); err != nil {
-			return plugin.AsStatus(Name, fmt.Errorf("reserve claim %s/%s: %w", claim.Namespace, claim.Name, err))
+		if _, err := p.write(ctx, claim.DeepCopy()); err != nil {
+			return plugin.AsStatus(Name, err)
 		}
 	}
-	return p.await(ctx, c.Pod.Object, st.chosen, nodeName)
+	if st.special != nil && st.special.chosen != nil {
+		claim, err := st.special.write(ctx, p, nodeName)
+		if err != nil {
+			return plugin.AsStatus(Name, err)
+		}
+		written = append(written, claim)
+	}
+	return p.await(ctx, c.Pod.Object, written, nodeName)
+}
+
+// write stores a claim's allocation and reservations; claim becomes part of
+// what is written.
+func (p *Plugin) write(ctx context.Context, claim *resourcev1.ResourceClaim) (*resourcev1.ResourceClaim, error) {
+	next := claim
+	if !slices.Contains(next.Finalizers, resourcev1.Finalizer) {
+		// The finalizer must be there before devices are taken.
+		next.Finalizers = append(next.Finalizers, resourcev1.Finalizer)
+		updated, err := p.claims.Update(ctx, next)
+		if err != nil {
+			return nil, fmt.Errorf("add finalizer to claim %s/%s: %w", claim.Namespace, claim.Name, err)
+		}
+		next = updated.DeepCopy()
+		next.Status.Allocation, next.Status.ReservedFor = claim.Status.Allocation, claim.Status.ReservedFor
+	}
+	if a := next.Status.Allocation; a != nil && a.AllocationTimestamp == nil {
+		now := metav1.Now()
+		a.AllocationTimestamp = &now
+	}
+	updated, err := p.claims.UpdateStatus(ctx, next)
+	if err != nil {
+		return nil, fmt.Errorf("reserve claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	return updated, nil
 }

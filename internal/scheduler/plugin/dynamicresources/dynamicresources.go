@@ -41,16 +41,31 @@ type Plugin struct {
 	claims  client.Typed[*resourcev1.ResourceClaim]
 	classes client.Typed[*resourcev1.DeviceClass]
 	slices  client.Typed[*resourcev1.ResourceSlice]
+	rules   client.Typed[*resourcev1.DeviceTaintRule]
+	pods    client.Typed[*corev1.Pod]
 	timeout time.Duration
 	// bindingTimeout bounds the wait for devices to be attached.
 	bindingTimeout time.Duration
 	cache          *cel.Cache // made when the first pod claims something
 
+	promises *Promises
+
+	elsewhere, exhausted, left *plugin.Status
+}
+
+// Promises are what was reserved and is not written yet. All profiles of a
+// scheduler share one value: they allocate the same devices.
+type Promises struct {
 	// assumed are claims as Reserve promised them, by key; each holds as long
 	// as the informer's object is the one it was made from.
 	assumed map[string]assumed
+	// extended are claims for extended resources, by the UID of their pod.
+	extended map[types.UID]*promise
+}
 
-	elsewhere, exhausted, slow *plugin.Status
+// NewPromises returns a value without promises.
+func NewPromises() *Promises {
+	return &Promises{assumed: map[string]assumed{}, extended: map[types.UID]*promise{}}
 }
 
 type assumed struct {
@@ -59,22 +74,24 @@ type assumed struct {
 }
 
 // New returns the plugin.
-func New(h plugin.Handle, args *configv1.DynamicResourcesArgs) *Plugin {
+func New(h plugin.Handle, promises *Promises, args *configv1.DynamicResourcesArgs) *Plugin {
 	c := h.Client()
 	p := &Plugin{
 		h: h, claims: client.For[*resourcev1.ResourceClaim](c), classes: client.For[*resourcev1.DeviceClass](c),
-		slices: client.For[*resourcev1.ResourceSlice](c), assumed: map[string]assumed{},
-		timeout: ptr.Deref(args.FilterTimeout, metav1.Duration{}).Duration,
+		slices: client.For[*resourcev1.ResourceSlice](c), rules: client.For[*resourcev1.DeviceTaintRule](c), pods: client.For[*corev1.Pod](c),
+		promises: promises,
+		timeout:  ptr.Deref(args.FilterTimeout, metav1.Duration{}).Duration,
 
 		bindingTimeout: ptr.Deref(args.BindingTimeout, metav1.Duration{Duration: configv1.DynamicResourcesBindingTimeoutDefault}).Duration,
 
 		elsewhere: plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "resourceclaim not available on the node"),
-		exhausted: plugin.NewStatus(Name, plugin.Unschedulable, "cannot allocate all claims"),
-		slow:      plugin.NewStatus(Name, plugin.Unschedulable, "timed out trying to allocate devices"),
+		exhausted: plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "cannot allocate all claims"),
+		left:      plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "cannot schedule extended resource claim"),
 	}
 	p.claims.Informer()
 	p.classes.Informer()
 	p.slices.Informer()
+	p.rules.Informer()
 	return p
 }
 
@@ -83,7 +100,7 @@ func (p *Plugin) Name() string { return Name }
 
 // Sign implements plugin.Signer: only pods without claims share.
 func (p *Plugin) Sign(c *plugin.Cycle, key []byte) ([]byte, bool) {
-	return key, len(c.Pod.Object.Spec.ResourceClaims) == 0
+	return key, len(c.Pod.Object.Spec.ResourceClaims) == 0 && !plugin.RequestsDevices(c.Snapshot, c.Pod, p.classes)
 }
 
 // state goes from Filter to PreBind.
@@ -96,6 +113,8 @@ type state struct {
 	chosen []*resourcev1.ResourceClaim
 	// refused are the claims whose allocation some node did not suit.
 	refused map[types.UID]struct{}
+	// special is about extended resources, nil when the pod needs no devices for them.
+	special *special
 }
 
 // podClaims returns the pod's claims as they are or are promised.
@@ -129,11 +148,11 @@ func (p *Plugin) podClaims(pod *corev1.Pod) ([]*resourcev1.ResourceClaim, error)
 
 func (p *Plugin) overlay(claim *resourcev1.ResourceClaim) *resourcev1.ResourceClaim {
 	key := claim.Namespace + "/" + claim.Name
-	if a, ok := p.assumed[key]; ok {
+	if a, ok := p.promises.assumed[key]; ok {
 		if a.base == claim.ResourceVersion {
 			return a.claim
 		}
-		delete(p.assumed, key)
+		delete(p.promises.assumed, key)
 	}
 	return claim
 }
@@ -155,17 +174,18 @@ func (p *Plugin) Filter(ctx context.Context, c *plugin.Cycle) (plugin.Filter, *p
 	unresolvable := func(format string, args ...any) (plugin.Filter, *plugin.Status) {
 		return plugin.Filter{}, plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, fmt.Sprintf(format, args...))
 	}
-	if len(pod.Spec.ResourceClaims) == 0 {
+	extended := p.special(c)
+	if len(pod.Spec.ResourceClaims) == 0 && extended == nil {
 		return plugin.Filter{}, nil
 	}
-	st := &state{results: map[string][]resourcev1.AllocationResult{}, refused: map[types.UID]struct{}{}}
+	st := &state{results: map[string][]resourcev1.AllocationResult{}, refused: map[types.UID]struct{}{}, special: extended}
 	c.Put(Name, st)
 	claims, err := p.podClaims(pod)
 	if err != nil {
 		return unresolvable("%s", err.Error())
 	}
 	st.claims = claims
-	if len(claims) == 0 {
+	if len(claims) == 0 && extended == nil {
 		return plugin.Filter{}, nil
 	}
 	type located struct {
@@ -193,12 +213,35 @@ func (p *Plugin) Filter(ctx context.Context, c *plugin.Cycle) (plugin.Filter, *p
 		}
 	}
 	var allocator structured.Allocator
-	if len(st.pending) > 0 {
+	if len(st.pending) > 0 || extended != nil {
 		if allocator, err = p.allocator(ctx); err != nil {
 			return plugin.Filter{}, plugin.AsStatus(Name, err)
 		}
 	}
 	return plugin.Filter{Node: func(n *snapshot.Node) *plugin.Status {
+		need := st.pending
+		if extended != nil {
+			if extended.stale != nil {
+				return p.left
+			}
+			delete(extended.nodes, n.Name)
+			nc, devices, refusal := p.on(extended, n)
+			if refusal != nil {
+				return refusal
+			}
+			if devices {
+				nc.result = len(need)
+				need = append(slices.Clone(need), nc.claim)
+				extended.nodes[n.Name] = nc
+			} else if len(claims) == 0 {
+				return nil
+			}
+		}
+		if allocator != nil && len(need) > 0 {
+			if refusal := p.allocate(ctx, allocator, st, n, need); refusal != nil {
+				return refusal
+			}
+		}
 		fits := true
 		for _, claim := range claims {
 			if p.lost(claim) {
@@ -215,28 +258,30 @@ func (p *Plugin) Filter(ctx context.Context, c *plugin.Cycle) (plugin.Filter, *p
 		if !fits {
 			return p.elsewhere
 		}
-		if allocator == nil {
-			return nil
-		}
-		limited, cancel := ctx, context.CancelFunc(func() {})
-		if p.timeout > 0 {
-			limited, cancel = context.WithTimeout(ctx, p.timeout)
-		}
-		defer cancel()
-		result, err := allocator.Allocate(limited, n.Object, st.pending)
-		switch {
-		case errors.Is(err, context.DeadlineExceeded):
-			return p.slow
-		case err != nil && errors.Is(err, structured.ErrFailedAllocationOnNode):
-			return plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, err.Error())
-		case err != nil:
-			return plugin.AsStatus(Name, err)
-		case result == nil:
-			return p.exhausted
-		}
-		st.results[n.Name] = result
 		return nil
 	}}, nil
+}
+
+// allocate finds devices of the node for claims, and keeps what it found.
+func (p *Plugin) allocate(ctx context.Context, allocator structured.Allocator, st *state, n *snapshot.Node, need []*resourcev1.ResourceClaim) *plugin.Status {
+	if p.timeout > 0 {
+		limited, cancel := context.WithTimeout(ctx, p.timeout)
+		defer cancel()
+		ctx = limited
+	}
+	result, err := allocator.Allocate(ctx, n.Object, need)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return plugin.AsStatus(Name, fmt.Errorf("node %s: timed out trying to allocate devices", n.Name))
+	case errors.Is(err, structured.ErrFailedAllocationOnNode):
+		return plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, err.Error())
+	case err != nil:
+		return plugin.AsStatus(Name, err)
+	case len(result) != len(need):
+		return p.exhausted
+	}
+	st.results[n.Name] = result
+	return nil
 }
 
 // missingClass says which device class of a claim does not exist.
@@ -273,10 +318,9 @@ func (p *Plugin) allocator(ctx context.Context) (structured.Allocator, error) {
 		AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](),
 		AggregatedCapacity:       structured.NewConsumedCapacityCollection(),
 	}
-	for _, claim := range p.claims.CachedList("", nil) {
-		claim = p.overlay(claim)
+	take := func(claim *resourcev1.ResourceClaim) {
 		if claim.Status.Allocation == nil {
-			continue
+			return
 		}
 		for i := range claim.Status.Allocation.Devices.Results {
 			r := &claim.Status.Allocation.Devices.Results[i]
@@ -292,9 +336,13 @@ func (p *Plugin) allocator(ctx context.Context) (structured.Allocator, error) {
 			taken.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(id, r.ConsumedCapacity))
 		}
 	}
+	for _, claim := range p.claims.CachedList("", nil) {
+		take(p.overlay(claim))
+	}
+	p.promised(take)
 	features := structured.Features{AdminAccess: true, ConsumableCapacity: true, DeviceBindingAndStatus: true, DeviceTaints: true,
 		FractionalCapacityRange: true, PartitionableDevices: true, PrioritizedList: true}
-	return structured.NewAllocator(ctx, features, taken, classLister{p.classes}, p.slices.CachedList("", nil), p.cache)
+	return structured.NewAllocator(ctx, features, taken, classLister{p.classes}, tainted(p.slices.CachedList("", nil), p.rules.CachedList("", nil)), p.cache)
 }
 
 // classLister lists device classes from the informer.

@@ -12,9 +12,11 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 
+	"kaji/internal/client"
 	"kaji/internal/scheduler/plugin"
 	"kaji/internal/scheduler/snapshot"
 )
@@ -25,6 +27,7 @@ const Name = "NodeResourcesFit"
 // Plugin implements Filter and Score.
 type Plugin struct {
 	snap     *snapshot.Snapshot
+	classes  client.Typed[*resourcev1.DeviceClass]
 	ignored  sets.Set[string]
 	groups   sets.Set[string]
 	strategy *configv1.ScoringStrategy
@@ -34,9 +37,9 @@ type Plugin struct {
 }
 
 // New returns the plugin. ignored are resources that extenders see to.
-func New(snap *snapshot.Snapshot, args *configv1.NodeResourcesFitArgs, ignored sets.Set[string]) *Plugin {
+func New(c client.Interface, snap *snapshot.Snapshot, args *configv1.NodeResourcesFitArgs, ignored sets.Set[string]) *Plugin {
 	p := &Plugin{
-		snap: snap, ignored: ignored.Union(sets.New(args.IgnoredResources...)), groups: sets.New(args.IgnoredResourceGroups...),
+		snap: snap, classes: client.For[*resourcev1.DeviceClass](c), ignored: ignored.Union(sets.New(args.IgnoredResources...)), groups: sets.New(args.IgnoredResourceGroups...),
 		strategy: args.ScoringStrategy, refusals: map[uint64]*plugin.Status{},
 	}
 	switch args.ScoringStrategy.Type {
@@ -55,7 +58,8 @@ func (p *Plugin) Name() string { return Name }
 
 // Sign implements plugin.Signer.
 func (p *Plugin) Sign(c *plugin.Cycle, key []byte) ([]byte, bool) {
-	return plugin.SignResources(c.Pod, key)
+	key, ok := plugin.SignResources(c.Pod, key)
+	return key, ok && !plugin.RequestsDevices(p.snap, c.Pod, p.classes)
 }
 
 // Bits of a refusal; those from firstScalar on are scalar resources.
@@ -73,6 +77,9 @@ type want struct {
 	id     int
 	name   string
 	amount int64
+	// device says that a device class stands for the resource: DynamicResources
+	// sees to it on nodes that have none of it.
+	device bool
 }
 
 // Filter implements plugin.Filterer.
@@ -100,6 +107,9 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 		lacks(memory, r.Memory, n.Allocatable.Memory, n.Requested.Memory)
 		lacks(ephemeralStorage, r.EphemeralStorage, n.Allocatable.EphemeralStorage, n.Requested.EphemeralStorage)
 		for i := range scalars {
+			if scalars[i].device && n.Allocatable.Scalar(scalars[i].id) == 0 {
+				continue
+			}
 			lacks(1<<(firstScalar+i), scalars[i].amount, n.Allocatable.Scalar(scalars[i].id), n.Requested.Scalar(scalars[i].id))
 		}
 		return p.refuse(short, scalars)
@@ -119,7 +129,7 @@ func (p *Plugin) scalars(r *snapshot.Resources) []want {
 		if group, _, extended := strings.Cut(name, "/"); extended && (p.ignored.Has(name) || p.groups.Has(group)) {
 			continue
 		}
-		out = append(out, want{id, name, amount})
+		out = append(out, want{id, name, amount, plugin.DeviceClassOf(p.classes, corev1.ResourceName(name)) != nil})
 	}
 	slices.SortFunc(out, func(a, b want) int { return strings.Compare(a.name, b.name) })
 	return out
@@ -226,7 +236,28 @@ func (p *Plugin) Events() []plugin.EventHint {
 		{Event: plugin.Event{Resource: plugin.AssignedPod, Action: plugin.UpdatePodScaleDown}},
 		{Event: plugin.Event{Resource: plugin.TargetPod, Action: plugin.UpdatePodScaleDown}},
 		{Event: plugin.Event{Resource: plugin.Node, Action: plugin.Add | plugin.UpdateNodeAllocatable}, Worth: p.nodeHelps},
+		{Event: plugin.Event{Resource: plugin.DeviceClass, Action: plugin.Add | plugin.Update}, Worth: p.classHelps},
 	}
+}
+
+// classHelps says whether a device class came to stand for a resource of the pod.
+func (p *Plugin) classHelps(pod *corev1.Pod, before, after any) bool {
+	is, ok := after.(*resourcev1.DeviceClass)
+	if !ok {
+		return true
+	}
+	was, _ := before.(*resourcev1.DeviceClass)
+	parsed, err := p.snap.NewPod(pod)
+	if err != nil {
+		return true
+	}
+	r := &parsed.Requests
+	requested := func(name string) bool { return p.snap.Amount(r, corev1.ResourceName(name)) > 0 }
+	if was == nil && requested(resourcev1.ResourceDeviceClassPrefix+is.Name) {
+		return true
+	}
+	name := is.Spec.ExtendedResourceName
+	return name != nil && requested(*name) && (was == nil || was.Spec.ExtendedResourceName == nil || *was.Spec.ExtendedResourceName != *name)
 }
 
 // nodeHelps says whether an empty node of that size would hold the pod.
@@ -245,7 +276,7 @@ func (p *Plugin) nodeHelps(pod *corev1.Pod, _, after any) bool {
 		return false
 	}
 	for _, w := range p.scalars(r) {
-		if w.amount > all.Scalar(w.id) {
+		if have := all.Scalar(w.id); w.amount > have && (have > 0 || !w.device) {
 			return false
 		}
 	}

@@ -96,17 +96,17 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 				p.collect(pod.Object, used)
 			}
 		}
-		for _, a := range p.attachments.ByIndex(byNode, n.Name) {
-			if a.Spec.Source.PersistentVolumeName != nil {
-				if pv, err := p.volumes.Cached("", *a.Spec.Source.PersistentVolumeName); err == nil && pv.Spec.CSI != nil {
-					used[volume{pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle}] = struct{}{}
-				}
-			}
-		}
 		counts := map[string]int{}
 		for v := range used {
 			counts[v.driver]++
 		}
+		for v := range p.attached(n.Name) {
+			if _, there := used[v]; !there {
+				counts[v.driver]++
+			}
+		}
+		// A volume that only an attachment holds counts twice, as it does
+		// upstream: it may be on its way off the node.
 		for v := range wanted {
 			if _, there := used[v]; there {
 				continue
@@ -118,6 +118,20 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 		}
 		return nil
 	}}, nil
+}
+
+// attached lists the volumes that are attached to a node.
+func (p *Plugin) attached(node string) map[volume]struct{} {
+	out := map[volume]struct{}{}
+	for _, a := range p.attachments.ByIndex(byNode, node) {
+		if a.Spec.Source.PersistentVolumeName == nil {
+			continue
+		}
+		if pv, err := p.volumes.Cached("", *a.Spec.Source.PersistentVolumeName); err == nil && pv.Spec.CSI != nil {
+			out[volume{pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle}] = struct{}{}
+		}
+	}
+	return out
 }
 
 // missing returns a driver of the wanted volumes that the node lacks although it

@@ -67,12 +67,14 @@ func withKeys(s labels.Selector, pod *corev1.Pod, keys []string) labels.Selector
 	reqs, _ := s.Requirements()
 	for _, key := range keys {
 		value, ok := pod.Labels[key]
-		if !ok || slices.ContainsFunc(reqs, func(r labels.Requirement) bool { return r.Key() == key }) {
+		if !ok {
 			continue
 		}
-		if r, err := labels.NewRequirement(key, selection.In, []string{value}); err == nil {
-			s = s.Add(*r)
+		r, err := labels.NewRequirement(key, selection.In, []string{value})
+		if err != nil || slices.ContainsFunc(reqs, func(had labels.Requirement) bool { return had.Equal(*r) }) {
+			continue
 		}
+		s = s.Add(*r)
 	}
 	return s
 }
