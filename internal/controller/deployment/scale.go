@@ -71,6 +71,10 @@ func sum(sets []*appsv1.ReplicaSet, of func(*appsv1.ReplicaSet) int32) (total in
 func wanted(rs *appsv1.ReplicaSet) int32    { return *rs.Spec.Replicas }
 func available(rs *appsv1.ReplicaSet) int32 { return rs.Status.AvailableReplicas }
 
+// lasting are the available pods that are still wanted: a set's status lags
+// behind what it was just told.
+func lasting(rs *appsv1.ReplicaSet) int32 { return min(available(rs), wanted(rs)) }
+
 // roll takes one step of a rolling update: up as far as the surge allows, else
 // down as far as availability allows.
 func (r *rollout) roll() error {
@@ -88,11 +92,12 @@ func (r *rollout) roll() error {
 		return nil
 	}
 	least := desired - unavailable
-	idle := wanted(r.current) - available(r.current)
-	if room := total - least - idle; room > 0 {
-		if err := r.dropUnhealthy(room); err != nil {
-			return err
-		}
+	room := total - least - (wanted(r.current) - lasting(r.current))
+	if room <= 0 {
+		return nil
+	}
+	if err := r.dropUnhealthy(room); err != nil {
+		return err
 	}
 	return r.dropHealthy(least)
 }
@@ -114,7 +119,7 @@ func (r *rollout) dropUnhealthy(room int32) error {
 		if room <= 0 {
 			break
 		}
-		if idle := wanted(rs) - available(rs); wanted(rs) > 0 && idle > 0 {
+		if idle := wanted(rs) - lasting(rs); idle > 0 {
 			n := min(room, idle)
 			updated, err := r.resize(rs, wanted(rs)-n)
 			if err != nil {
@@ -129,7 +134,7 @@ func (r *rollout) dropUnhealthy(room int32) error {
 
 // dropHealthy scales old sets down while enough pods stay available.
 func (r *rollout) dropHealthy(least int32) error {
-	room := sum(r.all(), available) - least
+	room := sum(r.all(), lasting) - least
 	for i, rs := range r.old {
 		if room <= 0 {
 			return nil

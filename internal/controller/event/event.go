@@ -27,9 +27,9 @@ import (
 const (
 	// window is how long repetitions are counted.
 	window = 10 * time.Minute
-	// different is how many events of one reason about one object may differ in
-	// their message; later ones are combined.
-	different = 10
+	// different is how many messages of one reason about one object are told
+	// apart; all others are combined.
+	different = 9
 	combined  = "(combined from similar events): "
 	// remembered is about how many objects.
 	remembered = 4096
@@ -183,13 +183,10 @@ func (r *Recorder) observe(about metav1.Object, why reason, message *string, now
 		r.stamp = max(r.stamp+1, now.UnixNano())
 		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp), first: now}
 	}
-	if !s.take(perObject, now) || !r.all.take(overall, now) {
-		return repeated{}, false
-	}
-	of.messages[key] = before
+	of.messages[key] = before // what is not written counts, too
 	before.count++
 	before.last = now
-	return *before, true
+	return *before, s.take(perObject, now) && r.all.take(overall, now)
 }
 
 func (r *Recorder) failed(err error, reason string) {

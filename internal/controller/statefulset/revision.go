@@ -18,7 +18,8 @@ import (
 const hashLabel = "controller.kubernetes.io/hash"
 
 // findRevisions finds or makes the revision of the present template, and finds
-// the one that a rollout comes from.
+// the one that a rollout comes from. For a set that is being deleted none is
+// made: update stays nil then.
 func (u *update) findRevisions() error {
 	if u.set.Status.CollisionCount != nil {
 		u.collisions = *u.set.Status.CollisionCount
@@ -35,6 +36,8 @@ func (u *update) findRevisions() error {
 		}
 	}
 	switch {
+	case len(same) == 0 && u.set.DeletionTimestamp != nil:
+		return nil // it was taken from the set before the set goes
 	case len(same) == 0:
 		u.update, err = u.createRevision(wanted)
 	case history.Equal(u.history[len(u.history)-1], wanted):

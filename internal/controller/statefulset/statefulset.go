@@ -175,7 +175,7 @@ func (u *update) measure() {
 }
 
 func (u *update) run() error {
-	if err := u.findRevisions(); err != nil {
+	if err := u.findRevisions(); err != nil || u.update == nil {
 		return err
 	}
 	if err := u.applyRevisions(); err != nil {

@@ -120,7 +120,8 @@ func (u *update) keep(p *corev1.Pod) error {
 		return errWait
 	}
 	if p.Status.Phase == corev1.PodPending && !terminating(p) {
-		if err := u.ensureClaims(p, n); err != nil {
+		// Its claims are owned as the policy says even if it never becomes ready.
+		if err := errors.Join(u.ensureClaims(p, n), u.fixClaims(p, n)); err != nil {
 			return err
 		}
 	}
