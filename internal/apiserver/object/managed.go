@@ -271,17 +271,6 @@ func Empty(s *request.Served) api.Object {
 	return obj
 }
 
-// track records in managedFields that manager wrote what differs between live
-// and obj, in the version of the request. It never fails: where the fields
-// cannot be worked out, they are left out.
-func (o *Objects) track(in *request.Info, live, obj api.Object, manager string) (api.Object, error) {
-	m, err := o.FieldManager(in.Served, in.Subresource)
-	if err != nil {
-		return nil, err
-	}
-	return m.UpdateNoErrors(live, obj, manager).(api.Object), nil
-}
-
 // Track records in managedFields who made obj, a new hub object that becomes
 // the layer's own.
 func (o *Objects) Track(in *request.Info, obj api.Object, manager string) (api.Object, error) {

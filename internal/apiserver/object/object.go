@@ -97,7 +97,8 @@ type Config struct {
 // Objects is the object layer. All methods are safe for concurrent use.
 type Objects struct {
 	Config
-	managers managers
+	managers  managers
+	creations creations
 }
 
 // New returns the object layer.

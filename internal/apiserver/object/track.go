@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package object
+
+import (
+	"reflect"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"kaji/internal/api"
+	"kaji/internal/apiserver/fieldset"
+	"kaji/internal/apiserver/request"
+)
+
+// track records in managedFields that manager wrote what differs between live
+// and obj, in the version of the request. It never fails: where the fields
+// cannot be worked out, they are left out.
+func (o *Objects) track(in *request.Info, live, obj api.Object, manager string) (api.Object, error) {
+	m, err := o.FieldManager(in.Served, in.Subresource)
+	if err != nil {
+		return nil, err
+	}
+	if !plain(in.Served, live, obj) {
+		return m.UpdateNoErrors(live, obj, manager).(api.Object), nil
+	}
+	if live.GetUID() == "" {
+		if o.trackCreated(in, obj, manager) {
+			return obj, nil
+		}
+		return m.UpdateNoErrors(live, obj, manager).(api.Object), nil
+	}
+	before, after := fieldset.Changed(live, obj)
+	tracked := m.UpdateNoErrors(before.(runtime.Object), after.(runtime.Object), manager)
+	obj.SetManagedFields(tracked.(api.Object).GetManagedFields())
+	return obj, nil
+}
+
+// plain says that objects are compared as they are: nobody wrote them in another
+// version.
+func plain(s *request.Served, objs ...api.Object) bool {
+	if s.Kind.Custom || !s.Hub {
+		return false
+	}
+	version := s.GVK.GroupVersion().String()
+	for _, obj := range objs {
+		if obj.GetObjectKind().GroupVersionKind() != s.GVK {
+			return false
+		}
+		for _, entry := range obj.GetManagedFields() {
+			if entry.APIVersion != version {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// stripped are the fields that nobody owns, for they are the server's.
+var stripped = fieldpath.NewSet(
+	fieldpath.MakePathOrDie("apiVersion"),
+	fieldpath.MakePathOrDie("kind"),
+	fieldpath.MakePathOrDie("metadata"),
+	fieldpath.MakePathOrDie("metadata", "name"),
+	fieldpath.MakePathOrDie("metadata", "namespace"),
+	fieldpath.MakePathOrDie("metadata", "creationTimestamp"),
+	fieldpath.MakePathOrDie("metadata", "selfLink"),
+	fieldpath.MakePathOrDie("metadata", "uid"),
+	fieldpath.MakePathOrDie("metadata", "clusterName"),
+	fieldpath.MakePathOrDie("metadata", "generation"),
+	fieldpath.MakePathOrDie("metadata", "managedFields"),
+	fieldpath.MakePathOrDie("metadata", "resourceVersion"),
+)
+
+// trackCreated records who made obj. It is false where that takes a comparison.
+func (o *Objects) trackCreated(in *request.Info, obj api.Object, manager string) bool {
+	if in.Subresource != "" || len(obj.GetManagedFields()) > 0 {
+		return false
+	}
+	p := o.creations.plan(o, in.Served)
+	if p == nil {
+		return false
+	}
+	fields, ok := p.Created(obj)
+	if !ok {
+		return false
+	}
+	if reset := resetFields(in.Kind, ""); reset != nil {
+		fields = fields.RecursiveDifference(reset)
+	}
+	fields = fields.Difference(stripped)
+	if fields.Empty() {
+		obj.SetManagedFields(nil)
+		return true
+	}
+	raw, err := fields.ToJSON()
+	if err != nil {
+		return false
+	}
+	now := metav1.NewTime(time.Now().UTC())
+	obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
+		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: in.Served.GVK.GroupVersion().String(),
+		Time: &now, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw},
+	}})
+	return true
+}
+
+// creations holds the plans of new objects' fields, one a kind, made at first use.
+type creations struct{ made sync.Map } // schema.GroupVersionKind to *fieldset.Plan
+
+// plan returns that of a kind, nil where there is none.
+func (c *creations) plan(o *Objects, s *request.Served) *fieldset.Plan {
+	if p, ok := c.made.Load(s.GVK); ok {
+		return p.(*fieldset.Plan)
+	}
+	p := makePlan(o.TypeConverter, s)
+	c.made.Store(s.GVK, p)
+	return p
+}
+
+func makePlan(converters func(*api.Kind) (managedfields.TypeConverter, error), s *request.Served) *fieldset.Plan {
+	types, err := converters(s.Kind)
+	if err != nil {
+		return nil
+	}
+	empty := Empty(s)
+	typed, err := types.ObjectToTyped(empty)
+	if err != nil {
+		return nil
+	}
+	p, ok := fieldset.Compile(reflect.TypeOf(empty), typed.Schema(), typed.TypeRef())
+	if !ok {
+		return nil
+	}
+	return p
+}
