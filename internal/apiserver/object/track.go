@@ -40,6 +40,12 @@ func (o *Objects) track(in *request.Info, live, obj api.Object, manager string) 
 	return obj, nil
 }
 
+// TrackChange records in managedFields who made obj of live, both hub objects; obj
+// becomes the layer's own.
+func (o *Objects) TrackChange(in *request.Info, live, obj api.Object, manager string) (api.Object, error) {
+	return o.track(in, live, obj, manager)
+}
+
 // plain says that objects are compared as they are: nobody wrote them in another
 // version.
 func plain(s *request.Served, objs ...api.Object) bool {

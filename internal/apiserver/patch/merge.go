@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,10 +25,6 @@ func (p *Patch) applyStrategic(ctx context.Context, t Target, old runtime.Object
 	if err != nil {
 		return nil, err
 	}
-	original, err := runtime.DefaultUnstructuredConverter.ToUnstructured(versioned)
-	if err != nil {
-		return nil, err
-	}
 	changes := map[string]any{}
 	var strict []error
 	if p.strictly() {
@@ -37,6 +34,21 @@ func (p *Patch) applyStrategic(ctx context.Context, t Target, old runtime.Object
 	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if len(strict) == 0 {
+		pieces := versioned.DeepCopyObject()
+		if mergePieces(reflect.ValueOf(pieces).Elem(), changes) {
+			return t.ToHub(pieces)
+		}
+		// The attempt may have changed what it was given.
+		changes = map[string]any{}
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(p.Data, &changes); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+	}
+	original, err := runtime.DefaultUnstructuredConverter.ToUnstructured(versioned)
+	if err != nil {
+		return nil, err
 	}
 	merged, err := strategicpatch.StrategicMergeMapPatch(original, changes, t.New())
 	if err != nil {

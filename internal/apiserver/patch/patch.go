@@ -51,8 +51,9 @@ type Target struct {
 	ToHub     func(runtime.Object) (runtime.Object, error)
 	Custom    bool
 	Coerce    func(api.Object, bool) ([]string, error)
-	// Manager keeps managedFields.
+	// Manager keeps managedFields of what is applied, Track of all else.
 	Manager *managedfields.FieldManager
+	Track   func(old, patched runtime.Object, manager string) (runtime.Object, error)
 }
 
 // Patch is one patch as it was sent.
@@ -122,6 +123,9 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 			return codec.ToHub(in.Served, obj.(api.Object))
 		},
 		Manager: manager,
+		Track: func(old, patched runtime.Object, manager string) (runtime.Object, error) {
+			return objects.TrackChange(in, old.(api.Object), patched.(api.Object), manager)
+		},
 	}
 	return object.Change{
 		AllowCreate: p.Type == types.ApplyYAMLPatchType,
@@ -162,7 +166,7 @@ func (p *Patch) Apply(ctx context.Context, t Target, old runtime.Object) (runtim
 	if err != nil {
 		return nil, err
 	}
-	return t.Manager.UpdateNoErrors(old, patched, object.Manager(p.Options.FieldManager, p.UserAgent)), nil
+	return t.Track(old, patched, object.Manager(p.Options.FieldManager, p.UserAgent))
 }
 
 // validation is the directive for unknown and duplicate fields.

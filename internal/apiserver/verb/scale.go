@@ -176,6 +176,9 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 		ToVersion: func(o runtime.Object) (runtime.Object, error) { return o, nil },
 		ToHub:     func(o runtime.Object) (runtime.Object, error) { return o, nil },
 		Manager:   manager,
+		Track: func(old, patched runtime.Object, by string) (runtime.Object, error) {
+			return manager.UpdateNoErrors(old, patched, by), nil
+		},
 	}
 	return v.changeScale(ctx, in, p.UpdateOptions(), func(ctx context.Context, old *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
 		patched, err := job.Apply(ctx, t, old)
