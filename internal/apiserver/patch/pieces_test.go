@@ -22,7 +22,7 @@ import (
 // whole, which must give the same.
 func TestPieces(t *testing.T) {
 	merged := 0
-	for seed := range int64(300) {
+	for seed := range int64(60) {
 		for _, empty := range []func() runtime.Object{
 			func() runtime.Object { return &corev1.Pod{} },
 			func() runtime.Object { return &corev1.Service{} },
@@ -49,8 +49,8 @@ func TestPieces(t *testing.T) {
 			}
 		}
 	}
-	if merged < 300 {
-		t.Errorf("only %d patches were merged by pieces", merged)
+	if merged < 60 {
+		t.Errorf("only %d of 180 patches were merged by pieces", merged)
 	}
 }
 
