@@ -74,7 +74,7 @@ func probeNode() (spec.Node, error) {
 	if err != nil {
 		return spec.Node{}, err
 	}
-	n := spec.Node{CgroupV2: cgroup.V2(), Capabilities: caps, OOMScoreAdjMin: -1000}
+	n := spec.Node{CgroupV2: cgroup.V2(), Hugetlb: cgroup.Hugetlb(), Capabilities: caps, OOMScoreAdjMin: -1000}
 	if !slices.Contains(caps, "CAP_SYS_RESOURCE") {
 		n.OOMScoreAdjMin = ownOOMScoreAdj()
 	}

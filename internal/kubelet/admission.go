@@ -181,8 +181,8 @@ func resizeText(pod *corev1.Pod, problem string) string {
 		Resources corev1.ResourceRequirements `json:"resources"`
 	}
 	text := struct {
-		Containers     []one  `json:"containers,omitempty"`
 		InitContainers []one  `json:"initContainers,omitempty"`
+		Containers     []one  `json:"containers,omitempty"`
 		Generation     int64  `json:"generation"`
 		Error          string `json:"error,omitempty"`
 	}{Generation: pod.Generation, Error: problem}
@@ -190,9 +190,7 @@ func resizeText(pod *corev1.Pod, problem string) string {
 		text.Containers = append(text.Containers, one{pod.Spec.Containers[i].Name, pod.Spec.Containers[i].Resources})
 	}
 	for i := range pod.Spec.InitContainers {
-		if podspec.Sidecar(&pod.Spec.InitContainers[i]) {
-			text.InitContainers = append(text.InitContainers, one{pod.Spec.InitContainers[i].Name, pod.Spec.InitContainers[i].Resources})
-		}
+		text.InitContainers = append(text.InitContainers, one{pod.Spec.InitContainers[i].Name, pod.Spec.InitContainers[i].Resources})
 	}
 	data, err := json.Marshal(text)
 	if err != nil {

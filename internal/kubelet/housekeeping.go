@@ -220,8 +220,12 @@ func (k *Kubelet) evict(pod *corev1.Pod, message string, grace time.Duration, si
 	k.log.Info("evicting a pod", "pod", pod.Namespace+"/"+pod.Name, "signal", signal, "message", message)
 	k.recorder.AnnotatedEventf(podrun.Reference(pod), annotations, corev1.EventTypeWarning, "Evicted", "%s", message)
 	k.meter.Evictions.WithLabelValues(string(signal)).Inc()
-	k.endPod(pod, "Evicted", message, grace, &corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
-		Reason: corev1.PodReasonTerminationByKubelet, Message: message, ObservedGeneration: pod.Generation})
+	why := &corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+		Reason: corev1.PodReasonTerminationByKubelet, Message: message, ObservedGeneration: pod.Generation}
+	if signal.Own() {
+		why = nil // the pod disrupts itself
+	}
+	k.endPod(pod, "Evicted", message, grace, why)
 }
 
 // endPod ends a pod as failed.

@@ -325,6 +325,7 @@ func New(cfg Config) (*Kubelet, error) {
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
 		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
+		Notices: k.notices(),
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
@@ -336,6 +337,20 @@ func New(cfg Config) (*Kubelet, error) {
 		Changed: func() { k.node.Wake() }, Logger: k.log, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed}
 	return k, nil
+}
+
+// notices are what administrators are told when the agent starts.
+func (k *Kubelet) notices() []node.Notice {
+	if k.cgroups == nil {
+		return nil
+	}
+	var all []node.Notice
+	if !k.cgroups.Unified() {
+		all = append(all, node.Notice{Type: corev1.EventTypeWarning, Reason: "CgroupV1",
+			Message: "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. " +
+				"Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1"})
+	}
+	return append(all, node.Notice{Type: corev1.EventTypeNormal, Reason: "NodeAllocatableEnforced", Message: "Updated Node Allocatable limit across pods"})
 }
 
 func defaults(cfg *Config) {

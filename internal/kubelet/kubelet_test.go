@@ -362,6 +362,61 @@ func TestResize(t *testing.T) {
 	}
 }
 
+// A container whose end asks for it restarts the whole pod where it is: all
+// containers go, the one that asked last, and the first init container begins.
+func TestRestartAll(t *testing.T) {
+	type run struct{ id, name string }
+	starts := make(chan run, 16)
+	a := start(t, memcri.Config{Images: []string{"app:1"}, Started: func(id string, c *runtimeapi.ContainerConfig) {
+		starts <- run{id, c.GetMetadata().GetName()}
+	}})
+	var ending sync.WaitGroup
+	ending.Go(func() {
+		trigger := false
+		for n := 0; n < 5; n++ { // init, main, peer, and after main's end init and main again
+			r := <-starts
+			code, ends := int32(0), r.name == "init"
+			if r.name == "main" && !trigger {
+				<-starts // peer
+				n++
+				trigger, code, ends = true, 42, true
+			}
+			if ends {
+				if err := a.runtime.Exit(r.id, code, "Error"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	a.create(simple("p", func(p *corev1.Pod) {
+		never := corev1.ContainerRestartPolicyNever
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		p.Spec.InitContainers = []corev1.Container{{Name: "init", Image: "app:1"}}
+		p.Spec.Containers[0].RestartPolicy = &never
+		p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "peer", Image: "app:1"})
+	}))
+	ending.Wait()
+	var pod *corev1.Pod
+	a.eventually("all of the pod runs again", func() bool {
+		pod = a.get("p")
+		c := status.Condition(pod.Status.Conditions, corev1.AllContainersRestarting)
+		return pod.Status.Phase == corev1.PodRunning && c != nil && c.Status == corev1.ConditionFalse &&
+			!slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Running == nil || s.RestartCount != 1 })
+	})
+	for _, s := range pod.Status.ContainerStatuses {
+		if last := s.LastTerminationState.Terminated; last == nil || last.Reason != "RestartingAllContainers" || last.ExitCode != 137 {
+			t.Errorf("%s ended before as %+v", s.Name, last)
+		}
+	}
+	want := []string{"run sandbox p", "create init", "start init", "create main", "start main", "create peer", "start peer",
+		"stop peer 2", "remove peer", "remove init", "remove main", "create init", "start init", "create main", "start main", "create peer", "start peer"}
+	if got := a.runtime.Calls(); !slices.Equal(got, want) {
+		t.Errorf("the runtime was asked %q, want %q", got, want)
+	}
+}
+
 // A machine that goes down ends its pods as failed and takes no more.
 func TestShutdown(t *testing.T) {
 	a := start(t, memcri.Config{Images: []string{"app:1"}})

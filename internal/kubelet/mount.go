@@ -66,7 +66,9 @@ func (k *Kubelet) mounts(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 			mount.Image = &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: mounted.Image.Image}
 		} else if subPath != "" {
 			if mount.HostPath, err = k.subPath(pod.UID, c.Name, i, m.Name, mounted.Path, subPath); err != nil {
-				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
+				k.log.Warn("a sub-path of a volume was not opened", "pod", pod.Namespace+"/"+pod.Name, "container", c.Name, "volume", m.Name, "err", err)
+				// Why stays here: it may tell of files that are not the pod's.
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, c.Name)
 			}
 		}
 		mounts = append(mounts, mount)
@@ -112,7 +114,7 @@ func subPathOf(m *corev1.VolumeMount, values map[string]string) (string, error) 
 			return value, ok
 		})
 		if len(missing) > 0 {
-			return "", fmt.Errorf("missing value for %q", strings.Join(missing, ", "))
+			return "", fmt.Errorf("missing value for %s", strings.Join(missing, ", "))
 		}
 	}
 	if sub == "" {

@@ -52,7 +52,8 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	}
 	k.probes.Update(pod, a)
 	deadline := k.deadline(pod)
-	if st := k.publish(pod, a, false, nil); final(st.Phase) {
+	st := k.publish(pod, a, false, nil)
+	if final(st.Phase) {
 		return podworker.Outcome{Over: true}, nil
 	}
 	if problem := k.runtime.Load().network; problem != "" && !pod.Spec.HostNetwork {
@@ -75,7 +76,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: %v", err)
 		return podworker.Outcome{}, err
 	}
-	result, err := k.runner.Sync(ctx, pod, a)
+	result, err := k.runner.Sync(ctx, pod, a, status.Restarting(&st))
 	if err != nil {
 		return podworker.Outcome{}, err
 	}
@@ -246,6 +247,11 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 	}
 	if failed {
 		in.Fail = &fail
+	}
+	if k.cgroups != nil {
+		if l := k.cgroups.Read(pod); l != nil {
+			in.Group = &status.Group{Shares: l.Shares, Quota: l.Quota, Period: l.Period, Memory: l.Memory}
+		}
 	}
 	if !ending {
 		in.Resize = k.resizeConditions(pod, a)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,17 @@ const buryTime = 10 * time.Second
 
 // V2 tells whether the machine has the unified hierarchy.
 func V2() bool { return cgroups.IsCgroup2UnifiedMode() }
+
+// Hugetlb tells whether the machine accounts for huge pages. The kubelet limits
+// them for every container, be there a controller or not.
+func Hugetlb() bool {
+	if V2() {
+		controllers, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+		return err == nil && slices.Contains(strings.Fields(string(controllers)), "hugetlb")
+	}
+	_, err := cgroups.FindCgroupMountpoint("", "hugetlb")
+	return err == nil
+}
 
 // Path is the control group of one sandbox or container below a pod's parent,
 // in the form of the OCI.

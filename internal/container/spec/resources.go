@@ -32,8 +32,10 @@ func Resources(r *runtimeapi.LinuxContainerResources, node Node) *specs.LinuxRes
 			out.Memory.Swap = ptr(swap)
 		}
 	}
-	for _, h := range r.GetHugepageLimits() {
-		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPageSize(), Limit: h.GetLimit()})
+	if node.Hugetlb {
+		for _, h := range r.GetHugepageLimits() {
+			out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPageSize(), Limit: h.GetLimit()})
+		}
 	}
 	if node.CgroupV2 && len(r.GetUnified()) > 0 {
 		out.Unified = maps.Clone(r.GetUnified())

@@ -55,6 +55,9 @@ type Node struct {
 	SELinux        bool
 	// SwapAccounting tells that the memory controller limits swap.
 	SwapAccounting bool
+	// Hugetlb tells that there is a controller of huge pages; limits are left
+	// out where there is none.
+	Hugetlb bool
 	// CDIDirs hold the specifications of the Container Device Interface; later
 	// ones take precedence.
 	CDIDirs []string

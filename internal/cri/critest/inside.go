@@ -210,7 +210,8 @@ func testMounts(t *testing.T, s Suite, image string) {
 func testResources(t *testing.T, s Suite, image string) {
 	p := s.pod(t)
 	c := p.container(image, "sleep")
-	c.GetLinux().Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, MemoryLimitInBytes: 64 << 20}
+	c.GetLinux().Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, MemoryLimitInBytes: 64 << 20,
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}} // as the kubelet does, on machines without a controller, too
 	id := p.start(c)
 	if got := p.status(id).GetResources().GetLinux().GetMemoryLimitInBytes(); got != 64<<20 {
 		t.Errorf("memory limit in the status is %d", got)

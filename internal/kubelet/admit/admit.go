@@ -129,12 +129,20 @@ func sysctls(n Node, pod *corev1.Pod) *Rejection {
 	return nil
 }
 
-func system(_ Node, pod *corev1.Pod) *Rejection {
+func system(n Node, pod *corev1.Pod) *Rejection {
+	// It is the pod's own label that upstream looks at; selectors are for fits.
+	if want, ok := pod.Labels[corev1.LabelOSStable]; ok && want != runtime.GOOS {
+		return &Rejection{"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	}
 	if os := pod.Spec.OS; os != nil && string(os.Name) != runtime.GOOS {
 		return &Rejection{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
 	}
-	if want, ok := pod.Spec.NodeSelector[corev1.LabelOSStable]; ok && want != runtime.GOOS {
-		return &Rejection{"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	s := pod.Spec.SecurityContext
+	if s == nil || s.SupplementalGroupsPolicy == nil || *s.SupplementalGroupsPolicy != corev1.SupplementalGroupsPolicyStrict || n.Object == nil {
+		return nil
+	}
+	if f := n.Object.Status.Features; f == nil || f.SupplementalGroupsPolicy == nil || !*f.SupplementalGroupsPolicy {
+		return &Rejection{"SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node"}
 	}
 	return nil
 }

@@ -12,12 +12,16 @@ import (
 	"kaji/internal/kubelet/podspec"
 )
 
-// Allocation is what the node has granted to the containers of a pod.
+// Allocation is what the node has granted to the containers of a pod by name,
+// and to the pod itself by the name "".
 type Allocation map[string]corev1.ResourceRequirements
 
 // Allocate grants a pod all that its specification asks for.
 func Allocate(pod *corev1.Pod) Allocation {
 	a := Allocation{}
+	if r := pod.Spec.Resources; r != nil {
+		a[""] = *r
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			a[list[i].Name] = list[i].Resources
@@ -29,6 +33,13 @@ func Allocate(pod *corev1.Pod) Allocation {
 // Recall restores what was granted by an earlier process from the pod's status.
 func Recall(pod *corev1.Pod) Allocation {
 	a := Allocate(pod)
+	if r, ok := a[""]; ok && pod.Status.AllocatedResources != nil {
+		r.Requests = among(r.Requests, pod.Status.AllocatedResources)
+		if pod.Status.Resources != nil {
+			r.Limits = among(r.Limits, pod.Status.Resources.Limits)
+		}
+		a[""] = r
+	}
 	for _, list := range [][]corev1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
 		for i := range list {
 			s := &list[i]
@@ -48,6 +59,17 @@ func Recall(pod *corev1.Pod) Allocation {
 	return a
 }
 
+// among takes the values of known for the names in list.
+func among(list, known corev1.ResourceList) corev1.ResourceList {
+	out := list.DeepCopy()
+	for name := range out {
+		if q, ok := known[name]; ok {
+			out[name] = q
+		}
+	}
+	return out
+}
+
 // Apply returns the pod with the granted resources in place of those that it
 // asks for; the pod itself where they are the same.
 func (a Allocation) Apply(pod *corev1.Pod) *corev1.Pod {
@@ -55,6 +77,9 @@ func (a Allocation) Apply(pod *corev1.Pod) *corev1.Pod {
 		return pod
 	}
 	granted := pod.DeepCopy()
+	if r, ok := a[""]; ok && granted.Spec.Resources != nil {
+		granted.Spec.Resources = r.DeepCopy()
+	}
 	for _, list := range [][]corev1.Container{granted.Spec.Containers, granted.Spec.InitContainers} {
 		for i := range list {
 			if r, ok := a[list[i].Name]; ok {
@@ -67,6 +92,9 @@ func (a Allocation) Apply(pod *corev1.Pod) *corev1.Pod {
 
 // Same says whether a pod asks for just what it was granted.
 func (a Allocation) Same(pod *corev1.Pod) bool {
+	if r, ok := a[""]; ok && pod.Spec.Resources != nil && !equality.Semantic.DeepEqual(r, *pod.Spec.Resources) {
+		return false
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range list {
 			if r, ok := a[list[i].Name]; ok && !equality.Semantic.DeepEqual(r, list[i].Resources) {

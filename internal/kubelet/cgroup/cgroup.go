@@ -130,30 +130,60 @@ func (t *Tree) relative(elements []string) string {
 	return p
 }
 
+// number reads one field of a group's file: -1 for "max", 0 where there is none.
+func (t *Tree) number(elements []string, controller, file string, field int) int64 {
+	b, err := os.ReadFile(filepath.Join(t.dir(controller), t.relative(elements), file))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if field >= len(fields) {
+		return 0
+	}
+	if fields[field] == "max" {
+		return -1
+	}
+	n, err := strconv.ParseInt(fields[field], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Read returns what the kernel holds a pod to, nil where it has no group. There,
+// zero means no limit.
+func (t *Tree) Read(pod *corev1.Pod) *Limits {
+	if !t.Exists(pod) {
+		return nil
+	}
+	at := names(pod)
+	l := t.read(at)
+	if l.Memory == 1<<62 {
+		l.Memory = 0
+	}
+	l.Quota = max(l.Quota, 0)
+	if t.unified {
+		if weight := t.number(at, "cpu", "cpu.weight", 0); weight > 0 {
+			l.Shares = 2 + (weight-1)*262142/9999
+			if want := t.PodLimits(pod).Shares; Weight(want) == weight {
+				l.Shares = want // weights are coarser than shares
+			}
+		}
+		l.Period = t.number(at, "cpu", "cpu.max", 1)
+	} else {
+		l.Shares, l.Period = t.number(at, "cpu", "cpu.shares", 0), t.number(at, "cpu", "cpu.cfs_period_us", 0)
+	}
+	return &l
+}
+
 // read returns the limits of a group that can be lowered: memory, and quota
 // with a negative value for none.
 func (t *Tree) read(elements []string) Limits {
-	relative := t.relative(elements)
-	number := func(controller, file string) int64 {
-		b, err := os.ReadFile(filepath.Join(t.dir(controller), relative, file))
-		if err != nil {
-			return 0
-		}
-		first, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
-		if first == "max" {
-			return -1
-		}
-		n, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return 0
-		}
-		return n
-	}
 	l := Limits{}
 	if t.unified {
-		l.Memory, l.Quota = number("memory", "memory.max"), number("cpu", "cpu.max")
+		l.Memory, l.Quota = t.number(elements, "memory", "memory.max", 0), t.number(elements, "cpu", "cpu.max", 0)
 	} else {
-		l.Memory, l.Quota = number("memory", "memory.limit_in_bytes"), number("cpu", "cpu.cfs_quota_us")
+		l.Memory, l.Quota = t.number(elements, "memory", "memory.limit_in_bytes", 0), t.number(elements, "cpu", "cpu.cfs_quota_us", 0)
 	}
 	if l.Memory < 0 || l.Memory > 1<<61 {
 		l.Memory = 1 << 62 // no limit is above every other

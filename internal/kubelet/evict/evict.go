@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	podresource "k8s.io/component-helpers/resource"
 
 	"kaji/internal/kubelet/podspec"
 )
@@ -184,8 +185,8 @@ func (m *Manager) limits(ctx context.Context) error {
 		return err
 	}
 	for _, pod := range pods {
-		if message := exceeded(pod, use[pod]); message != "" {
-			m.cfg.Evict(pod, message, minGrace, NodeFsAvailable, nil)
+		if message, signal := exceeded(pod, use[pod]); message != "" {
+			m.cfg.Evict(pod, message, minGrace, signal, nil)
 		}
 	}
 	return nil
@@ -209,32 +210,35 @@ func limited(pod *corev1.Pod) bool {
 	return false
 }
 
+// Signals of limits that are a pod's own, as metrics name them.
+const (
+	EmptyDirLimit  Signal = "emptydirfs.limit"
+	PodLimit       Signal = "ephemeralpodfs.limit"
+	ContainerLimit Signal = "ephemeralcontainerfs.limit"
+)
+
+// Own says whether a signal is of a pod's own limits, and not of the node's need.
+func (s Signal) Own() bool { return s == EmptyDirLimit || s == PodLimit || s == ContainerLimit }
+
 // exceeded says which of its own limits a pod exceeds, "" for none.
-func exceeded(pod *corev1.Pod, use Use) string {
+func exceeded(pod *corev1.Pod, use Use) (string, Signal) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if e := v.EmptyDir; e != nil && e.SizeLimit != nil && e.SizeLimit.Sign() > 0 {
 			if int64(use.Volumes[v.Name]) > e.SizeLimit.Value() {
-				return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, e.SizeLimit.String())
+				return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, e.SizeLimit.String()), EmptyDirLimit
 			}
 		}
 	}
-	var total int64
-	all := true
-	for i := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[i]
-		limit, ok := c.Resources.Limits[corev1.ResourceEphemeralStorage]
-		if !ok {
-			all = false
-			continue
-		}
-		total += limit.Value()
-		if int64(use.Containers[c.Name]) > limit.Value() {
-			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String())
+	limits := podresource.PodLimits(pod, podresource.PodResourcesOptions{})
+	if limit, ok := limits[corev1.ResourceEphemeralStorage]; ok && int64(use.Disk) > limit.Value() {
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String()), PodLimit
+	}
+	for _, c := range podspec.Containers(pod) {
+		limit := c.Resources.Limits[corev1.ResourceEphemeralStorage]
+		if !limit.IsZero() && int64(use.Containers[c.Name]) > limit.Value() {
+			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String()), ContainerLimit
 		}
 	}
-	if all && total > 0 && int64(use.Disk) > total {
-		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", quantity(uint64(total)))
-	}
-	return ""
+	return "", ""
 }

@@ -76,7 +76,7 @@ type Threshold struct {
 // Value is the threshold for a capacity.
 func (t Threshold) Value(capacity uint64) uint64 {
 	if t.Percent > 0 {
-		return uint64(t.Percent * float64(capacity))
+		return uint64(float64(float32(t.Percent)) * float64(capacity)) // the field's precision: sums must agree
 	}
 	return t.Quantity
 }

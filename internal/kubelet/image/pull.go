@@ -249,6 +249,22 @@ func (s *Store) User(ctx context.Context, ref string) (podrun.ImageUser, error) 
 	return user, nil
 }
 
+// repository is the part of a name that must be lower case: what follows the
+// registry, with the names that Docker's own registry leaves out.
+func repository(image string) string {
+	first, rest, ok := strings.Cut(image, "/")
+	if !ok || !strings.ContainsAny(first, ".:") && first != "localhost" && first == strings.ToLower(first) {
+		first, rest = "docker.io", image
+	}
+	if i := strings.LastIndex(rest, ":"); i > strings.LastIndex(rest, "/") {
+		rest = rest[:i]
+	}
+	if (first == "docker.io" || first == "index.docker.io") && !strings.Contains(rest, "/") {
+		return "library/" + rest
+	}
+	return rest
+}
+
 // withTag adds ":latest" to a name that has neither tag nor digest.
 func withTag(image string) (string, error) {
 	if image == "" || strings.ContainsAny(image, " \t\n") || strings.HasPrefix(image, ":") || strings.HasPrefix(image, "/") || strings.HasSuffix(image, "/") || strings.HasSuffix(image, ":") || strings.Contains(image, "//") {
@@ -259,7 +275,7 @@ func withTag(image string) (string, error) {
 	}
 	last := image[strings.LastIndex(image, "/")+1:]
 	if last != strings.ToLower(last) && !strings.Contains(last, ":") || strings.ToLower(strings.Split(last, ":")[0]) != strings.Split(last, ":")[0] {
-		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format: repository name must be lowercase", image)
+		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format: repository name (%s) must be lowercase", image, repository(image))
 	}
 	if strings.Contains(last, ":") {
 		return image, nil

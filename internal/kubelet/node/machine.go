@@ -24,6 +24,8 @@ type Machine struct {
 	Memory, Disk, Swap int64
 	// HugePages are bytes by page size, such as "2Mi".
 	HugePages map[string]int64
+	// InUserNamespace says that root here is not the machine's.
+	InUserNamespace bool
 }
 
 // ReadMachine reads this machine; disk is a path on the file system of the
@@ -34,6 +36,7 @@ func ReadMachine(disk string) (Machine, error) {
 	m.SystemUUID = line("/sys/class/dmi/id/product_uuid", "/proc/device-tree/vm,uuid", "/etc/machine-id")
 	m.BootID = line("/proc/sys/kernel/random/boot_id")
 	m.OSImage = osImage()
+	m.InUserNamespace = inUserNamespace()
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return m, fmt.Errorf("read the kernel's version: %w", err)
@@ -84,6 +87,12 @@ func line(paths ...string) string {
 		}
 	}
 	return ""
+}
+
+// inUserNamespace says whether some user of the machine has no number here.
+func inUserNamespace() bool {
+	fields := strings.Fields(line("/proc/self/uid_map"))
+	return len(fields) == 3 && (fields[0] != "0" || fields[1] != "0" || fields[2] != "4294967295")
 }
 
 func osImage() string {

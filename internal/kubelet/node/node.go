@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,6 +76,8 @@ type Config struct {
 	// NotReady adds reasons why the node is not ready; nil for none.
 	NotReady func() []string
 	Version  string
+	// Notices are recorded as events once the node is registered.
+	Notices []Notice
 
 	// Beat is the interval of heartbeats, Report that of statuses without news;
 	// zero means 10 s and 5 min.
@@ -82,6 +85,9 @@ type Config struct {
 	// LeaseDuration is what the Lease promises; zero means 40 s.
 	LeaseDuration time.Duration
 }
+
+// Notice is an event about the node; Type is "Normal" or "Warning".
+type Notice struct{ Type, Reason, Message string }
 
 // Runtime is what the container runtime says of itself.
 type Runtime struct {
@@ -159,6 +165,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 		k.cfg.Registered(node)
 	}
 	k.event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	for _, n := range k.cfg.Notices {
+		k.event(n.Type, n.Reason, "%s", n.Message)
+	}
+	k.announce(&corev1.NodeStatus{}, &corev1.NodeStatus{Conditions: slices.DeleteFunc(k.status(ctx, node).Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady || !owned(c.Type)
+	})})
 	var lease sync.WaitGroup
 	lease.Go(func() { k.beat(ctx, node.UID) })
 	defer lease.Wait()
@@ -340,7 +352,10 @@ func (k *Keeper) announce(old, fresh *corev1.NodeStatus) {
 		if before != nil && before.Status == c.Status {
 			continue
 		}
-		reason := c.Reason
+		if !owned(c.Type) {
+			continue
+		}
+		reason := "Node" + strings.TrimPrefix(c.Reason, "Kubelet")
 		if c.Type == corev1.NodeReady {
 			reason = "NodeNotReady"
 			if c.Status == corev1.ConditionTrue {
@@ -349,6 +364,11 @@ func (k *Keeper) announce(old, fresh *corev1.NodeStatus) {
 		}
 		k.event(corev1.EventTypeNormal, reason, "Node %s status is now: %s", k.cfg.Name, reason)
 	}
+}
+
+// owned says whether a condition is this agent's to tell.
+func owned(t corev1.NodeConditionType) bool {
+	return t == corev1.NodeReady || t == corev1.NodeMemoryPressure || t == corev1.NodeDiskPressure || t == corev1.NodePIDPressure
 }
 
 func condition(list []corev1.NodeCondition, t corev1.NodeConditionType) *corev1.NodeCondition {

@@ -5,10 +5,12 @@ package node_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +20,46 @@ import (
 	"kaji/internal/kubelet/node"
 	"kaji/kajitest"
 )
+
+// The events of a start are upstream's: conditions are told by the node's words for
+// them, and what the machine lacks by notices.
+func TestStartIsTold(t *testing.T) {
+	api := kajitest.Start(t).Client()
+	recorder := record.NewFakeRecorder(100)
+	k := node.New(node.Config{Name: "n", Client: api, Node: func() *corev1.Node { return nil }, Recorder: recorder, Logger: slog.New(slog.DiscardHandler),
+		Machine: node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 1000, Memory: 1 << 30, Disk: 1000003},
+		Notices: []node.Notice{{Type: corev1.EventTypeNormal, Reason: "NodeAllocatableEnforced", Message: "Updated Node Allocatable limit across pods"}},
+		Runtime: func(context.Context) node.Runtime { return node.Runtime{} }})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := k.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer func() { cancel(); running.Wait() }()
+	for _, want := range []string{"Normal Starting Starting kubelet.", "Normal NodeAllocatableEnforced Updated Node Allocatable limit across pods",
+		"Normal NodeHasSufficientMemory Node n status is now: NodeHasSufficientMemory", "Normal NodeHasNoDiskPressure Node n status is now: NodeHasNoDiskPressure",
+		"Normal NodeHasSufficientPID Node n status is now: NodeHasSufficientPID"} {
+		select {
+		case got := <-recorder.Events:
+			if got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		case <-time.After(60 * time.Second):
+			t.Fatalf("never told: %s", want)
+		}
+	}
+	n, err := client.For[*corev1.Node](api).Get(t.Context(), "", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"}
+	if disk := n.Status.Capacity[corev1.ResourceEphemeralStorage]; !slices.Equal(n.Status.DeclaredFeatures, want) || disk.String() != "1000003" ||
+		n.Status.NodeInfo.RunningInUserNamespace == nil || *n.Status.NodeInfo.RunningInUserNamespace {
+		t.Errorf("got features %q, disk %s, user namespace %v", n.Status.DeclaredFeatures, disk.String(), n.Status.NodeInfo.RunningInUserNamespace)
+	}
+}
 
 // A node that has its pod ranges is never shown as not ready at a restart of its
 // agent: the network learns them before the first status.

@@ -27,13 +27,14 @@ func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatu
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: k.cfg.Hostname})
 	}
 	s.DaemonEndpoints.KubeletEndpoint.Port = k.cfg.Port
-	m := k.cfg.Machine
+	m, inUserNamespace := k.cfg.Machine, k.cfg.Machine.InUserNamespace
 	s.NodeInfo = corev1.NodeSystemInfo{MachineID: m.MachineID, SystemUUID: m.SystemUUID, BootID: m.BootID, KernelVersion: m.Kernel,
-		OSImage: m.OSImage, ContainerRuntimeVersion: runtime.Version, KubeletVersion: k.cfg.Version, OperatingSystem: m.OS, Architecture: m.Arch}
+		OSImage: m.OSImage, ContainerRuntimeVersion: runtime.Version, KubeletVersion: k.cfg.Version, OperatingSystem: m.OS, Architecture: m.Arch, RunningInUserNamespace: &inUserNamespace}
 	if m.Swap > 0 {
 		s.NodeInfo.Swap = &corev1.NodeSwapStatus{Capacity: &m.Swap}
 	}
 	s.RuntimeHandlers = runtime.Handlers
+	s.DeclaredFeatures = declared()
 	if runtime.SupplementalGroupsPolicy {
 		yes := true
 		s.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: &yes}
@@ -47,6 +48,13 @@ func (k *Keeper) status(ctx context.Context, node *corev1.Node) corev1.NodeStatu
 	k.mu.Unlock()
 	k.conditions(&s, runtime.Problems, stopping)
 	return s
+}
+
+// declared are the features of this agent without which certain pods and changes
+// of pods cannot be served; the API server and the scheduler ask for them.
+func declared() []string {
+	return []string{"ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers",
+		"RestartAllContainersOnContainerExits"}
 }
 
 // former are the capacities that a node is shown with; none is left of the
@@ -73,7 +81,7 @@ func (k *Keeper) resources(old corev1.ResourceList) (capacity, allocatable corev
 	capacity = corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewMilliQuantity(m.MilliCPU, resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(m.Memory, resource.BinarySI),
-		corev1.ResourceEphemeralStorage: *resource.NewQuantity(m.Disk, resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(m.Disk, resource.DecimalSI),
 	}
 	for size, bytes := range m.HugePages {
 		capacity[corev1.ResourceName("hugepages-"+size)] = *resource.NewQuantity(bytes, resource.BinarySI)

@@ -70,7 +70,8 @@ func (r *Runner) Remove(ctx context.Context, a *actual.Pod) error {
 	return nil
 }
 
-func (r *Runner) remove(ctx context.Context, pod, namespace string, c *actual.Container) error {
+// removeContainer leaves the container's log.
+func (r *Runner) removeContainer(ctx context.Context, pod, namespace string, c *actual.Container) error {
 	if _, err := r.cfg.Runtime.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.ID}); err != nil {
 		return fmt.Errorf("remove container %s: %w", c.ID, err)
 	}
@@ -79,6 +80,14 @@ func (r *Runner) remove(ctx context.Context, pod, namespace string, c *actual.Co
 		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove the link to a log: %w", err)
 		}
+	}
+	return nil
+}
+
+// remove takes a container away with its logs.
+func (r *Runner) remove(ctx context.Context, pod, namespace string, c *actual.Container) error {
+	if err := r.removeContainer(ctx, pod, namespace, c); err != nil {
+		return err
 	}
 	if c.LogPath != "" && strings.HasPrefix(c.LogPath, r.cfg.LogDir) {
 		logs, err := filepath.Glob(c.LogPath + "*") // rotated ones too

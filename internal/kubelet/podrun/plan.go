@@ -23,6 +23,9 @@ type Plan struct {
 	Attempt       uint32
 	SandboxID     string
 	Kill          []Victim
+	// Remove are all containers, running or not, in order: the pod restarts where
+	// it is.
+	Remove []*actual.Container
 	// Start are init, sidecar, ordinary and ephemeral containers, in order.
 	Start []*corev1.Container
 	// Update are running containers whose resources changed in place.
@@ -38,7 +41,7 @@ type Victim struct {
 
 // Empty says that there is nothing to do.
 func (p *Plan) Empty() bool {
-	return !p.KillPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Start) == 0 && len(p.Update) == 0
+	return !p.KillPod && !p.CreateSandbox && len(p.Kill) == 0 && len(p.Remove) == 0 && len(p.Start) == 0 && len(p.Update) == 0
 }
 
 // MakePlan compares; it changes nothing.
@@ -58,6 +61,28 @@ func MakePlan(pod *corev1.Pod, a *actual.Pod, probes Probes) *Plan {
 	if p.init(pod, a, probes) && !p.KillPod {
 		p.regular(pod, a, probes)
 	}
+	return p
+}
+
+// Restart plans the removal of all containers of a pod, those last whose end
+// asks for it: while one of them is left, the restart goes on after a crash.
+func Restart(pod *corev1.Pod, a *actual.Pod) *Plan {
+	p := &Plan{}
+	var last []*actual.Container
+	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			for _, c := range a.Containers {
+				switch {
+				case c.Name != list[i].Name:
+				case c.Exited() && podspec.RestartsAll(&list[i], c.ExitCode):
+					last = append(last, c)
+				default:
+					p.Remove = append(p.Remove, c)
+				}
+			}
+		}
+	}
+	p.Remove = append(p.Remove, last...)
 	return p
 }
 
@@ -161,6 +186,9 @@ func (p *Plan) init(pod *corev1.Pod, a *actual.Pod, probes Probes) bool {
 				p.Start = append(p.Start, c)
 				return false
 			case seen.Running():
+				if Resized(pod, c, seen) {
+					p.Update = append(p.Update, seen)
+				}
 				return false
 			case seen.ExitCode == 0:
 				continue
@@ -226,9 +254,10 @@ func (p *Plan) regular(pod *corev1.Pod, a *actual.Pod, probes Probes) {
 			continue
 		}
 		message, probe := p.mustEnd(c, seen, probes)
+		resized := false
 		if message == "" && Resized(pod, c, seen) {
 			if ResizeRestarts(pod, c, seen) {
-				message = fmt.Sprintf("Container %s resize requires restart", c.Name)
+				message, resized = fmt.Sprintf("Container %s resize requires restart", c.Name), true
 			} else {
 				p.Update = append(p.Update, seen)
 			}
@@ -238,7 +267,9 @@ func (p *Plan) regular(pod *corev1.Pod, a *actual.Pod, probes Probes) {
 			continue
 		}
 		if probe == "" || podspec.RestartsOnFailure(pod, c) {
-			message += ", will be restarted"
+			if !resized {
+				message += ", will be restarted"
+			}
 			p.Start = append(p.Start, c)
 			start++
 		}

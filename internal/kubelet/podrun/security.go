@@ -123,10 +123,10 @@ func (r *Runner) security(pod *corev1.Pod, c *corev1.Container, user ImageUser, 
 
 func groups(pod *corev1.Pod, out *runtimeapi.LinuxContainerSecurityContext, options *Options) {
 	if p := pod.Spec.SecurityContext; p != nil {
-		out.SupplementalGroups = append(out.SupplementalGroups, p.SupplementalGroups...)
 		if p.FSGroup != nil {
 			out.SupplementalGroups = append(out.SupplementalGroups, *p.FSGroup)
 		}
+		out.SupplementalGroups = append(out.SupplementalGroups, p.SupplementalGroups...)
 		if p.SupplementalGroupsPolicy != nil && *p.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict {
 			out.SupplementalGroupsPolicy = runtimeapi.SupplementalGroupsPolicy_Strict
 		}

@@ -33,8 +33,12 @@ func (r *Result) retry(at time.Time) {
 // says when to try again.
 const errorRetry = 10 * time.Second
 
-// Sync takes the steps that a pod is missing.
-func (r *Runner) Sync(ctx context.Context, pod *corev1.Pod, a *actual.Pod) (Result, error) {
+// Sync takes the steps that a pod is missing; with restart set, the first of
+// them is to remove all its containers.
+func (r *Runner) Sync(ctx context.Context, pod *corev1.Pod, a *actual.Pod, restart bool) (Result, error) {
+	if restart {
+		return r.restart(ctx, pod, Restart(pod, a))
+	}
 	plan := MakePlan(pod, a, r.cfg.Probes)
 	var result Result
 	if plan.Empty() {
@@ -72,6 +76,24 @@ func (r *Runner) Sync(ctx context.Context, pod *corev1.Pod, a *actual.Pod) (Resu
 		}
 	}
 	return result, r.update(ctx, pod, plan, &result)
+}
+
+// restart removes the containers of a pod; their logs stay.
+func (r *Runner) restart(ctx context.Context, pod *corev1.Pod, plan *Plan) (Result, error) {
+	at := time.Duration(0)
+	for _, c := range plan.Remove {
+		if c.Running() {
+			k := killing{id: c.ID, name: c.Name, spec: specNamed(pod, c.Name), message: "killing", grace: &at}
+			if err := r.killContainer(ctx, pod, k, nil); err != nil {
+				return Result{}, fmt.Errorf("kill container %s: %w", c.Name, err)
+			}
+		}
+		if err := r.removeContainer(ctx, pod.Name, pod.Namespace, c); err != nil {
+			return Result{}, err
+		}
+		r.wait(pod.UID, c.Name, nil)
+	}
+	return Result{Changed: len(plan.Remove) > 0}, nil
 }
 
 func specNamed(pod *corev1.Pod, name string) *corev1.Container {

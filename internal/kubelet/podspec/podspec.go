@@ -122,6 +122,22 @@ func MatchingRule(c *corev1.Container, exitCode int32) *corev1.ContainerRestartR
 	return nil
 }
 
+// RestartsAll says whether the end of a container restarts the whole pod where it
+// is (KEP-5532).
+func RestartsAll(c *corev1.Container, exitCode int32) bool {
+	rule := MatchingRule(c, exitCode)
+	return rule != nil && rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+}
+
+// CouldRestartAll says whether there is an exit code for RestartsAll.
+func CouldRestartAll(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(Containers(pod), func(c *corev1.Container) bool {
+		return slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
+			return r.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		})
+	})
+}
+
 // RestartsOnFailure says whether any exit of a container could be followed by
 // a restart.
 func RestartsOnFailure(pod *corev1.Pod, c *corev1.Container) bool {

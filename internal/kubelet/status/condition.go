@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/kubelet/actual"
 	"kaji/internal/kubelet/podspec"
 )
 
@@ -15,7 +17,7 @@ import (
 func owned(t corev1.PodConditionType) bool {
 	switch t {
 	case corev1.PodScheduled, corev1.PodReady, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReadyToStartContainers,
-		corev1.PodResizeInProgress, corev1.PodResizePending:
+		corev1.PodResizeInProgress, corev1.PodResizePending, corev1.AllContainersRestarting:
 		return true
 	}
 	return false
@@ -43,8 +45,11 @@ func conditions(in Input, s *corev1.PodStatus) {
 		}
 		s.Conditions = append(s.Conditions, c)
 	}
-	ready := in.Actual.Ready() && (pod.Spec.HostNetwork || len(in.Actual.IPs()) > 0)
-	add(corev1.PodReadyToStartContainers, ready, "", "")
+	if problem := sandboxProblem(pod, in.Actual); problem != "" {
+		add(corev1.PodReadyToStartContainers, false, "PodSandboxNotReady", problem)
+	} else {
+		add(corev1.PodReadyToStartContainers, true, "", "")
+	}
 	ok, reason, message := initialized(in, s)
 	add(corev1.PodInitialized, ok, reason, message)
 	ok, reason, message = containersReady(pod, s)
@@ -55,6 +60,35 @@ func conditions(in Input, s *corev1.PodStatus) {
 	add(corev1.PodReady, gateOK, gateReason, gateMessage)
 	add(corev1.ContainersReady, ok, reason, message)
 	add(corev1.PodScheduled, true, "", "")
+	if podspec.CouldRestartAll(pod) {
+		s.Conditions = append(s.Conditions, restarting(in, s))
+	}
+}
+
+// sandboxProblem says why containers cannot start in the pod's sandbox, "" for
+// no reason.
+func sandboxProblem(pod *corev1.Pod, a *actual.Pod) string {
+	newest := a.Sandbox()
+	if newest == nil {
+		return "no pod sandbox exists"
+	}
+	ready := 0
+	for _, s := range a.Sandboxes {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			ready++
+		}
+	}
+	switch {
+	case ready > 1:
+		return "multiple pod sandboxes are ready and need to be reconciled"
+	case newest.State != runtimeapi.PodSandboxState_SANDBOX_READY:
+		return "pod sandbox is not ready"
+	case (newest.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE) != pod.Spec.HostNetwork:
+		return "network namespace mode changed and sandbox needs to be recreated"
+	case !pod.Spec.HostNetwork && len(a.IPs()) == 0:
+		return "pod sandbox has no IP address"
+	}
+	return ""
 }
 
 // Condition returns the condition of a type, nil for none.
@@ -96,6 +130,10 @@ func initialized(in Input, s *corev1.PodStatus) (ok bool, reason, message string
 		}
 	}
 	if message = list("incomplete", unknown, incomplete); message != "" {
+		// A pod that restarts where it is does not cease to be initialized.
+		if c := Condition(in.Old.Conditions, corev1.PodInitialized); c != nil && c.Status == corev1.ConditionTrue {
+			return true, "", ""
+		}
 		return false, "ContainersNotInitialized", message
 	}
 	return true, "", ""

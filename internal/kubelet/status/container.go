@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -44,7 +45,11 @@ func containers(in Input, former []corev1.ContainerStatus, specs []corev1.Contai
 		old := find(former, c.Name)
 		seen := latest(in.Actual, c.Name)
 		s := initial(c, old, creating, in.RecursiveReadOnly)
-		if len(seen) == 0 && old != nil {
+		switch {
+		case len(seen) > 0 || old == nil:
+		case in.restarting && old.State.Waiting == nil:
+			removed(&s, old)
+		default:
 			lost(in.Pod, &s, old, creating)
 		}
 		if len(seen) > 0 {
@@ -120,6 +125,15 @@ func lost(pod *corev1.Pod, s, old *corev1.ContainerStatus, creating string) {
 	}
 }
 
+// epoch is the time that is shown for none: a container that ended without having
+// started.
+func epoch(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return t
+}
+
 // convert makes the status of a container that the runtime has.
 func convert(in Input, spec *corev1.Container, c *actual.Container, old *corev1.ContainerStatus) corev1.ContainerStatus {
 	id := ContainerID(in.RuntimeName, c.ID)
@@ -130,11 +144,14 @@ func convert(in Input, spec *corev1.Container, c *actual.Container, old *corev1.
 	switch {
 	case c.Running():
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(c.StartedAt)}
+		if old != nil && old.ContainerID != id && old.State.Terminated != nil && old.RestartCount >= c.RestartCount {
+			s.RestartCount = old.RestartCount + 1 // it was restarted with the whole pod
+		}
 	case c.Exited() && old != nil && old.ContainerID == id && old.State.Terminated != nil && old.State.Terminated.ContainerID == id:
 		s.State.Terminated = old.State.Terminated // read once, never changes
 	case c.Exited():
 		s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message,
-			StartedAt: metav1.NewTime(c.StartedAt), FinishedAt: metav1.NewTime(c.FinishedAt), ContainerID: id}
+			StartedAt: metav1.NewTime(epoch(c.StartedAt)), FinishedAt: metav1.NewTime(c.FinishedAt), ContainerID: id}
 		if in.Message != nil {
 			if m := in.Message(c); m != "" {
 				if c.Message != "" {
@@ -144,7 +161,11 @@ func convert(in Input, spec *corev1.Container, c *actual.Container, old *corev1.
 			}
 		}
 	case c.State == runtimeapi.ContainerState_CONTAINER_UNKNOWN && old != nil && old.State.Running != nil:
-		s.State.Terminated = &corev1.ContainerStateTerminated{Reason: reasonStatusUnknown,
+		reason := reasonStatusUnknown
+		if in.restarting {
+			reason = reasonRestartingAll
+		}
+		s.State.Terminated = &corev1.ContainerStateTerminated{Reason: reason,
 			Message: "The container could not be located when the pod was terminated", ExitCode: 137}
 		s.RestartCount = old.RestartCount + 1
 	default:
@@ -162,10 +183,12 @@ func convert(in Input, spec *corev1.Container, c *actual.Container, old *corev1.
 	return s
 }
 
+// Limits that the kernel cannot go below.
+const minMilliCPU, minShares = 10, 2
+
 // applied replaces the limits of a container by those that the runtime
 // enforces. Values at the kernel's minimum are left as they were asked for.
 func applied(r *corev1.ResourceRequirements, linux *runtimeapi.LinuxContainerResources) {
-	const minMilliCPU, minShares = 10, 2
 	if linux == nil {
 		return
 	}

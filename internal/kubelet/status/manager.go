@@ -180,15 +180,10 @@ func (m *Manager) Finish(pod *corev1.Pod) {
 		s = *pod.Status.DeepCopy()
 	}
 	s = *s.DeepCopy()
-	for _, list := range [][]corev1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses} {
-		for i := range list {
-			if c := &list[i]; c.State.Terminated == nil && (c.State.Running != nil || s.Phase == corev1.PodRunning) {
-				c.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: reasonStatusUnknown,
-					Message: "The container could not be located when the pod was terminated", ExitCode: 137}}
-				c.Ready = false
-			}
-		}
+	if everInitialized(pod, &s) {
+		lose(s.ContainerStatuses)
 	}
+	lose(begun(s.InitContainerStatuses))
 	if !final(s.Phase) {
 		s.Phase = corev1.PodFailed
 	}

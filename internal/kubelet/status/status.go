@@ -56,11 +56,16 @@ type Input struct {
 	Resize []corev1.PodCondition
 	// RecursiveReadOnly says whether the runtime can make mounts so.
 	RecursiveReadOnly bool
+	// Group is what the pod's control group says; nil where there is none.
+	Group *Group
+
+	restarting bool // the whole pod is restarted where it is
 }
 
 // Generate makes the status of a pod.
 func Generate(in Input) corev1.PodStatus {
 	pod, old := in.Pod, in.Old
+	in.restarting = podspec.CouldRestartAll(pod) && restartsAll(in)
 	s := corev1.PodStatus{ObservedGeneration: pod.Generation, QOSClass: podspec.QOS(pod),
 		NominatedNodeName: pod.Status.NominatedNodeName, StartTime: old.StartTime,
 		ResourceClaimStatuses: pod.Status.ResourceClaimStatuses, ExtendedResourceClaimStatus: pod.Status.ExtendedResourceClaimStatus}
@@ -106,6 +111,7 @@ func Generate(in Input) corev1.PodStatus {
 	health(in, &s)
 	conditions(in, &s)
 	addresses(in, &s)
+	podResources(in, &s)
 	return s
 }
 
@@ -161,8 +167,8 @@ func phase(in Input, statuses []corev1.ContainerStatus) corev1.PodPhase {
 	}
 	pendingInit, pendingSidecar, failedInit := 0, 0, 0
 	unknown, running, waiting, stopped, stoppedForGood, succeeded := 0, 0, 0, 0, 0, 0
-	failed := func(c *corev1.Container, exitCode int32) {
-		if exitCode != 0 && !podspec.ShouldRestart(pod, c, exitCode) {
+	failed := func(c *corev1.Container, t *corev1.ContainerStateTerminated) {
+		if t.ExitCode != 0 && !comesBack(pod, c, t) {
 			failedInit++
 		}
 	}
@@ -187,10 +193,10 @@ func phase(in Input, statuses []corev1.ContainerStatus) corev1.PodPhase {
 			pendingInit++
 		case s.State.Terminated != nil && sidecar:
 		case s.State.Terminated != nil:
-			failed(c, s.State.Terminated.ExitCode)
+			failed(c, s.State.Terminated)
 		case s.LastTerminationState.Terminated != nil && sidecar:
 		case s.LastTerminationState.Terminated != nil:
-			failed(c, s.LastTerminationState.Terminated.ExitCode)
+			failed(c, s.LastTerminationState.Terminated)
 		case sidecar:
 			pendingSidecar++
 			waiting++
@@ -203,7 +209,7 @@ func phase(in Input, statuses []corev1.ContainerStatus) corev1.PodPhase {
 		s := byName(c.Name)
 		end := func(t *corev1.ContainerStateTerminated) {
 			stopped++
-			if !podspec.ShouldRestart(pod, c, t.ExitCode) {
+			if !comesBack(pod, c, t) {
 				stoppedForGood++
 			}
 		}

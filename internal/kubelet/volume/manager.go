@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -105,6 +107,19 @@ func usedVolumes(pod *corev1.Pod) map[string]bool {
 	return used
 }
 
+// unmounted are the names of the volumes that a pod waits for.
+func (m *Manager) unmounted(pod *corev1.Pod) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := slices.Collect(maps.Keys(usedVolumes(pod)))
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, ok := m.mu.mounted[pod.UID][name]
+		return ok
+	})
+	slices.Sort(names)
+	return names
+}
+
 func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (Mounted, error) {
 	m.mu.Lock()
 	source, kept := m.mu.sources[pod.UID][v.Name]
@@ -114,7 +129,8 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		source, err = m.resolve(ctx, pod, v)
 	}
 	if err != nil {
-		return Mounted{}, &Error{"FailedMount", fmt.Sprintf("Unable to attach or mount volumes: unmounted volumes=[%s], unattached volumes=[], failed to process volumes=[%s]: %v", v.Name, v.Name, err)}
+		return Mounted{}, &Error{"FailedMount", fmt.Sprintf("Unable to attach or mount volumes: unmounted volumes=%v, unattached volumes=[], failed to process volumes=[%s]: %v",
+			m.unmounted(pod), v.Name, err)}
 	}
 	for _, d := range m.cfg.Drivers {
 		if !d.Handles(source) {

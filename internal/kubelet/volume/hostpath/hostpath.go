@@ -5,6 +5,7 @@ package hostpath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -45,10 +46,38 @@ func (*Driver) Setup(_ context.Context, r volume.Request) (volume.Mounted, error
 	return mounted, check(spec.Path, *spec.Type)
 }
 
+// kindOf names what is there.
+func kindOf(path string) (corev1.HostPathType, error) {
+	info, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
+		return "", fmt.Errorf("path %q does not exist", path)
+	case err != nil:
+		return "", err
+	case info.IsDir():
+		return corev1.HostPathDirectory, nil
+	case info.Mode().IsRegular():
+		return corev1.HostPathFile, nil
+	case info.Mode()&os.ModeSocket != 0:
+		return corev1.HostPathSocket, nil
+	case info.Mode()&os.ModeCharDevice != 0:
+		return corev1.HostPathCharDev, nil
+	case info.Mode()&os.ModeDevice != 0:
+		return corev1.HostPathBlockDev, nil
+	}
+	return "", errors.New("only recognise file, directory, socket, block device and character device")
+}
+
 func check(path string, kind corev1.HostPathType) error {
 	info, err := os.Stat(path)
 	exists := err == nil
-	fail := func(what string) error { return fmt.Errorf("hostPath type check failed: %s is not %s", path, what) }
+	fail := func(what string) error {
+		is, err := kindOf(path)
+		if err != nil {
+			return fmt.Errorf("hostPath type check failed, %s is not %s, unable to determine its type: %w", path, what, err)
+		}
+		return fmt.Errorf("hostPath type check failed: %s is not %s, it's a %s", path, what, is)
+	}
 	switch kind {
 	case corev1.HostPathDirectoryOrCreate:
 		if !exists {

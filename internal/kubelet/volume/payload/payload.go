@@ -188,6 +188,9 @@ func items(object string, wanted []corev1.KeyToPath, data map[string][]byte, mod
 			if optional {
 				continue
 			}
+			if object == "config" {
+				return fmt.Errorf("configmap references non-existent config key: %s", item.Key)
+			}
 			return fmt.Errorf("references non-existent %s key: %s", object, item.Key)
 		}
 		m := mode

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func pod() *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "1234-56"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a",
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("128Mi")},
+		}}}}}
+}
+
+// fake makes a tree of plain files that looks like the kernel's.
+func fake(t *testing.T, unified bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	if unified {
+		put(t, filepath.Join(dir, "cgroup.controllers"), "cpuset cpu io memory hugetlb pids")
+		return dir
+	}
+	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "pids", "systemd"} {
+		if err := os.MkdirAll(filepath.Join(dir, c), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, filepath.Join(dir, "cpuset/cpuset.cpus"), "0-1")
+	put(t, filepath.Join(dir, "cpuset/cpuset.mems"), "0")
+	return dir
+}
+
+func put(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Names, limits and what is read back of them, on both versions and with both drivers.
+func TestTree(t *testing.T) {
+	for name, row := range map[string]struct {
+		unified, systemd bool
+		parent, dir      string
+		files            map[string]string
+	}{
+		"v1, cgroupfs": {false, false, "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
+			"cpu:cpu.shares": "256", "cpu:cpu.cfs_quota_us": "50000", "cpu:cpu.cfs_period_us": "100000", "memory:memory.limit_in_bytes": "134217728", "pids:pids.max": "100"}},
+		"v1, systemd": {false, true, "kubepods-burstable-pod1234_56.slice",
+			"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234_56.slice", map[string]string{"cpu:cpu.shares": "256"}},
+		"v2, cgroupfs": {true, false, "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
+			":cpu.weight": "10", ":cpu.max": "50000 100000", ":memory.max": "134217728", ":pids.max": "100"}},
+		"v2, systemd": {true, true, "kubepods-burstable-pod1234_56.slice",
+			"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234_56.slice", map[string]string{":memory.max": "134217728"}},
+	} {
+		mount := fake(t, row.unified)
+		tree, err := Open(Config{Mount: mount, Root: "/", Systemd: row.systemd, PodPids: 100, Quota: true})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if tree.Unified() != row.unified || tree.Parent(pod()) != row.parent {
+			t.Errorf("%s: version 2 is %v, the parent %s", name, tree.Unified(), tree.Parent(pod()))
+		}
+		if row.unified { // controllers are handed down by the kernel
+			at := mount
+			for _, part := range strings.Split(row.dir, "/") {
+				at = filepath.Join(at, part)
+				if err := os.MkdirAll(at, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(at, "cgroup.controllers"), "cpu memory pids")
+			}
+		}
+		if got := tree.Read(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "other"}}); got != nil {
+			t.Errorf("%s: a pod without a group has %+v", name, got)
+		}
+		if err := tree.Ensure(pod(), true); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for file, want := range row.files {
+			controller, base, _ := strings.Cut(file, ":")
+			b, err := os.ReadFile(filepath.Join(mount, controller, row.dir, base))
+			if err != nil || strings.TrimSpace(string(b)) != want {
+				t.Errorf("%s: %s is %q (%v), want %q", name, file, b, err, want)
+			}
+		}
+		if got := tree.Read(pod()); got == nil || got.Shares != 256 || got.Quota != 50000 || got.Period != 100000 || got.Memory != 128<<20 {
+			t.Errorf("%s: read %+v", name, got)
+		}
+	}
+}
