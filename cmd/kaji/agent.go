@@ -17,7 +17,7 @@ import (
 )
 
 func agentCommand() *cobra.Command {
-	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", Ingress: servedIngress()}
+	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", ProxyMetricsBindAddress: "127.0.0.1:10249", Ingress: servedIngress()}
 	var dataDir, tokenFile string
 	var nodeIPs []string
 	var log logging.Options
@@ -77,6 +77,7 @@ certificate is kept in the data directory; the token is not needed again.`,
 	fs.Int32Var(&c.KubeletPort, "port", c.KubeletPort, "port of the node agent's server")
 	addIngressFlags(fs, &c.Ingress)
 	fs.StringVar(&c.HealthzBindAddress, "healthz-bind-address", c.HealthzBindAddress, "where the service proxy answers health checks; empty is nowhere")
+	fs.StringVar(&c.ProxyMetricsBindAddress, "proxy-metrics-bind-address", c.ProxyMetricsBindAddress, "where the service proxy serves metrics, as kube-proxy does; empty is nowhere")
 	log.AddFlags(fs)
 	return cmd
 }

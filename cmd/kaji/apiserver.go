@@ -18,6 +18,7 @@ func apiserverCommand() *cobra.Command {
 	log := &logging.Options{}
 	cmd := &cobra.Command{
 		Use:     "apiserver",
+		Aliases: []string{"kube-apiserver"},
 		Short:   "Run the Kubernetes API server alone (kube-apiserver)",
 		GroupID: "component",
 		Long: `Run the Kubernetes API server with its embedded store, or on etcd.

@@ -15,6 +15,7 @@ func controllerManagerCommand() *cobra.Command {
 	o := &component.ControllerOptions{}
 	cmd := &cobra.Command{
 		Use:     "controller-manager",
+		Aliases: []string{"kube-controller-manager"},
 		Short:   "Run the controllers alone (kube-controller-manager)",
 		GroupID: "component",
 		Args:    cobra.NoArgs,

@@ -16,6 +16,7 @@ func proxyCommand() *cobra.Command {
 	o := flags.New()
 	cmd := &cobra.Command{
 		Use:     "proxy",
+		Aliases: []string{"kube-proxy"},
 		Short:   "Run the service proxy alone (kube-proxy)",
 		GroupID: "component",
 		Args:    cobra.NoArgs,

@@ -16,6 +16,7 @@ func schedulerCommand() *cobra.Command {
 	o := flags.New()
 	cmd := &cobra.Command{
 		Use:     "scheduler",
+		Aliases: []string{"kube-scheduler"},
 		Short:   "Run the scheduler alone (kube-scheduler)",
 		GroupID: "component",
 		Args:    cobra.NoArgs,

@@ -98,7 +98,7 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 	if err := f.api.Complete(fs); err != nil {
 		return cluster.Config{}, err
 	}
-	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256"}
+	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", ProxyMetricsBindAddress: "127.0.0.1:10249"}
 	c.Nodes, c.Ingress, c.GatewayAPI = f.nodes, f.ingress, f.gatewayAPI
 	if a := f.ingress.Address; a != "" {
 		if _, err := netip.ParseAddr(a); err != nil {

@@ -45,21 +45,18 @@ func newHealthServer(netns int, log *slog.Logger, m *metrics) *healthServer {
 	return &healthServer{log: log, netns: netns, metrics: m, ports: map[key]*healthPort{}}
 }
 
-// serve answers on bind, if any; stop ends every listener and waits.
-func (h *healthServer) serve(_ context.Context, bind string) (stop func(), err error) {
-	var main *http.Server
+// serve answers on bind, if any; stop ends every listener and waits. An address
+// that cannot be had is tried again, or is an error when failures are hard.
+func (h *healthServer) serve(ctx context.Context, bind string, hard bool) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	if bind != "" {
-		mux := http.NewServeMux()
-		mux.HandleFunc("/healthz", h.healthz)
-		mux.HandleFunc("/livez", h.livez)
-		if main, err = h.listen(bind, mux); err != nil {
-			return nil, fmt.Errorf("proxy: health check: %w", err)
+		if err := h.serveMain(ctx, bind, hard); err != nil {
+			cancel()
+			return nil, err
 		}
 	}
 	return func() {
-		if main != nil {
-			main.Close()
-		}
+		cancel()
 		h.mu.Lock()
 		for k := range h.ports {
 			h.drop(k)
@@ -69,24 +66,45 @@ func (h *healthServer) serve(_ context.Context, bind string) (stop func(), err e
 	}, nil
 }
 
-func (h *healthServer) listen(address string, handler http.Handler) (*http.Server, error) {
-	var l net.Listener
-	err := netfilter.Within(h.netns, func() (err error) {
+func (h *healthServer) serveMain(ctx context.Context, bind string, hard bool) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", h.healthz)
+	mux.HandleFunc("/livez", h.livez)
+	l, err := h.listen(bind)
+	if err != nil && hard {
+		return fmt.Errorf("proxy: health check: %w", err)
+	}
+	h.serving.Go(func() {
+		if l == nil {
+			l, _ = listenOn(ctx, bind, false, h.log, func() (net.Listener, error) { return h.listen(bind) }) // it fails only when failures are hard
+		}
+		if l != nil {
+			main := h.serveAt(l, mux)
+			<-ctx.Done()
+			main.Close()
+		}
+	})
+	return nil
+}
+
+func (h *healthServer) listen(address string) (l net.Listener, err error) {
+	err = netfilter.Within(h.netns, func() (err error) {
 		l, err = net.Listen("tcp", address)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
+	return l, err
+}
+
+func (h *healthServer) serveAt(l net.Listener, handler http.Handler) *http.Server {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, MaxHeaderBytes: 8 << 10}
 	h.serving.Add(1)
 	go func() {
 		defer h.serving.Done()
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			h.log.Error("health check server ended", "address", address, "err", err)
+			h.log.Error("health check server ended", "address", l.Addr().String(), "err", err)
 		}
 	}()
-	return server, nil
+	return server
 }
 
 func (h *healthServer) synced() {
@@ -125,12 +143,13 @@ func (h *healthServer) set(k key, port int32, local int) {
 		}
 		h.drop(k)
 	}
-	server, err := h.listen(net.JoinHostPort("", strconv.Itoa(int(port))), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { h.answer(w, k) }))
+	l, err := h.listen(net.JoinHostPort("", strconv.Itoa(int(port))))
 	if err != nil {
 		h.log.Error("the health check node port of a service cannot be served", "service", k.String(), "port", port, "err", err)
 		return
 	}
-	h.ports[k] = &healthPort{port: port, local: local, server: server}
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { h.answer(w, k) })
+	h.ports[k] = &healthPort{port: port, local: local, server: h.serveAt(l, answer)}
 }
 
 func (h *healthServer) remove(k key) {
@@ -173,26 +192,54 @@ func (h *healthServer) answer(w http.ResponseWriter, k key) {
 
 func (h *healthServer) healthz(w http.ResponseWriter, _ *http.Request) {
 	h.mu.Lock()
-	last, leaving, well := h.lastSync, h.leaving, h.well()
+	body, eligible := h.body(), !h.leaving
 	h.mu.Unlock()
-	status := http.StatusOK
-	if !well || leaving {
-		status = http.StatusServiceUnavailable
-	}
-	answered(h.metrics.healthz, status)
-	write(w, status, map[string]any{"lastUpdated": last.String(), "currentTime": time.Now().String(), "nodeEligible": !leaving})
+	body.NodeEligible = &eligible
+	body.Healthy = body.Healthy && eligible
+	answered(h.metrics.healthz, body.write(w))
 }
 
 func (h *healthServer) livez(w http.ResponseWriter, _ *http.Request) {
 	h.mu.Lock()
-	last, well := h.lastSync, h.well()
+	body := h.body()
 	h.mu.Unlock()
-	status := http.StatusOK
-	if !well {
+	answered(h.metrics.livez, body.write(w))
+}
+
+// health is upstream's answer: how the proxy is, and each family.
+type health struct {
+	LastUpdated  time.Time               `json:"lastUpdated"`
+	CurrentTime  time.Time               `json:"currentTime"`
+	NodeEligible *bool                   `json:"nodeEligible,omitempty"`
+	Healthy      bool                    `json:"healthy"`
+	Status       map[string]familyHealth `json:"status"`
+}
+
+type familyHealth struct {
+	LastUpdated time.Time `json:"lastUpdated"`
+	Healthy     bool      `json:"healthy"`
+}
+
+// body says how things are; h.mu is held. Both families are written together.
+func (h *healthServer) body() health {
+	now := time.Now().UTC()
+	b := health{LastUpdated: h.lastSync.UTC(), CurrentTime: now, Healthy: h.well(), Status: map[string]familyHealth{}}
+	if b.Healthy && h.failing.IsZero() {
+		b.LastUpdated = now // nothing is waiting to be written
+	}
+	for _, name := range h.metrics.families {
+		b.Status[name] = familyHealth{h.lastSync.UTC(), b.Healthy}
+	}
+	return b
+}
+
+func (b health) write(w http.ResponseWriter) (status int) {
+	status = http.StatusOK
+	if !b.Healthy {
 		status = http.StatusServiceUnavailable
 	}
-	answered(h.metrics.livez, status)
-	write(w, status, map[string]any{"lastUpdated": last.String(), "currentTime": time.Now().String()})
+	write(w, status, b)
+	return status
 }
 
 func write(w http.ResponseWriter, status int, body any) {

@@ -48,6 +48,9 @@ type Config struct {
 	NetNS int
 	// HealthzBindAddress serves /healthz and /livez; empty serves nothing.
 	HealthzBindAddress string
+	// BindHardFail ends the proxy when HealthzBindAddress cannot be had; it is
+	// tried again otherwise.
+	BindHardFail bool
 	// Metrics receives the metrics; nil drops them.
 	Metrics prometheus.Registerer
 	Logger  *slog.Logger
@@ -153,7 +156,7 @@ func triggered(s *discoveryv1.EndpointSlice) time.Time {
 // that a restart interrupts nobody; Cleanup removes them.
 func (p *Proxy) Run(ctx context.Context) error {
 	p.c.Client.Start(ctx)
-	stopped, err := p.health.serve(ctx, p.c.HealthzBindAddress)
+	stopped, err := p.health.serve(ctx, p.c.HealthzBindAddress, p.c.BindHardFail)
 	if err != nil {
 		return err
 	}

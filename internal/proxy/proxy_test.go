@@ -204,6 +204,7 @@ func TestHealthAndLocalhost(t *testing.T) {
 		}
 		return nil
 	})
+	w.checkHealthz()
 	stop()
 	w.checkMetrics()
 }
@@ -232,6 +233,32 @@ func (w *town) get(url string) (out answer, err error) {
 	n, _ := resp.Body.Read(out.body)
 	out.body = out.body[:n]
 	return out, nil
+}
+
+// checkHealthz demands what kube-proxy answers.
+func (w *town) checkHealthz() {
+	w.Helper()
+	w.node.Do(func() error {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1:10256", 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET /healthz HTTP/1.0\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		var got health
+		if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+			return err
+		}
+		if resp.StatusCode != 200 || !got.Healthy || got.NodeEligible == nil || !*got.NodeEligible || !got.Status["IPv4"].Healthy || got.LastUpdated.IsZero() {
+			return fmt.Errorf("healthz: %s, %+v", resp.Status, got)
+		}
+		return nil
+	})
 }
 
 // checkMetrics demands upstream's names, with its labels.

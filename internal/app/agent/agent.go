@@ -49,6 +49,8 @@ type Config struct {
 	CAHash             string
 	KubeletPort        int32
 	HealthzBindAddress string
+	// ProxyMetricsBindAddress is where the service proxy shows itself.
+	ProxyMetricsBindAddress string
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
 	Logger  *slog.Logger
@@ -90,7 +92,7 @@ func Run(ctx context.Context, c Config) error {
 	n, err := node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
 		PodCIDRs: settings.pods, DNS: settings.dns, Domain: settings.domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, Ingress: c.Ingress, Off: settings.off,
+		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: settings.off,
 		Client:        func(string) (client.Interface, error) { return api, nil },
 		Serving:       func(leaf pki.Leaf) (tls.Certificate, error) { return selfSigned(c.Dir.PKI(), leaf) },
 		Authenticator: judge, Authorizer: judge, Metrics: prometheus.NewRegistry(), Logger: c.Logger,

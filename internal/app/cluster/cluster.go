@@ -59,6 +59,9 @@ type Config struct {
 	// HealthzBindAddress is where the service proxy answers health checks;
 	// empty is nowhere.
 	HealthzBindAddress string
+	// ProxyMetricsBindAddress is where the service proxy shows itself; empty is
+	// nowhere.
+	ProxyMetricsBindAddress string
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
 	// Off are the add-ons that are left out.

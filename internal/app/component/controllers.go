@@ -239,13 +239,19 @@ func newProcessMetrics() *processMetrics {
 	about := prometheus.NewGauge(prometheus.GaugeOpts{Name: "version_info", Help: "Provides the compatibility version info of the component.",
 		ConstLabels: prometheus.Labels{"binary": release, "component": "kube", "emulation": release, "min_compat": release}})
 	about.Set(1)
+	r.MustRegister(m.leading, about, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// buildInfo is what every component says about itself.
+func buildInfo() prometheus.Collector {
+	v := version.Get()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubernetes_build_info",
 		Help: "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
 		ConstLabels: prometheus.Labels{"major": v.Major, "minor": v.Minor, "git_version": v.GitVersion, "git_commit": v.GitCommit, "git_tree_state": v.GitTreeState,
 			"build_date": v.BuildDate, "go_version": v.GoVersion, "compiler": v.Compiler, "platform": v.Platform}})
 	build.Set(1)
-	r.MustRegister(m.leading, about, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
+	return build
 }
 
 // controllerHandler serves what upstream serves at port 10257.

@@ -4,13 +4,8 @@ package component
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"os"
 	"strings"
@@ -18,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	configv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
@@ -51,6 +45,9 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	access.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(access)
 	if err != nil {
 		return err
@@ -59,8 +56,6 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	if name == "" {
 		name = strings.ToLower(hostname())
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	settings, err := proxyConfig(ctx, c, api, name)
 	if err != nil {
 		return err
@@ -72,7 +67,8 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	}
 	log.Info("proxying services", "server", access.Host, "node", name)
 	group := lifecycle.New(ctx, log)
-	group.Go("metrics", func(ctx context.Context) error { return proxyMetrics(ctx, c, registry) })
+	status := &proxy.Status{Configuration: c, Metrics: registry, Flags: o.Shown(), Logger: log}
+	group.Go("metrics", status.Run)
 	group.Go("proxy", p.Run)
 	err = group.Wait()
 	api.Wait()
@@ -81,6 +77,7 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 
 // proxySettings reads the configuration: the file, or the flags.
 func proxySettings(o *flags.Options, log *slog.Logger) (*configv1alpha1.KubeProxyConfiguration, error) {
+	o.Complete()
 	c := o.Configuration
 	if o.ConfigFile != "" {
 		data, err := os.ReadFile(o.ConfigFile)
@@ -109,9 +106,11 @@ func proxySettings(o *flags.Options, log *slog.Logger) (*configv1alpha1.KubeProx
 
 // proxyConfig is what the proxy is told.
 func proxyConfig(ctx context.Context, c *configv1alpha1.KubeProxyConfiguration, api client.Interface, node string) (proxy.Config, error) {
-	out := proxy.Config{Client: api, NodeName: node, HealthzBindAddress: c.HealthzBindAddress, LocalhostNodePorts: *c.IPTables.LocalhostNodePorts}
+	out := proxy.Config{Client: api, NodeName: node, HealthzBindAddress: c.HealthzBindAddress, BindHardFail: c.BindAddressHardFail,
+		LocalhostNodePorts: *c.IPTables.LocalhostNodePorts && c.Mode != configv1alpha1.ProxyMode(proxy.Mode)}
 	track := c.Conntrack
-	out.Tracking = proxy.Tracking{TCPEstablished: track.TCPEstablishedTimeout.Duration, TCPCloseWait: track.TCPCloseWaitTimeout.Duration,
+	out.Tracking = proxy.Tracking{MaxPerCore: int(*track.MaxPerCore), Min: int(*track.Min),
+		TCPEstablished: track.TCPEstablishedTimeout.Duration, TCPCloseWait: track.TCPCloseWaitTimeout.Duration,
 		UDP: track.UDPTimeout.Duration, UDPStream: track.UDPStreamTimeout.Duration, TCPBeLiberal: track.TCPBeLiberal}
 	bind := c.BindAddress
 	if addr, err := netip.ParseAddr(bind); err == nil && addr == netip.IPv4Unspecified() {
@@ -158,33 +157,4 @@ func nodeCIDRs(ctx context.Context, api client.Interface, name string) ([]netip.
 		case <-time.After(look):
 		}
 	}
-}
-
-// proxyMetrics serves what upstream serves at port 10249.
-func proxyMetrics(ctx context.Context, c *configv1alpha1.KubeProxyConfiguration, registry *prometheus.Registry) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	mux.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "nftables") })
-	mux.HandleFunc("/configz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"kubeproxy.config.k8s.io": c}) // a client that left is no concern
-	})
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	if c.EnableProfiling {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	}
-	l, err := net.Listen("tcp", c.MetricsBindAddress)
-	if err != nil {
-		return fmt.Errorf("starting metrics server failed: %w", err)
-	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -52,6 +53,7 @@ import (
 	"kaji/internal/policy"
 	"kaji/internal/provisioner"
 	"kaji/internal/proxy"
+	"kaji/internal/proxy/config"
 )
 
 // StateRoot is where sockets and mounts live: on a tmpfs, gone after a reboot.
@@ -86,7 +88,10 @@ type Config struct {
 	// HealthzBindAddress is where the service proxy answers health checks;
 	// empty is nowhere.
 	HealthzBindAddress string
-	Ingress            Ingress
+	// ProxyMetricsBindAddress is where the service proxy answers what kube-proxy
+	// does at 127.0.0.1:10249; empty is nowhere.
+	ProxyMetricsBindAddress string
+	Ingress                 Ingress
 	// Off are the cluster's add-ons that are left out; the node does not serve
 	// them.
 	Off []string
@@ -178,8 +183,10 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
+	log := c.Logger.With("component", "proxy")
+	status := c.proxyStatus(log)
 	p, err := proxy.New(proxy.Config{Client: api, NodeName: c.NodeName, PodCIDRs: c.PodCIDRs, IPv4: hasFamily(c.PodCIDRs, false), IPv6: hasFamily(c.PodCIDRs, true),
-		LocalhostNodePorts: true, Tracking: proxy.DefaultTracking(), HealthzBindAddress: c.HealthzBindAddress, Metrics: c.Metrics, Logger: c.Logger.With("component", "proxy")})
+		LocalhostNodePorts: true, Tracking: proxy.DefaultTracking(), HealthzBindAddress: c.HealthzBindAddress, Metrics: status.registry, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -187,8 +194,30 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 	announcer := loadbalancer.New(loadbalancer.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "loadbalancer")})
 	group.Go("routes", ways.Run)
 	group.Go("proxy", p.Run)
+	group.Go("proxy status", status.Run)
 	group.Go("load balancer", announcer.Run)
 	return nil
+}
+
+// proxyStatus is what the service proxy shows, with metrics of its own.
+type proxyStatus struct {
+	proxy.Status
+	registry *prometheus.Registry
+}
+
+func (c *Config) proxyStatus(log *slog.Logger) *proxyStatus {
+	shown := config.Default()
+	shown.Mode, shown.HostnameOverride = proxy.Mode, c.NodeName
+	shown.HealthzBindAddress, shown.MetricsBindAddress = c.HealthzBindAddress, c.ProxyMetricsBindAddress
+	var ranges []string
+	for _, p := range c.PodCIDRs {
+		ranges = append(ranges, p.String())
+	}
+	shown.ClusterCIDR = strings.Join(ranges, ",")
+	s := &proxyStatus{registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.Status = proxy.Status{Configuration: shown, Metrics: s.registry, Logger: log}
+	return s
 }
 
 // policy enforces network policies, as the proxy.

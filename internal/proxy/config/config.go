@@ -54,6 +54,7 @@ func Load(data []byte) (c *configv1alpha1.KubeProxyConfiguration, lenient, err e
 		return nil, nil, fmt.Errorf("got unexpected config type: %v", gvk)
 	}
 	SetDefaults(c)
+	SetModeDefaults(c)
 	return c, lenient, nil
 }
 
@@ -100,6 +101,14 @@ func SetDefaults(c *configv1alpha1.KubeProxyConfiguration) {
 	fillValue(&c.DetectLocalMode, ModeClusterCIDR)
 	if c.FeatureGates == nil {
 		c.FeatureGates = map[string]bool{}
+	}
+}
+
+// SetModeDefaults fills what depends on the mode that is asked for by name: in
+// mode nftables node ports answer at the node's own addresses only, as upstream's.
+func SetModeDefaults(c *configv1alpha1.KubeProxyConfiguration) {
+	if c.Mode == "nftables" && len(c.NodePortAddresses) == 0 {
+		c.NodePortAddresses = []string{"primary"}
 	}
 }
 
@@ -159,8 +168,14 @@ func Validate(c *configv1alpha1.KubeProxyConfiguration) field.ErrorList {
 		errs = append(errs, field.Invalid(at.Child("BindAddress"), c.BindAddress, "not a valid textual representation of an IP address"))
 	}
 	for name, address := range map[string]string{"HealthzBindAddress": c.HealthzBindAddress, "MetricsBindAddress": c.MetricsBindAddress} {
-		if _, err := netip.ParseAddrPort(address); err != nil {
+		if _, err := netip.ParseAddrPort(address); err != nil && address != "" {
 			errs = append(errs, field.Invalid(at.Child(name), address, "must be IP:port"))
+		}
+	}
+	track := at.Child("KubeProxyConntrackConfiguration")
+	for name, n := range map[string]*int32{"MaxPerCore": c.Conntrack.MaxPerCore, "Min": c.Conntrack.Min} {
+		if *n < 0 {
+			errs = append(errs, field.Invalid(track.Child(name), *n, "must be greater than or equal to 0"))
 		}
 	}
 	switch c.Mode {

@@ -15,7 +15,7 @@ import (
 const head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
 func TestLoad(t *testing.T) {
-	c, lenient, err := config.Load([]byte(head + "mode: nftables\nclusterCIDR: 10.244.0.1/16,fd00::/48\nbindAddress: \"::\"\nmetricsBindAddress: 10.0.0.1\nnodePortAddresses: [primary]\nnonsense: 1\n"))
+	c, lenient, err := config.Load([]byte(head + "mode: nftables\nclusterCIDR: 10.244.0.1/16,fd00::/48\nbindAddress: \"::\"\nmetricsBindAddress: 10.0.0.1\nnonsense: 1\n"))
 	if err != nil || lenient == nil || !strings.Contains(lenient.Error(), `unknown field "nonsense"`) {
 		t.Fatal(lenient, err)
 	}
@@ -49,6 +49,7 @@ func TestValidate(t *testing.T) {
 		"KubeProxyConfiguration.DetectLocalMode: Forbidden":         func(c *configv1alpha1.KubeProxyConfiguration) { c.DetectLocalMode = "BridgeInterface" },
 		"KubeProxyConfiguration.DetectLocalMode: Unsupported value": func(c *configv1alpha1.KubeProxyConfiguration) { c.DetectLocalMode = "x" },
 		"KubeProxyConfiguration.MasqueradeAll: Forbidden":           func(c *configv1alpha1.KubeProxyConfiguration) { c.NFTables.MasqueradeAll = true },
+		"KubeProxyConntrackConfiguration.MaxPerCore: Invalid value": func(c *configv1alpha1.KubeProxyConfiguration) { *c.Conntrack.MaxPerCore = -1 },
 		"KubeProxyConfiguration.HealthzBindAddress: Invalid value":  func(c *configv1alpha1.KubeProxyConfiguration) { c.HealthzBindAddress = "host" },
 		"KubeProxyConfiguration.NodePortAddresses: Invalid value":   func(c *configv1alpha1.KubeProxyConfiguration) { c.NodePortAddresses = []string{"y"} },
 	} {

@@ -6,6 +6,10 @@
 package flags
 
 import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -29,11 +33,42 @@ type Options struct {
 	// Configuration is what the flags say where there is no file.
 	Configuration *configv1alpha1.KubeProxyConfiguration
 
+	// healthzPort and metricsPort are upstream's older way to say it.
+	healthzPort, metricsPort int32
+	flags                    *pflag.FlagSet
+
 	ignored struct {
-		healthzPort, metricsPort int32
-		vmodule                  string
-		flush                    time.Duration
+		vmodule, sizes string
+		split          bool
+		flush          time.Duration
 	}
+}
+
+// Shown are the flags and their values, a line each, for people.
+func (o *Options) Shown() string {
+	var b strings.Builder
+	o.flags.VisitAll(func(f *pflag.Flag) { fmt.Fprintf(&b, "%s: %s\n", f.Name, f.Value) })
+	return b.String()
+}
+
+// Complete applies the flags that say where ports are only.
+func (o *Options) Complete() {
+	c := o.Configuration
+	for _, one := range []struct {
+		flag    string
+		port    int32
+		address *string
+	}{{"healthz-port", o.healthzPort, &c.HealthzBindAddress}, {"metrics-port", o.metricsPort, &c.MetricsBindAddress}} {
+		if !o.flags.Changed(one.flag) {
+			continue
+		}
+		if one.port == 0 {
+			*one.address = ""
+		} else if host, _, err := net.SplitHostPort(*one.address); err == nil {
+			*one.address = net.JoinHostPort(host, strconv.Itoa(int(one.port)))
+		}
+	}
+	config.SetModeDefaults(c)
 }
 
 // New returns the defaults.
@@ -42,6 +77,7 @@ func New() *Options { return &Options{Configuration: config.Default()} }
 // AddFlags defines the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	c := o.Configuration
+	o.flags = fs
 	fs.StringVar(&o.ConfigFile, "config", "", "The path to the configuration file.")
 	fs.StringVar(&o.WriteConfigTo, "write-config-to", "", "If set, write the configuration to this file and exit.")
 	fs.BoolVar(&o.Cleanup, "cleanup", false, "Remove the rules that a proxy left, and exit.")
@@ -71,6 +107,10 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.Conntrack.TCPBeLiberal, "conntrack-tcp-be-liberal", false, "Take packets outside of the window for the connection's; ignored with --config.")
 	fs.DurationVar(&c.Conntrack.UDPTimeout.Duration, "conntrack-udp-timeout", 0, "How long UDP flows without an answer are remembered, 0 for the kernel's choice; ignored with --config.")
 	fs.DurationVar(&c.Conntrack.UDPStreamTimeout.Duration, "conntrack-udp-timeout-stream", 0, "How long UDP flows with answers are remembered, 0 for the kernel's choice; ignored with --config.")
+	fs.Int32Var(c.Conntrack.MaxPerCore, "conntrack-max-per-core", *c.Conntrack.MaxPerCore, "Connections remembered at most for each processor, 0 for the kernel's choice; ignored with --config.")
+	fs.Int32Var(c.Conntrack.Min, "conntrack-min", *c.Conntrack.Min, "Connections remembered at least, whatever the number of processors; ignored with --config.")
+	fs.Int32Var(&o.healthzPort, "healthz-port", 10256, "The port of --healthz-bind-address, 0 for none; deprecated.")
+	fs.Int32Var(&o.metricsPort, "metrics-port", 10249, "The port of --metrics-bind-address, 0 for none; deprecated.")
 	o.addIgnored(fs)
 }
 
@@ -93,11 +133,11 @@ func (o *Options) addIgnored(fs *pflag.FlagSet) {
 	fs.StringVar(&c.DetectLocal.BridgeInterface, "pod-bridge-interface", "", none)
 	fs.StringVar(&c.DetectLocal.InterfaceNamePrefix, "pod-interface-name-prefix", "", none)
 	fs.Int32Var(c.OOMScoreAdj, "oom-score-adj", *c.OOMScoreAdj, none)
-	fs.Int32Var(c.Conntrack.MaxPerCore, "conntrack-max-per-core", *c.Conntrack.MaxPerCore, none)
-	fs.Int32Var(c.Conntrack.Min, "conntrack-min", *c.Conntrack.Min, none)
 	fs.DurationVar(&c.ConfigSyncPeriod.Duration, "config-sync-period", c.ConfigSyncPeriod.Duration, none)
-	fs.Int32Var(&o.ignored.healthzPort, "healthz-port", 10256, none)
-	fs.Int32Var(&o.ignored.metricsPort, "metrics-port", 10249, none)
+	for _, format := range []string{"text", "json"} {
+		fs.StringVar(&o.ignored.sizes, "log-"+format+"-info-buffer-size", "0", none)
+		fs.BoolVar(&o.ignored.split, "log-"+format+"-split-stream", false, none)
+	}
 	fs.StringVar(&o.ignored.vmodule, "vmodule", "", none)
 	fs.DurationVar(&o.ignored.flush, "log-flush-frequency", 5*time.Second, none)
 }
