@@ -4,12 +4,17 @@ package bench
 
 import (
 	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -93,5 +98,51 @@ func TestCRD(t *testing.T) {
 		if res.Errors > 0 {
 			t.Errorf("%s: %s", res.Operation, res.Error)
 		}
+	}
+}
+
+// TestTraffic asks servers that answer, and some that do not.
+func TestTraffic(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "www.example.org" {
+			http.NotFound(w, r)
+		}
+	}))
+	defer web.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := &dns.Server{PacketConn: udp, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		a := new(dns.Msg).SetReply(q)
+		if q.Question[0].Name == "there.example." {
+			a.Answer = append(a.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IPv4(192, 0, 2, 1)})
+		}
+		_ = w.WriteMsg(a)
+	})}
+	go func() { _ = names.ActivateAndServe() }()
+	defer udp.Close()
+
+	report := NewReport(nil)
+	for _, run := range []func(context.Context, *Report) error{
+		HTTP{URL: web.URL, Host: "www.example.org", Requests: 10, Workers: 2}.Run,
+		HTTP{URL: web.URL, Requests: 4, Workers: 1, Fresh: true}.Run,
+		DNS{Server: udp.LocalAddr().String(), Names: []string{"there.example", "elsewhere.example"}, Questions: 8, Workers: 2}.Run,
+	} {
+		if err := run(t.Context(), report); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range []int{0, 4, 4} {
+		if res := report.Results()[i]; res.Errors != want {
+			t.Errorf("run %d: %d errors, want %d: %s", i, res.Errors, want, res.Error)
+		}
+	}
+}
+
+func TestEndpointsOfServices(t *testing.T) {
+	s := endpointSlice(7, 1)
+	if s.Labels["kubernetes.io/service-name"] != serviceName(7) || s.Endpoints[0].Addresses[0] != "10.244.1.2" {
+		t.Errorf("%+v", s)
 	}
 }

@@ -79,12 +79,17 @@ func (p *plane) await(ctx context.Context, pid int) error {
 
 // run starts a verb of the program and returns its process id. It lives until stop.
 func (p *plane) run(ctx context.Context, verb string, args ...string) (int, error) {
-	log, err := os.Create(filepath.Join(p.dir, verb+".log"))
+	return p.exec(ctx, verb, p.binary, append([]string{verb}, args...)...)
+}
+
+// exec starts a program, whose log is called name.log.
+func (p *plane) exec(ctx context.Context, name, binary string, args ...string) (int, error) {
+	log, err := os.Create(filepath.Join(p.dir, name+".log"))
 	if err != nil {
 		return 0, err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, p.binary, append([]string{verb}, args...)...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -67,15 +67,16 @@ func (f *benchFlags) run(cmd *cobra.Command, measure func(context.Context, *benc
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "bench",
-		Short:   "Measure an API server, a scheduler, custom resources or a whole cluster",
+		Short:   "Measure an API server, a scheduler, a service proxy, custom resources or a whole cluster",
 		GroupID: "tool",
-		Long: `Measure an API server, a scheduler, custom resources or a whole cluster.
+		Long: `Measure an API server, a scheduler, a service proxy, custom resources, name servers,
+Ingresses or a whole cluster.
 
 Beside rates and latencies it reports the CPU time an operation costs and the
 resident memory of processes on this machine, which compare well even when the
 machine does other things meanwhile.`,
 	}
-	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand())
+	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
 	return cmd
 }
 

@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -44,7 +45,10 @@ type Config struct {
 	// corefile.Default for good.
 	ConfigMap types.NamespacedName
 	Metrics   prometheus.Registerer
-	Logger    *slog.Logger
+	// Gatherer is served where the Corefile's plug-in prometheus says; nil is
+	// nowhere.
+	Gatherer prometheus.Gatherer
+	Logger   *slog.Logger
 }
 
 // Server answers questions. Create it with New.
@@ -54,6 +58,7 @@ type Server struct {
 	maps      client.Typed[*corev1.ConfigMap]
 	settings  atomic.Pointer[settings]
 	metrics   *metrics
+	status    *status
 	log       *slog.Logger
 }
 
@@ -82,6 +87,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, informers: zone.NewInformers(cfg.Client), metrics: newMetrics(cfg.Metrics), log: cfg.Logger}
+	s.status = newStatus(cfg.Listen, cfg.Gatherer, s.Ready, cfg.Logger)
 	if err := s.configure(corefile.Default(cfg.Domain)); err != nil {
 		return nil, err
 	}
@@ -112,8 +118,10 @@ func (s *Server) configure(text string) error {
 		return err
 	}
 	made := &settings{text: text}
+	ports := map[string]uint16{}
 	for _, b := range parsed {
 		one := block{Block: b}
+		maps.Copy(ports, b.Ports)
 		if b.Kubernetes != nil {
 			one.cluster = zone.New(s.informers, zone.Config{Domain: b.Kubernetes.Domain, TTL: b.Kubernetes.TTL, Pods: b.Kubernetes.Pods})
 		}
@@ -127,6 +135,7 @@ func (s *Server) configure(text string) error {
 		made.blocks = append(made.blocks, one)
 	}
 	s.settings.Store(made)
+	s.status.want(ports)
 	return nil
 }
 
@@ -162,6 +171,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) serve(ctx context.Context, servers []*dns.Server, closeAll func()) error {
 	var group sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group.Go(func() { s.status.run(ctx) })
 	failed := make(chan error, len(servers))
 	for _, one := range servers {
 		group.Go(func() {
@@ -175,6 +187,7 @@ func (s *Server) serve(ctx context.Context, servers []*dns.Server, closeAll func
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	stop()
 	closeAll()
 	group.Wait()
 	if err != nil {

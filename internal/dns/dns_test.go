@@ -5,7 +5,9 @@ package dns
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -291,4 +294,63 @@ func serveFuzz(f *testing.F) (*Server, client.Interface) {
 		<-time.After(time.Millisecond)
 	}
 	return s, api
+}
+
+// TestStatus asks what CoreDNS's plug-ins answer, before and after a reload.
+func TestStatus(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	free := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
+	}
+	metrics, health, ready, moved := free(), free(), free(), free()
+	at := func(address string) string { return address[strings.LastIndexByte(address, ':'):] }
+	s, _ := serve(t, func(c *Config) {
+		c.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
+		c.Metrics, c.Gatherer = registry, registry
+	})
+	text := ".:53 {\n prometheus " + at(metrics) + "\n health " + at(health) + " {\n lameduck 5s\n }\n ready " + at(ready) + "\n forward . 127.0.0.1:1\n}\n"
+	if err := s.configure(text); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	ask(s, "example.org.", dns.TypeA)
+	becomes := func(url, want string) {
+		t.Helper()
+		var got string
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+			<-time.After(10 * time.Millisecond)
+			resp, err := http.Get(url)
+			if err != nil {
+				got = err.Error()
+				continue
+			}
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if got = string(b); strings.Contains(got, want) {
+				return
+			}
+		}
+		t.Fatalf("%s: %s, want %s", url, got, want)
+	}
+	becomes("http://"+metrics+"/metrics", "coredns_dns_requests_total{")
+	becomes("http://"+health+"/health", "OK")
+	becomes("http://"+ready+"/ready", "OK")
+	if err := s.configure(strings.Replace(text, at(health), at(moved), 1)); err != nil {
+		t.Fatal(err)
+	}
+	becomes("http://"+moved+"/health", "OK")
+	if _, err := http.Get("http://" + health + "/health"); err == nil {
+		t.Error("the old port still answers")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

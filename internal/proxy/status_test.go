@@ -54,7 +54,7 @@ func TestStatus(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal(err)
 			}
-			time.Sleep(20 * time.Millisecond)
+			<-time.After(20 * time.Millisecond)
 		}
 	}
 	for path, want := range map[string]string{"/healthz": "ok", "/healthz/ping": "ok", "/proxyMode": "nftables", "/flagz": "config: x",

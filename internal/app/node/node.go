@@ -281,7 +281,9 @@ func (n *Node) dns(group *lifecycle.Group) error {
 	for _, addr := range c.DNS {
 		listen = append(listen, netip.AddrPortFrom(addr, dnsPort))
 	}
-	s, err := dns.New(dns.Config{Client: api, Domain: c.Domain, Listen: listen, Metrics: c.Metrics,
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s, err := dns.New(dns.Config{Client: api, Domain: c.Domain, Listen: listen, Metrics: registry, Gatherer: registry,
 		ConfigMap: types.NamespacedName{Namespace: "kube-system", Name: "coredns"}, Logger: c.Logger.With("component", "dns")})
 	if err != nil {
 		return err

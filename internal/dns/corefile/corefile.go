@@ -2,13 +2,15 @@
 
 // Package corefile reads the configuration language of CoreDNS, as far as the
 // cluster's name server follows it: blocks of zones with the plug-ins
-// kubernetes, forward, cache, hosts and log. What only concerns how CoreDNS runs
-// (errors, health, ready, reload, …) is accepted and means nothing here; a
+// kubernetes, forward, cache, hosts and log, and the ports of prometheus, health
+// and ready. What only concerns how CoreDNS runs
+// (errors, reload, …) is accepted and means nothing here; a
 // plug-in that would change answers and is not known is an error.
 package corefile
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,6 +37,8 @@ type Block struct {
 	Hosts map[string][]netip.Addr
 	// Log writes a line a question.
 	Log bool
+	// Ports are those of the plug-ins prometheus, health and ready, by name.
+	Ports map[string]uint16
 }
 
 // Kubernetes are the settings of the plug-in of that name.
@@ -74,7 +78,7 @@ func Default(domain string) string {
 }
 
 // without effect here: how CoreDNS itself runs, or what is always done.
-var quiet = []string{"errors", "health", "ready", "prometheus", "loop", "reload", "loadbalance", "bufsize", "debug", "pprof", "trace", "minimal", "cancel", "bind"}
+var quiet = []string{"errors", "loop", "reload", "loadbalance", "bufsize", "debug", "pprof", "trace", "minimal", "cancel", "bind"}
 
 // Parse reads a Corefile. Errors name the line.
 func Parse(text string) ([]Block, error) {
@@ -258,11 +262,35 @@ func (b *Block) plugin(args []string, body [][]string) error {
 	case "log":
 		b.Log = true
 		return nil
+	case "prometheus", "health", "ready":
+		return b.port(name, args)
 	}
 	if slices.Contains(quiet, name) {
 		return nil
 	}
 	return fmt.Errorf("the plug-in %q is not supported", name)
+}
+
+// port reads where a plug-in shows how the server is. Only the port of an
+// address counts: the addresses are the server's.
+func (b *Block) port(name string, args []string) error {
+	port := map[string]uint16{"prometheus": 9153, "health": 8080, "ready": 8181}[name]
+	if len(args) > 0 {
+		_, text, err := net.SplitHostPort(args[0])
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%s: %q is no port", name, text)
+		}
+		port = uint16(n)
+	}
+	if b.Ports == nil {
+		b.Ports = map[string]uint16{}
+	}
+	b.Ports[name] = port
+	return nil
 }
 
 func (b *Block) kubernetes(zones []string, body [][]string) error {

@@ -65,6 +65,7 @@ type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 // Transport sends requests by the call in their context.
 type Transport struct {
 	dial         Dial
+	direct       *direct
 	http1, http2 *http.Transport
 }
 
@@ -96,11 +97,12 @@ func New(dial Dial) *Transport {
 			// checked; TLS to it keeps listeners out, no more.
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	}
-	return &Transport{dial: dial, http1: made(false), http2: made(true)}
+	return &Transport{dial: dial, direct: newDirect(limited), http1: made(false), http2: made(true)}
 }
 
 // Close closes the connections that are not in use.
 func (t *Transport) Close() {
+	t.direct.close()
 	t.http1.CloseIdleConnections()
 	t.http2.CloseIdleConnections()
 }
@@ -121,9 +123,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.limitTo(call.SendTimeout)
 		body = &kept{ReadCloser: req.Body, watch: w, readTimeout: call.ReadTimeout}
 	}
-	inner := t.http1
-	if call.HTTP2 {
-		inner = t.http2
+	send := t.http1.RoundTrip
+	switch {
+	case call.HTTP2:
+		send = t.http2.RoundTrip
+	case fits(req, call, body):
+		send = t.direct.roundTrip
 	}
 	err := error(ErrNoEndpoints)
 	var tried [tries]string
@@ -134,7 +139,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		tried[n] = e.Address
 		var answer *http.Response
-		if answer, err = inner.RoundTrip(aim(req.WithContext(w.ctx), e, call.TLS, body)); err == nil {
+		if answer, err = send(aim(req.WithContext(w.ctx), e, call.TLS, body)); err == nil {
 			call.Chosen = e
 			return w.follow(answer), nil
 		}
