@@ -82,11 +82,15 @@ func servicesNetwork() error {
 	if err != nil {
 		return err
 	}
-	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "bench0"}}
+	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "bench0"}, PeerName: "bench1"}
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("the network namespace is not a fresh one: %w", err)
 	}
-	for _, l := range []netlink.Link{lo, link} {
+	peer, err := netlink.LinkByName(link.PeerName)
+	if err != nil {
+		return err
+	}
+	for _, l := range []netlink.Link{lo, link, peer} {
 		if err := netlink.LinkSetUp(l); err != nil {
 			return err
 		}
