@@ -100,6 +100,18 @@ func FromNetwork() []expr.Any {
 	}
 }
 
+// First matches the packets that begin a connection. Others were decided about
+// with it; and those that the kernel takes for no connection's must not be
+// answered, lest a client that tries again be refused.
+func (r Rules) First() []expr.Any {
+	bit := binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW)
+	return []expr.Any{
+		&expr.Ct{Register: r.Key, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: r.Key, DestRegister: r.Key, Len: 4, Mask: bit, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r.Key, Data: bit},
+	}
+}
+
 // DNAT sends the packet to the endpoint found.
 func (r Rules) DNAT() expr.Any {
 	family := uint32(unix.NFPROTO_IPV4)

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -156,6 +157,63 @@ func TestClusterIP(t *testing.T) {
 	l.apply(nil, vip)
 	l.pods[2].MustNotReach("tcp", "10.96.0.10:8000")
 	l.empty()
+}
+
+// TestAConnectionOutlivesItsEndpoints: a download goes on when its Service has no
+// endpoint any more; new connections are refused.
+func TestAConnectionOutlivesItsEndpoints(t *testing.T) {
+	l := newLab(t)
+	vip := tcp("10.96.0.10", 8000)
+	var server net.Listener
+	l.pods[0].Do(func() (err error) {
+		server, err = net.Listen("tcp", ":81")
+		return err
+	})
+	defer server.Close()
+	go func() {
+		for {
+			conn, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(conn, conn); conn.Close() }()
+		}
+	}()
+	l.apply(targets{vip: {Backends: backends(81, 0)}})
+	var conns []net.Conn
+	for _, from := range []*nstest.Namespace{l.node, l.pods[2], l.world} {
+		from.Do(func() error {
+			conn, err := net.DialTimeout("tcp", "10.96.0.10:8000", 10*time.Second)
+			conns = append(conns, conn)
+			return err
+		})
+	}
+	echo := func(text string) {
+		t.Helper()
+		for i, conn := range conns {
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			got := make([]byte, len(text))
+			if _, err := io.WriteString(conn, text); err != nil {
+				t.Fatalf("connection %d: %v", i, err)
+			}
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != text {
+				t.Fatalf("connection %d: %q, %v", i, got, err)
+			}
+		}
+	}
+	echo("before")
+	l.apply(targets{vip: {}})
+	echo("without endpoints")
+	l.refused(l.node, "tcp", "10.96.0.10:8000")
+	l.apply(nil, vip)
+	echo("without the Service")
+	if err := l.kernel.Reset(targets{tcp("10.96.0.11", 80): {}}); err != nil {
+		t.Fatal(err)
+	}
+	echo("with a new table")
+	for _, conn := range conns {
+		conn.Close()
+	}
 }
 
 // empty checks that no element and no chain of a Service is left.

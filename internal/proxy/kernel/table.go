@@ -116,6 +116,7 @@ func (k *Kernel) hooks() {
 	r := k.rule
 	jump := netfilter.Jump
 	vip := func(set *nftables.Set) []expr.Any { return append(r.Frontend(), r.Verdict(set)) }
+	first := func(rule []expr.Any) []expr.Any { return netfilter.Join(r.First(), rule) }
 	ports := func(set *nftables.Set) []expr.Any {
 		return netfilter.Join(k.toNodePorts(), r.Port(r.Key), []expr.Any{r.Verdict(set)})
 	}
@@ -138,11 +139,11 @@ func (k *Kernel) hooks() {
 	k.hook("nat-postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource,
 		r.MasqueradeMarked(), r.MasqueradeHairpin(s.hairpin))
 	k.hook("filter-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest-10, vip(s.firewall))
-	k.hook("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
+	k.hook("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), first(ports(s.refusedPorts)))
 	// What goes to a ClusterIP still, has no Service at its port.
-	unserved := append(r.DestinationIn(s.clusterIPs, false), r.Refuse()...)
-	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, vip(s.refused), unserved)
+	unserved := first(append(r.DestinationIn(s.clusterIPs, false), r.Refuse()...))
+	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), unserved)
 	k.hook("filter-output-late", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+10,
-		append(r.ToNode(), leave...), unserved)
-	k.hook("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-10, vip(s.refused), ports(s.refusedPorts))
+		first(append(r.ToNode(), leave...)), unserved)
+	k.hook("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), first(ports(s.refusedPorts)))
 }
