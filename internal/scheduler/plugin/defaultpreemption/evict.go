@@ -74,7 +74,8 @@ func (p *Plugin) evict(c *plugin.Cycle, best candidate) {
 }
 
 func (p *Plugin) announce(preemptor, victim *corev1.Pod, node string) {
-	p.h.Event(victim, preemptor, corev1.EventTypeNormal, "Preempted", "Preempting",
+	// No related object: upstream's event has none either.
+	p.h.Event(victim, nil, corev1.EventTypeNormal, "Preempted", "Preempting",
 		fmt.Sprintf("Preempted by pod %v on node %v", preemptor.UID, node))
 }
 

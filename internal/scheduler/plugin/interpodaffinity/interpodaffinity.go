@@ -80,7 +80,9 @@ func (p *Plugin) Filter(_ context.Context, c *plugin.Cycle) (plugin.Filter, *plu
 	}
 	held := p.held(snapshot.HeldRequiredAnti, c.Pod.Object)
 	version := p.snap.HeldVersion()
-	if len(required)+len(anti)+len(held) == 0 && !p.snap.HoldsAny(snapshot.HeldRequiredAnti) && len(p.snap.Nominations()) == 0 {
+	if len(required)+len(anti)+len(held) == 0 {
+		// As upstream, this passes over the terms of nominated pods: they give
+		// way when they find the pod where they wanted to be.
 		return plugin.Filter{}, nil
 	}
 	return plugin.Filter{Node: func(n *snapshot.Node) *plugin.Status {

@@ -33,6 +33,7 @@ type constraint struct {
 	counts  []int32 // by value, -1 where no node was seen
 	base    []int32 // by slot: what was counted, -1 where the node was not eligible
 	domains int
+	lacking int // 1 when nodes without the label are scored: they are a domain, too
 	least   int32
 	weight  float64
 }
@@ -84,7 +85,7 @@ func (c *constraint) selects(pod *corev1.Pod) bool { return c.selector.Matches(l
 // begin clears the counts.
 func (c *constraint) begin(s *snapshot.Snapshot) {
 	c.counts = slices.Repeat([]int32{-1}, c.topology.Values())
-	c.domains = 0
+	c.domains, c.lacking = 0, 0
 	if c.action == corev1.DoNotSchedule {
 		c.base = slices.Repeat([]int32{-1}, len(s.Slots()))
 	}

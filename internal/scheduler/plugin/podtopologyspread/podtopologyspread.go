@@ -196,6 +196,8 @@ func (p *Plugin) Score(_ context.Context, c *plugin.Cycle, feasible []*snapshot.
 			if con := &soft[i]; !con.byHost {
 				if v := con.topology.Of(n); v >= 0 {
 					con.see(v)
+				} else {
+					con.lacking = 1
 				}
 			}
 		}
@@ -203,7 +205,7 @@ func (p *Plugin) Score(_ context.Context, c *plugin.Cycle, feasible []*snapshot.
 	byHostOnly := true
 	for i := range soft {
 		con := &soft[i]
-		size := con.domains
+		size := con.domains + con.lacking
 		if con.byHost {
 			size = counted
 		} else {

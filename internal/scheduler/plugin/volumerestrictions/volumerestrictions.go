@@ -30,7 +30,7 @@ func New(c client.Interface) *Plugin {
 	p := &Plugin{
 		claims: client.For[*corev1.PersistentVolumeClaim](c),
 		disk:   plugin.NewStatus(Name, plugin.Unschedulable, "node(s) had no available disk"),
-		single: plugin.NewStatus(Name, plugin.Unschedulable, "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"),
+		single: plugin.NewStatus(Name, plugin.Unschedulable, "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"),
 	}
 	p.claims.Informer()
 	return p
