@@ -103,9 +103,6 @@ func SetDefaults(c *configv1.KubeSchedulerConfiguration) {
 	for i := range c.Extenders {
 		e := &c.Extenders[i]
 		fillValue(&e.HTTPTimeout.Duration, 5*time.Second)
-		if e.PrioritizeVerb != "" {
-			fillValue(&e.Weight, 1)
-		}
 	}
 }
 
@@ -168,9 +165,6 @@ func defaultArgs(obj runtime.Object) {
 	case *configv1.PodTopologySpreadArgs:
 		if a.DefaultingType == "" {
 			a.DefaultingType = configv1.SystemDefaulting
-			if len(a.DefaultConstraints) > 0 {
-				a.DefaultingType = configv1.ListDefaulting
-			}
 		}
 	case *configv1.VolumeBindingArgs:
 		fill(&a.BindTimeoutSeconds, 600)

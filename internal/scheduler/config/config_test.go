@@ -84,6 +84,18 @@ func TestBadFilesAreRefusedWithThePath(t *testing.T) {
 			"profiles[0].pluginConfig[0].args.hardPodAffinityWeight"},
 		{"extender weight", header + "extenders: [{urlPrefix: http://x, prioritizeVerb: p, weight: -1}]\n",
 			"extenders[0].weight: Invalid value: -1: must have a positive weight applied to it"},
+		{"extender without weight", header + "extenders: [{urlPrefix: http://x, prioritizeVerb: p}]\n",
+			"extenders[0].weight: Invalid value: 0: must have a positive weight applied to it"},
+		{"extender's resource", header + "extenders: [{urlPrefix: http://x, managedResources: [{name: foo}]}]\n",
+			`extenders[0].managedResources[0].name: Invalid value: "foo": is an invalid extended resource name`},
+		{"default constraints of the system's", header + "profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultConstraints: [{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule}]}}]}]\n",
+			`profiles[0].pluginConfig[0].args.defaultingType: Invalid value: "System": when .defaultConstraints are not empty`},
+		{"added affinity", header + "profiles: [{pluginConfig: [{name: NodeAffinity, args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Foo}]}]}}}}]}]\n",
+			`profiles[0].pluginConfig[0].args.addedAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator: Unsupported value: "Foo"`},
+		{"binding timeout", header + "profiles: [{pluginConfig: [{name: DynamicResources, args: {bindingTimeout: 0s}}]}]\n",
+			`profiles[0].pluginConfig[0].args.bindingTimeout: Invalid value: "0s": must be at least 1 second`},
+		{"shape", header + "profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 200, score: 0}]}}]}]\n",
+			"profiles[0].pluginConfig[0].args.shape[0].utilization: Invalid value: 200: not in valid range [0, 100]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := config.Load([]byte(c.file))

@@ -3,12 +3,16 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -77,7 +81,7 @@ func validateLeaderElection(c *configv1.KubeSchedulerConfiguration, path *field.
 		}
 	}
 	if le.LeaseDuration.Duration < le.RenewDeadline.Duration {
-		errs = append(errs, field.Invalid(path.Child("leaseDuration"), le.RenewDeadline, "LeaseDuration must be greater than RenewDeadline"))
+		errs = append(errs, field.Invalid(path.Child("leaseDuration"), le.RenewDeadline, "must be greater than `RenewDeadline`"))
 	}
 	if le.ResourceLock != "leases" {
 		errs = append(errs, field.Invalid(path.Child("resourceLock"), le.ResourceLock, `resourceLock value must be "leases"`))
@@ -107,17 +111,31 @@ func validateExtenders(path *field.Path, list []configv1.Extender) field.ErrorLi
 			binders++
 		}
 		for j, r := range e.ManagedResources {
-			for _, msg := range validation.IsQualifiedName(r.Name) {
-				errs = append(errs, field.Invalid(at.Child("managedResources").Index(j), r.Name, msg))
-			}
+			name := at.Child("managedResources").Index(j).Child("name")
+			errs = append(errs, validateExtended(name, r.Name)...)
 			if managed.Has(r.Name) {
-				errs = append(errs, field.Invalid(at.Child("managedResources").Index(j), r.Name, "duplicate extender managed resource name"))
+				errs = append(errs, field.Invalid(name, r.Name, "duplicate extender managed resource name"))
 			}
 			managed.Insert(r.Name)
 		}
 	}
 	if binders > 1 {
 		errs = append(errs, field.Invalid(path, fmt.Sprintf("found %d extenders implementing bind", binders), "only one extender can implement bind"))
+	}
+	return errs
+}
+
+// validateExtended refuses what is not the name of an extended resource.
+func validateExtended(path *field.Path, name string) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range validation.IsQualifiedName(name) {
+		errs = append(errs, field.Invalid(path, name, msg))
+	}
+	extended := strings.Contains(name, "/") && !strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) &&
+		!strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) &&
+		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) == 0
+	if len(errs) == 0 && !extended {
+		errs = append(errs, field.Invalid(path, name, "is an invalid extended resource name"))
 	}
 	return errs
 }
@@ -164,19 +182,7 @@ func validateArgs(path *field.Path, obj runtime.Object) field.ErrorList {
 	case *configv1.NodeResourcesFitArgs:
 		errs = append(errs, validateFit(path, a)...)
 	case *configv1.NodeAffinityArgs:
-		if a.AddedAffinity == nil {
-			break
-		}
-		at := path.Child("addedAffinity")
-		if req := a.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution; req != nil {
-			if _, err := nodeaffinity.NewNodeSelector(req, field.WithPath(at.Child("requiredDuringSchedulingIgnoredDuringExecution"))); err != nil {
-				bad("addedAffinity", "", err.Error())
-			}
-		}
-		if _, err := nodeaffinity.NewPreferredSchedulingTerms(a.AddedAffinity.PreferredDuringSchedulingIgnoredDuringExecution,
-			field.WithPath(at.Child("preferredDuringSchedulingIgnoredDuringExecution"))); err != nil {
-			bad("addedAffinity", "", err.Error())
-		}
+		errs = append(errs, validateAddedAffinity(path.Child("addedAffinity"), a.AddedAffinity)...)
 	case *configv1.VolumeBindingArgs:
 		if t := ptr.Deref(a.BindTimeoutSeconds, 0); t < 0 {
 			bad("bindTimeoutSeconds", t, "invalid BindTimeoutSeconds, should not be a negative value")
@@ -186,7 +192,45 @@ func validateArgs(path *field.Path, obj runtime.Object) field.ErrorList {
 		if a.FilterTimeout != nil && a.FilterTimeout.Duration < 0 {
 			bad("filterTimeout", a.FilterTimeout, "must be zero or positive")
 		}
+		if a.BindingTimeout != nil && a.BindingTimeout.Duration < time.Second {
+			bad("bindingTimeout", a.BindingTimeout, "must be at least 1 second")
+		}
 	}
+	return errs
+}
+
+// validateAddedAffinity returns the selectors' own errors: they name the fields.
+func validateAddedAffinity(path *field.Path, a *corev1.NodeAffinity) field.ErrorList {
+	if a == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	collect := func(err error) {
+		var list utilerrors.Aggregate
+		var one *field.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &list):
+			for _, e := range utilerrors.Flatten(list).Errors() {
+				if errors.As(e, &one) {
+					errs = append(errs, one)
+				} else {
+					errs = append(errs, field.Invalid(path, "", e.Error()))
+				}
+			}
+		case errors.As(err, &one):
+			errs = append(errs, one)
+		default:
+			errs = append(errs, field.Invalid(path, "", err.Error()))
+		}
+	}
+	if req := a.RequiredDuringSchedulingIgnoredDuringExecution; req != nil {
+		_, err := nodeaffinity.NewNodeSelector(req, field.WithPath(path.Child("requiredDuringSchedulingIgnoredDuringExecution")))
+		collect(err)
+	}
+	_, err := nodeaffinity.NewPreferredSchedulingTerms(a.PreferredDuringSchedulingIgnoredDuringExecution,
+		field.WithPath(path.Child("preferredDuringSchedulingIgnoredDuringExecution")))
+	collect(err)
 	return errs
 }
 
@@ -197,22 +241,35 @@ func validateFit(path *field.Path, a *configv1.NodeResourcesFitArgs) field.Error
 			errs = append(errs, e)
 		}
 	}
-	s := a.ScoringStrategy
-	if s == nil {
-		return append(errs, field.Required(path.Child("scoringStrategy"), ""))
-	}
-	at := path.Child("scoringStrategy")
-	errs = append(errs, validateResources(at.Child("resources"), s.Resources, 100)...)
-	switch s.Type {
-	case configv1.LeastAllocated, configv1.MostAllocated:
-	case configv1.RequestedToCapacityRatio:
-		if s.RequestedToCapacityRatio == nil {
-			return append(errs, field.Required(at.Child("requestedToCapacityRatio"), ""))
+	for i, group := range a.IgnoredResourceGroups {
+		at := path.Child("ignoredResourceGroups").Index(i)
+		if strings.Contains(group, "/") {
+			errs = append(errs, field.Invalid(at, group, "resource group name can't contain '/'"))
 		}
-		errs = append(errs, validateShape(at.Child("shape"), s.RequestedToCapacityRatio.Shape)...)
+		errs = append(errs, metav1validation.ValidateLabelName(group, at)...)
+	}
+	s := a.ScoringStrategy
+	at := path.Child("scoringStrategy")
+	if s == nil {
+		return append(errs, field.Required(at, "ScoringStrategy field is required"))
+	}
+	switch s.Type {
+	case configv1.LeastAllocated, configv1.MostAllocated, configv1.RequestedToCapacityRatio:
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), s.Type,
 			[]configv1.ScoringStrategyType{configv1.LeastAllocated, configv1.MostAllocated, configv1.RequestedToCapacityRatio}))
+	}
+	errs = append(errs, validateResources(at.Child("resources"), s.Resources, 100)...)
+	ratio := at.Child("requestedToCapacityRatio")
+	switch {
+	case s.Type != configv1.RequestedToCapacityRatio:
+		if s.RequestedToCapacityRatio != nil {
+			errs = append(errs, field.Forbidden(ratio, "must be nil when type is not RequestedToCapacityRatio"))
+		}
+	case s.RequestedToCapacityRatio == nil:
+		errs = append(errs, field.Required(ratio, "must be specified when type is RequestedToCapacityRatio"))
+	default:
+		errs = append(errs, validateShape(ratio.Child("shape"), s.RequestedToCapacityRatio.Shape)...)
 	}
 	return errs
 }
@@ -240,15 +297,18 @@ func validateShape(path *field.Path, shape []configv1.UtilizationShapePoint) fie
 		return field.ErrorList{field.Required(path, "at least one point must be specified")}
 	}
 	var errs field.ErrorList
+	for i := 1; i < len(shape); i++ {
+		if shape[i-1].Utilization >= shape[i].Utilization {
+			errs = append(errs, field.Invalid(path.Index(i).Child("utilization"), shape[i].Utilization, "values must be sorted in increasing order"))
+			break
+		}
+	}
 	for i, p := range shape {
 		if p.Utilization < 0 || p.Utilization > 100 {
-			errs = append(errs, field.Invalid(path.Index(i).Child("utilization"), p.Utilization, "not in valid range [0-100]"))
-		}
-		if i > 0 && p.Utilization <= shape[i-1].Utilization {
-			errs = append(errs, field.Invalid(path.Index(i).Child("utilization"), p.Utilization, "utilization values must be sorted in increasing order"))
+			errs = append(errs, field.Invalid(path.Index(i).Child("utilization"), p.Utilization, "not in valid range [0, 100]"))
 		}
 		if p.Score < 0 || p.Score > 10 {
-			errs = append(errs, field.Invalid(path.Index(i).Child("score"), p.Score, "not in valid range [0-10]"))
+			errs = append(errs, field.Invalid(path.Index(i).Child("score"), p.Score, "not in valid range [0, 10]"))
 		}
 	}
 	return errs
