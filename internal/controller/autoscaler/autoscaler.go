@@ -192,7 +192,7 @@ func (l *look) run() error {
 	l.condition(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededGetScale", "the HPA controller was able to get the target's current scale")
 	current, desired, reason := l.scale.Spec.Replicas, int32(0), ""
 	l.memory.begin(current, l.now)
-	l.hpa.Status.CurrentReplicas = current
+	l.hpa.Status.CurrentReplicas, l.hpa.Status.ObservedGeneration = current, &l.hpa.Generation
 	ours := l.scaledToZero()
 	switch {
 	case current == 0 && !(ours && (l.minReplicas() != 0 || l.seesZero())):
@@ -312,7 +312,7 @@ func (l *look) resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResou
 	if err != nil {
 		return schema.GroupVersionResource{}, err
 	}
-	return schema.GroupVersionResource{}, &meta.NoKindMatchError{GroupKind: gvk.GroupKind(), SearchedVersions: []string{gvk.Version}}
+	return schema.GroupVersionResource{}, &meta.NoKindMatchError{GroupKind: gvk.GroupKind()}
 }
 
 func (l *look) warn(reason, format string, args ...any) {

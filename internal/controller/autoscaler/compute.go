@@ -31,14 +31,14 @@ func (l *look) compute() (int32, string, error) {
 	statuses := make([]autoscalingv2.MetricStatus, len(specs))
 	best, name := int32(-1), ""
 	var first error
-	var reason string
+	var reason, at string
 	invalid := 0
 	for i := range specs {
 		p, why, err := l.metric(&specs[i])
 		if err != nil {
 			l.warn(why, "%v", err)
 			if invalid++; first == nil {
-				first, reason = err, why
+				first, reason, at = err, why, stage(&specs[i])
 			}
 			continue
 		}
@@ -50,10 +50,31 @@ func (l *look) compute() (int32, string, error) {
 	l.hpa.Status.CurrentMetrics = statuses
 	if invalid >= len(specs) || invalid > 0 && best < l.scale.Spec.Replicas {
 		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, reason, "the HPA was unable to compute the replica count: %v", first)
-		return 0, "", fmt.Errorf("invalid metrics (%v invalid out of %v), first error is: %w", invalid, len(specs), first)
+		return 0, "", fmt.Errorf("invalid metrics (%v invalid out of %v), first error is: %s%w", invalid, len(specs), at, first)
 	}
 	l.condition(autoscalingv2.ScalingActive, corev1.ConditionTrue, "ValidMetricFound", "the HPA was able to successfully calculate a replica count from %s", name)
 	return best, name, nil
+}
+
+// stage says where a metric failed, for the event about all of an autoscaler.
+func stage(spec *autoscalingv2.MetricSpec) string {
+	switch {
+	case spec.Resource != nil:
+		return fmt.Sprintf("failed to get %s resource metric value: ", spec.Resource.Name)
+	case spec.ContainerResource != nil:
+		return fmt.Sprintf("failed to get %s container metric value: ", spec.ContainerResource.Container)
+	case spec.Pods != nil:
+		return "failed to get pods metric value: "
+	case spec.Object != nil && spec.Object.Target.Type == autoscalingv2.AverageValueMetricType:
+		return fmt.Sprintf("failed to get object metric value: failed to get %s object metric: ", spec.Object.Metric.Name)
+	case spec.Object != nil:
+		return "failed to get object metric value: "
+	case spec.External != nil && spec.External.Target.AverageValue != nil:
+		return fmt.Sprintf("failed to get %[1]s external metric value: failed to get %[1]s external metric: ", spec.External.Metric.Name)
+	case spec.External != nil:
+		return fmt.Sprintf("failed to get %[1]s external metric value: failed to get external metric %[1]s: ", spec.External.Metric.Name)
+	}
+	return ""
 }
 
 // metric evaluates one metric; reason is that of the event of a failure.
@@ -147,19 +168,19 @@ func (l *look) ofResource(name corev1.ResourceName, container string, target *au
 func (l *look) ofPods(s *autoscalingv2.PodsMetricSource) (p proposal, err error) {
 	metric, err := selectorOf(s.Metric.Selector)
 	if err != nil {
-		return p, fmt.Errorf("failed to get pods metric value: %w", err)
+		return p, err
 	}
 	if s.Target.AverageValue == nil {
-		return p, errors.New("failed to get pods metric value: no average value target was set")
+		return p, errors.New("no average value target was set")
 	}
 	used, err := l.metrics.pods(l.ctx, s.Metric.Name, l.hpa.Namespace, l.selector, metric)
 	if err != nil {
-		return p, fmt.Errorf("failed to get pods metric value: unable to get metric %s: %w", s.Metric.Name, err)
+		return p, fmt.Errorf("unable to get metric %s: %w", s.Metric.Name, err)
 	}
 	goal := s.Target.AverageValue.MilliValue()
 	n, average, err := l.evaluate(l.pods.CachedList(l.hpa.Namespace, l.selector), used, "", plainRatio(goal), func(string) int64 { return goal })
 	if err != nil {
-		return p, fmt.Errorf("failed to get pods metric value: %w", err)
+		return p, err
 	}
 	return proposal{n, "pods metric " + s.Metric.Name, autoscalingv2.MetricStatus{Type: autoscalingv2.PodsMetricSourceType,
 		Pods: &autoscalingv2.PodsMetricStatus{Metric: s.Metric, Current: autoscalingv2.MetricValueStatus{AverageValue: milli(average)}}}}, nil
@@ -168,15 +189,15 @@ func (l *look) ofPods(s *autoscalingv2.PodsMetricSource) (p proposal, err error)
 func (l *look) ofObject(s *autoscalingv2.ObjectMetricSource) (p proposal, err error) {
 	metric, err := selectorOf(s.Metric.Selector)
 	if err != nil {
-		return p, fmt.Errorf("failed to get object metric value: %w", err)
+		return p, err
 	}
 	now, err := l.metrics.object(l.ctx, s.Metric.Name, l.hpa.Namespace, &s.DescribedObject, metric)
 	if err != nil {
-		return p, fmt.Errorf("failed to get object metric value: unable to get metric %s: %s on %s %s/%w", s.Metric.Name, s.DescribedObject.Kind, l.hpa.Namespace, s.DescribedObject.Name, err)
+		return p, fmt.Errorf("unable to get metric %s on %s %s/%s: %w", s.Metric.Name, s.DescribedObject.Kind, l.hpa.Namespace, s.DescribedObject.Name, err)
 	}
 	n, current, err := l.ofTotal(now, &s.Target)
 	if err != nil {
-		return p, fmt.Errorf("failed to get object metric value: %w", err)
+		return p, err
 	}
 	name := fmt.Sprintf("%s metric %s", s.DescribedObject.Kind, s.Metric.Name)
 	if s.Target.Type == autoscalingv2.AverageValueMetricType {
@@ -193,11 +214,11 @@ func (l *look) ofExternal(s *autoscalingv2.ExternalMetricSource) (p proposal, er
 	}
 	now, err := l.metrics.external(l.ctx, s.Metric.Name, l.hpa.Namespace, metric)
 	if err != nil {
-		return p, fmt.Errorf("failed to get %s external metric value: unable to get external metric %s/%s/%+v: %w", s.Metric.Name, l.hpa.Namespace, s.Metric.Name, s.Metric.Selector, err)
+		return p, fmt.Errorf("unable to get external metric %s/%s/%+v: %w", l.hpa.Namespace, s.Metric.Name, s.Metric.Selector, err)
 	}
 	n, current, err := l.ofTotal(now, &s.Target)
 	if err != nil {
-		return p, fmt.Errorf("failed to get %s external metric value: %w", s.Metric.Name, err)
+		return p, err
 	}
 	return proposal{n, fmt.Sprintf("external metric %s(%+v)", s.Metric.Name, s.Metric.Selector), autoscalingv2.MetricStatus{Type: autoscalingv2.ExternalMetricSourceType,
 		External: &autoscalingv2.ExternalMetricStatus{Metric: s.Metric, Current: current}}}, nil

@@ -11,8 +11,10 @@ import (
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -138,7 +140,7 @@ func (s *source) object(ctx context.Context, name, namespace string, ref *autosc
 
 func (s *source) custom(ctx context.Context, path []string, selector, metric labels.Selector) (*custom.MetricValueList, error) {
 	var list custom.MetricValueList
-	err := s.get(ctx, custom.SchemeGroupVersion, func(r *rest.Request) *rest.Request {
+	ask := func(r *rest.Request) *rest.Request {
 		for _, segment := range path {
 			r = r.Suffix(segment)
 		}
@@ -149,18 +151,31 @@ func (s *source) custom(ctx context.Context, path []string, selector, metric lab
 			r = r.Param("metricLabelSelector", metric.String())
 		}
 		return r
-	}, &list)
+	}
+	err := s.get(ctx, custom.SchemeGroupVersion, ask, &list)
+	if unserved(err) {
+		err = s.get(ctx, schema.GroupVersion{Group: custom.GroupName, Version: "v1beta1"}, ask, &list)
+	}
+	if unserved(err) {
+		err = errors.New("no custom metrics API (custom.metrics.k8s.io) registered")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("unable to fetch metrics from custom metrics API: %w", err)
 	}
 	return &list, nil
 }
 
+// unserved says whether it was not a metrics API that said that there is
+// nothing: the version is not served.
+func unserved(err error) bool {
+	return apierrors.IsNotFound(err) && apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
+}
+
 // external returns the sum of an external metric, in thousandths.
 func (s *source) external(ctx context.Context, name, namespace string, metric labels.Selector) (int64, error) {
 	var list external.ExternalMetricValueList
 	err := s.get(ctx, external.SchemeGroupVersion, func(r *rest.Request) *rest.Request {
-		return r.Suffix("namespaces", namespace, name).Param("labelSelector", metric.String())
+		return r.Namespace(namespace).Resource(name).Param("labelSelector", metric.String())
 	}, &list)
 	if err != nil {
 		return 0, fmt.Errorf("unable to fetch metrics from external metrics API: %w", err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -209,6 +210,21 @@ func TestOwners(t *testing.T) {
 			w.Errorf("status %+v", s)
 		}
 		w.refused("b", "The disruption budget b does not allow evicting pods currently because it failed sync: "+why)
+	})
+}
+
+// TestWithoutScale: a controller whose kind cannot be scaled is told of by name.
+func TestWithoutScale(t *testing.T) {
+	run(t, 1, policyv1.PodDisruptionBudgetSpec{MaxUnavailable: ptr.To(intstr.FromInt32(1))}, func(w world) {
+		job := bubble.Must(client.For[*batchv1.Job](w.API).Create(w.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "j"}, Spec: batchv1.JobSpec{
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: podSpec().Containers}}}}))(w.Bubble)
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", Labels: labels, OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))}}, Spec: podSpec()}
+		bubble.Must(w.pods.Create(w.Context(), pod))(w.Bubble)
+		w.Settle()
+		s := bubble.Must(w.budgets.Get(w.Context(), "default", "b"))(w.Bubble).Status
+		if c := meta.FindStatusCondition(s.Conditions, policyv1.DisruptionAllowedCondition); c == nil || c.Reason != "SyncFailed" || c.Message != "jobs.batch does not implement the scale subresource" {
+			w.Errorf("status %+v", s)
+		}
 	})
 }
 

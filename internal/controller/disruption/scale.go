@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/served"
 )
 
 // scale adds up how many pods the controllers of the given ones want. unmanaged
@@ -86,7 +87,7 @@ func (c *Controller) byScale(ctx context.Context, pod *corev1.Pod, ref *metav1.O
 	obj, err := c.api.Get(ctx, client.Resource{GroupVersionResource: gvr, Namespace: pod.Namespace, Subresource: "scale"}, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		// Either the owner is not there, or it has no scale.
-		if _, err := c.api.Get(ctx, client.Resource{GroupVersionResource: gvr, Namespace: pod.Namespace}, ref.Name, metav1.GetOptions{}); err == nil {
+		if scales, err := served.Has(ctx, c.api, gvr, "scale"); err == nil && !scales {
 			return "", 0, fmt.Errorf("%s does not implement the scale subresource", gvr.GroupResource())
 		}
 		return "", 0, fmt.Errorf("found no controllers for pod %q", pod.Name)
@@ -95,8 +96,8 @@ func (c *Controller) byScale(ctx context.Context, pod *corev1.Pod, ref *metav1.O
 		return "", 0, err
 	}
 	scale, ok := obj.(*autoscalingv1.Scale)
-	if !ok {
-		return "", 0, fmt.Errorf("the scale of %s is a %T", gvr.GroupResource(), obj)
+	if !ok { // in one process the object itself is the answer
+		return "", 0, fmt.Errorf("%s does not implement the scale subresource", gvr.GroupResource())
 	}
 	if scale.UID != ref.UID {
 		return "", 0, fmt.Errorf("found no controllers for pod %q", pod.Name)

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/endpointslice/util"
 
 	"kaji/internal/controller/podstate"
 )
@@ -27,7 +28,7 @@ type group struct {
 func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) (out []*group, skipped []error) {
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	for _, family := range families(svc) {
-		byPorts := map[string]*group{}
+		byPorts := map[util.PortMapKey]*group{}
 		for _, pod := range pods {
 			addresses := addressesOf(pod, family)
 			if len(addresses) == 0 || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
@@ -42,7 +43,7 @@ func (c *Controller) wanted(svc *corev1.Service, pods []*corev1.Pod) (out []*gro
 				node = nil
 			}
 			ports := portsOf(svc, pod)
-			id := portsID(ports)
+			id := util.NewPortMapKey(ports) // and in upstream's order
 			g := byPorts[id]
 			if g == nil {
 				g = &group{family: family, ports: ports}

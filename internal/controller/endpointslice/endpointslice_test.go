@@ -267,3 +267,23 @@ func TestSlicesOfAFormerService(t *testing.T) {
 		}
 	})
 }
+
+// Several ports are in the order that upstream gives them, by their hashes.
+func TestOrderOfPorts(t *testing.T) {
+	run(t, func(b *bench) {
+		app := "x.io/dns"
+		bubble.Must(b.services.Create(b.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "ports"}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Name: "a", Port: 80, TargetPort: intstr.FromInt32(8080)},
+				{Name: "b", Port: 81, TargetPort: intstr.FromInt32(9)}, {Name: "u", Port: 53, Protocol: corev1.ProtocolUDP, AppProtocol: &app}}}}))(b.Bubble)
+		b.pod("p", "n", 1)
+		for _, s := range bubble.Must(client.For[*discoveryv1.EndpointSlice](b.API).List(b.Context(), "default", metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=ports"}))(b.Bubble) {
+			var names []string
+			for _, p := range s.Ports {
+				names = append(names, *p.Name)
+			}
+			if len(s.Endpoints) != 1 || !stdslices.Equal(names, []string{"a", "u", "b"}) {
+				b.Errorf("%d endpoints with ports %v", len(s.Endpoints), names)
+			}
+		}
+	})
+}

@@ -83,6 +83,7 @@ type repeated struct {
 	name        string
 	count       int32
 	first, last time.Time
+	combined    bool // of several messages
 }
 
 // New returns a recorder; component is upstream's name of the controller.
@@ -113,11 +114,15 @@ func (r *Recorder) Record(ctx context.Context, about metav1.Object, gvk schema.G
 		r.failed(fmt.Errorf("%d others are not written yet", unwritten), why)
 		return
 	}
+	reporting := r.component
+	if e.combined {
+		reporting = "" // as client-go's
+	}
 	w := &pending{ctx, &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: e.name},
 		InvolvedObject: corev1.ObjectReference{Kind: gvk.Kind, APIVersion: gvk.GroupVersion().String(), Namespace: about.GetNamespace(),
 			Name: about.GetName(), UID: about.GetUID(), ResourceVersion: about.GetResourceVersion()},
-		Type: kind, Reason: why, Message: message, Source: corev1.EventSource{Component: r.component}, ReportingController: r.component,
+		Type: kind, Reason: why, Message: message, Source: corev1.EventSource{Component: r.component}, ReportingController: reporting,
 		FirstTimestamp: metav1.NewTime(e.first), LastTimestamp: now, Count: e.count,
 	}, e.count - 1}
 	r.queue, r.named[namespace+"/"+e.name] = append(r.queue, w), w
@@ -181,7 +186,7 @@ func (r *Recorder) observe(about metav1.Object, why reason, message *string, now
 	before := of.messages[key]
 	if before == nil || now.Sub(before.last) >= window {
 		r.stamp = max(r.stamp+1, now.UnixNano())
-		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp), first: now}
+		before = &repeated{name: fmt.Sprintf("%s.%x", about.GetName(), r.stamp), first: now, combined: key == combined}
 	}
 	of.messages[key] = before // what is not written counts, too
 	before.count++

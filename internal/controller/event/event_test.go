@@ -77,7 +77,7 @@ func TestManyMessages(t *testing.T) {
 				last = e
 			}
 		}
-		if len(all) != 10 || last == nil || last.Count != 16 || !strings.HasSuffix(last.Message, "p-24") {
+		if len(all) != 10 || last == nil || last.Count != 16 || last.ReportingController != "" || !strings.HasSuffix(last.Message, "p-24") {
 			t.Errorf("%d events, the combined one %+v", len(all), last)
 		}
 		r.Record(t.Context(), pod("q"), podKind, corev1.EventTypeNormal, "SuccessfulCreate", "other")

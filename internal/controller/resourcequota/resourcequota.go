@@ -33,6 +33,9 @@ import (
 const (
 	defaultPeriod = 5 * time.Minute
 	workers       = 5
+	// again is when a quota is counted a second time after its limits changed:
+	// what was made just before is charged by nobody, and informers may be late.
+	again = 3 * time.Second
 )
 
 // Config configures a Controller. Client is needed.
@@ -157,6 +160,9 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	maps.Copy(used, counted)
 	if quota.Equal(q.Spec.Hard, q.Status.Hard) && quota.Equal(used, q.Status.Used) && q.Status.Hard != nil && q.Status.Used != nil {
 		return countErr
+	}
+	if !quota.Equal(q.Spec.Hard, q.Status.Hard) {
+		c.queue.AddAfter(key, again)
 	}
 	next := q.DeepCopy()
 	next.Status.Hard, next.Status.Used = q.Spec.Hard.DeepCopy(), used

@@ -149,11 +149,26 @@ func TestScope(t *testing.T) {
 	})
 }
 
+// What the count of new limits missed, as late informers do, is there soon.
+func TestSecondCount(t *testing.T) {
+	in(t, func(b *bench) {
+		b.pod("a", "")
+		b.limit(values{"pods": "5"})
+		b.want(values{"pods": "5"}, values{"pods": "1"})
+		if _, err := b.quotas.MergePatch(b.t.Context(), "default", "q", map[string]any{"status": map[string]any{"used": values{"pods": "0"}}}, "status"); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		b.want(values{"pods": "5"}, values{"pods": "1"})
+	})
+}
+
 // A wrong status is corrected when all quotas are counted afresh.
 func TestCorrection(t *testing.T) {
 	in(t, func(b *bench) {
 		b.limit(values{"pods": "5"})
 		b.want(values{"pods": "5"}, values{"pods": "0"})
+		time.Sleep(5 * time.Second)
 		if _, err := b.quotas.MergePatch(b.t.Context(), "default", "q", map[string]any{"status": map[string]any{"used": values{"pods": "4"}}}, "status"); err != nil {
 			b.t.Fatal(err)
 		}

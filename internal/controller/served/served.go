@@ -66,3 +66,25 @@ func By(api client.Interface) Lister {
 		return out, failed
 	}
 }
+
+// Has says whether an API server serves a sub-resource.
+func Has(ctx context.Context, api client.Interface, gvr schema.GroupVersionResource, subresource string) (bool, error) {
+	config := api.RESTConfig()
+	if config == nil {
+		return false, errors.New("no way to ask what the API server serves")
+	}
+	d, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return false, err
+	}
+	list, err := d.ServerResourcesForGroupVersionWithContext(ctx, gvr.GroupVersion().String())
+	if err != nil {
+		return false, err
+	}
+	for _, r := range list.APIResources {
+		if r.Name == gvr.Resource+"/"+subresource {
+			return true, nil
+		}
+	}
+	return false, nil
+}
