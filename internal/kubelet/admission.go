@@ -153,6 +153,9 @@ func (k *Kubelet) resizeConditions(pod *corev1.Pod, a *actual.Pod) []corev1.PodC
 			underWay = true
 		}
 	}
+	if pod.Spec.Resources != nil && k.cgroups != nil && !k.cgroups.Applied(pod) {
+		underWay = true
+	}
 	k.mu.Lock()
 	why, waits := k.mu.pending[pod.UID]
 	was := k.mu.resizing[pod.UID]

@@ -3,14 +3,56 @@
 package kubelet
 
 import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/kubelet/probe"
 )
 
-func (k *Kubelet) countProbe(pod *corev1.Pod, container string, kind probe.Kind, result string) {
+func (k *Kubelet) countProbe(pod *corev1.Pod, container string, kind probe.Kind, result string, took time.Duration) {
+	k.meter.ProbeTime.WithLabelValues(string(kind), container, pod.Name, pod.Namespace).Observe(took.Seconds())
 	k.meter.ProbeRuns.WithLabelValues(string(kind), result, container, pod.Name, pod.Namespace, string(pod.UID)).Inc()
 }
+
+// countStart counts the start of a container, or of a sandbox where kind is "podsandbox".
+func (k *Kubelet) countStart(kind string, err error) {
+	k.meter.Started.WithLabelValues(kind).Inc()
+	if err != nil {
+		k.meter.StartErrors.WithLabelValues(grpcstatus.Code(err).String(), kind).Inc()
+	}
+	if kind != "podsandbox" {
+		return
+	}
+	k.meter.Sandboxes.Inc()
+	if err != nil {
+		k.meter.SandboxErrors.Inc()
+	}
+}
+
+// countRunning counts a pod that has begun to run.
+func (k *Kubelet) countRunning(before, now *corev1.PodStatus) {
+	if before.Phase != corev1.PodRunning && now.Phase == corev1.PodRunning && before.StartTime != nil && !before.StartTime.IsZero() {
+		k.meter.PodStart.Observe(time.Since(before.StartTime.Time).Seconds())
+	}
+}
+
+// countList counts a listing of the runtime.
+func (k *Kubelet) countList(took time.Duration) {
+	k.meter.Relist.Observe(took.Seconds())
+	k.mu.Lock()
+	last := k.mu.listedAt
+	k.mu.listedAt = time.Now()
+	k.mu.Unlock()
+	if !last.IsZero() {
+		k.meter.RelistInterval.Observe(time.Since(last).Seconds())
+	}
+}
+
+// since is deferred to tell how long something took.
+func since(o prometheus.Observer, begun time.Time) { o.Observe(time.Since(begun).Seconds()) }
 
 // running adds up what count makes of pods that run; nil counts pods.
 func (k *Kubelet) running(count func(*corev1.PodStatus) int) int {

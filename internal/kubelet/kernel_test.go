@@ -191,12 +191,21 @@ func TestRealMetrics(t *testing.T) {
 	}))
 	r.waitPhase("measured", corev1.PodRunning)
 	for _, want := range []string{
-		`container_cpu_usage_seconds_total{container="main",cpu="total",id="[0-9a-f]+",image="` + boximage.Name + `",name="[0-9a-f]+",namespace="default",pod="measured"} `,
+		`container_cpu_usage_seconds_total{container="main",cpu="total",id="/kaji-kubelet-test/kubepods/[^"]*/[0-9a-f]+",image="` + boximage.Name + `",name="[0-9a-f]+",namespace="default",pod="measured"} `,
 		`container_spec_cpu_quota{container="main",.*} 50000\n`, `container_spec_memory_limit_bytes{container="main",.*} 6.7108864e\+07\n`,
 		`container_start_time_seconds{container="main",.*} [0-9.]+e\+09\n`, `machine_memory_bytes{`,
+		`container_cpu_cfs_throttled_seconds_total{container="main",.*pod="measured"} `, `container_memory_cache{container="main",.*} `,
+		`container_processes{container="main",.*} 1\n`,
+		`container_memory_working_set_bytes{container="",id="/",.*} `,
 	} {
 		pattern := regexp.MustCompile(strings.ReplaceAll(want, "{", `\{`))
 		r.within(30*time.Second, want, func() bool { return pattern.MatchString(r.ask("/metrics/cadvisor")) })
+	}
+	for _, want := range []string{`kubelet_runtime_operations_total{operation_type="start_container"} [1-9]`, `kubelet_started_containers_total{container_type="container"} [1-9]`,
+		`kubelet_pod_worker_duration_seconds_count{operation_type="create"} [1-9]`, `kubelet_pleg_relist_duration_seconds_count [1-9]`,
+		`kubelet_pod_start_duration_seconds_count [1-9]`, `kubelet_cgroup_version [12]`} {
+		pattern := regexp.MustCompile(strings.ReplaceAll(want, "{", `\{`))
+		r.within(30*time.Second, want, func() bool { return pattern.MatchString(r.ask("/metrics")) })
 	}
 	started := regexp.MustCompile(`container_start_time_seconds\{container="main",namespace="default",pod="measured"\} `)
 	r.within(30*time.Second, "the start in /metrics/resource", func() bool { return started.MatchString(r.ask("/metrics/resource")) })

@@ -237,7 +237,9 @@ type Kubelet struct {
 		cidrs    []string
 		// listing is why the runtime's last listing failed, nil if it did not.
 		listing error
-		locks   map[types.UID]*sync.Mutex
+		// listedAt is when it was listed last.
+		listedAt time.Time
+		locks    map[types.UID]*sync.Mutex
 	}
 }
 
@@ -273,6 +275,12 @@ func New(cfg Config) (*Kubelet, error) {
 
 	k.events = record.NewBroadcaster()
 	k.recorder = k.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.NodeName})
+	k.meter = meter.New(meter.Gauges{NodeName: cfg.NodeName, Version: cfg.Version, CgroupVersion: cgroupVersion(),
+		Pods: func() float64 { return float64(k.running(nil)) }, Containers: func() float64 { return float64(k.running(k.runningContainers)) },
+		DesiredPods: func() float64 { return float64(len(k.pool.Pods())) }})
+	metrics, _ := cfg.Runtime.(cri.Metrics) // what else it may have is not counted
+	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime), k.meter.Images(cfg.Images)
+	k.cfg.Runtime, k.cfg.Images = cfg.Runtime, cfg.Images
 	k.dns = &compose.DNS{Cluster: cfg.ClusterDNS, Domain: cfg.ClusterDomain, NodeIPs: cfg.NodeIPs,
 		HostConfig: func() (io.ReadCloser, error) { return os.Open(cfg.ResolvConf) }}
 	k.objects = object.New(object.Config{Client: cfg.Client, Logger: k.log, Changed: func(uid types.UID) { k.pool.Wake(uid) }})
@@ -283,9 +291,6 @@ func New(cfg Config) (*Kubelet, error) {
 		parallel = 1
 	}
 	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
-	k.meter = meter.New(meter.Gauges{NodeName: cfg.NodeName, Version: cfg.Version,
-		Pods: func() float64 { return float64(k.running(nil)) }, Containers: func() float64 { return float64(k.running(k.runningContainers)) },
-		DesiredPods: func() float64 { return float64(len(k.pool.Pods())) }})
 	if cfg.Cgroups != nil {
 		tree, err := cgroup.Open(*cfg.Cgroups)
 		if err != nil {
@@ -296,7 +301,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff})
+		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,
@@ -327,7 +332,7 @@ func New(cfg Config) (*Kubelet, error) {
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 		Notices: k.notices(),
 	})
-	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
+	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
 		Volume: func(pod *corev1.Pod, name string) string {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
@@ -335,8 +340,23 @@ func New(cfg Config) (*Kubelet, error) {
 		}})
 	k.evictor = evict.New(evict.Config{Thresholds: cfg.Eviction, Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
 		Changed: func() { k.node.Wake() }, Logger: k.log, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace})
-	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed}
+	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList}
 	return k, nil
+}
+
+func cgroupVersion() float64 {
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		return 2
+	}
+	return 1
+}
+
+// groupOf is the control group of a container as dashboards know it.
+func (k *Kubelet) groupOf(pod *corev1.Pod, id string) string {
+	if k.cgroups == nil {
+		return id
+	}
+	return k.cgroups.Path(pod, k.runtime.Load().name, id)
 }
 
 // notices are what administrators are told when the agent starts.

@@ -39,6 +39,11 @@ const mirrorRetry = 5 * time.Second
 // Sync implements podworker.Syncer: one look at a pod that is to run.
 func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, error) {
 	k := (*Kubelet)(s)
+	operation := "sync"
+	if _, known := k.statuses.Get(pod.UID); !known {
+		operation = "create"
+	}
+	defer since(k.meter.PodWorker.WithLabelValues(operation), time.Now())
 	if k.refuse(pod) {
 		return podworker.Outcome{Over: true}, nil
 	}
@@ -62,7 +67,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		return podworker.Outcome{RetryAt: time.Now().Add(time.Second)}, nil
 	}
 	if k.cgroups != nil {
-		if err := k.cgroups.Ensure(pod, false); err != nil {
+		if err := k.ensureGroup(pod, false); err != nil {
 			k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, "FailedToCreatePodContainer", "unable to ensure pod container exists: "+err.Error())
 			return podworker.Outcome{}, err
 		}
@@ -84,8 +89,14 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	out.RetryAt = earliest(out.RetryAt, result.RetryAt)
 	if !result.Changed {
 		if k.cgroups != nil { // containers are within the new limits by now
-			if err := k.cgroups.Ensure(pod, true); err != nil {
+			if err := k.ensureGroup(pod, true); err != nil {
 				return podworker.Outcome{}, err
+			}
+			k.mu.Lock()
+			resizing := k.mu.resizing[pod.UID]
+			k.mu.Unlock()
+			if resizing && pod.Spec.Resources != nil {
+				k.publish(pod, a, false, nil) // it is done now
 			}
 		}
 		if !result.RetryAt.IsZero() {
@@ -101,6 +112,12 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		}
 	}
 	return out, nil
+}
+
+// ensureGroup makes the control group of a pod, or brings it up to date.
+func (k *Kubelet) ensureGroup(pod *corev1.Pod, lower bool) error {
+	defer since(k.meter.Groups.WithLabelValues("update"), time.Now())
+	return k.cgroups.Ensure(pod, lower)
 }
 
 func earliest(a, b time.Time) time.Time {
@@ -257,6 +274,7 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 		in.Resize = k.resizeConditions(pod, a)
 	}
 	s := status.Generate(in)
+	k.countRunning(&old, &s)
 	k.deviceStatus(pod.UID, &s)
 	if change != nil {
 		change(&s)
@@ -284,6 +302,7 @@ func (k *Kubelet) refresh(uid types.UID) {
 // Terminate implements podworker.Syncer.
 func (s *syncer) Terminate(ctx context.Context, pod *corev1.Pod, end podworker.End) error {
 	k := (*Kubelet)(s)
+	defer since(k.meter.PodWorker.WithLabelValues("terminating"), time.Now())
 	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
 	if err != nil {
 		return err
@@ -312,6 +331,7 @@ func (s *syncer) Terminate(ctx context.Context, pod *corev1.Pod, end podworker.E
 // Clean implements podworker.Syncer.
 func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	k := (*Kubelet)(s)
+	defer since(k.meter.PodWorker.WithLabelValues("terminated"), time.Now())
 	if err := k.volumes.Teardown(ctx, pod.UID); err != nil {
 		return err
 	}
@@ -322,7 +342,10 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	if k.cgroups != nil {
-		if err := k.cgroups.Remove(pod); err != nil {
+		begun := time.Now()
+		err := k.cgroups.Remove(pod)
+		since(k.meter.Groups.WithLabelValues("destroy"), begun)
+		if err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/utils/cpuset"
 	"k8s.io/utils/ptr"
 
+	"kaji/internal/client"
 	"kaji/internal/client/remote"
 	"kaji/internal/cri/socket"
 	"kaji/internal/kubelet"
@@ -55,11 +56,18 @@ func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Log
 		group.Stop()
 		return errors.Join(err, group.Wait())
 	}
-	group.Go("credentials", a.credentials.run)
+	if a.alone != nil {
+		a.alone.start(ctx, group)
+		log.Info("node agent runs without an API server", "node", a.config.NodeName)
+	} else {
+		group.Go("credentials", a.credentials.run)
+		log.Info("node agent runs", "node", a.config.NodeName, "server", a.credentials.config.Host)
+	}
 	group.Go("kubelet", k.Run)
-	log.Info("node agent runs", "node", a.config.NodeName, "server", a.credentials.config.Host)
 	err = group.Wait()
-	a.api.Wait()
+	if a.api != nil {
+		a.api.Wait()
+	}
 	return err
 }
 
@@ -125,9 +133,6 @@ func machineFits(o *flags.Options) error {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); *c.FailCgroupV1 && errors.Is(err, fs.ErrNotExist) {
 		return errors.New("kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release")
 	}
-	if o.Kubeconfig == "" {
-		return errors.New("--kubeconfig is needed: kaji's kubelet has no standalone mode")
-	}
 	switch o.CloudProvider {
 	case "", "external":
 		return nil
@@ -142,6 +147,7 @@ type agent struct {
 	log         *slog.Logger
 	credentials *credentials
 	api         *remote.Client
+	alone       *alone // in place of both, in standalone mode
 	runtime     *socket.Client
 	images      *socket.Client
 	serving     certificate.Manager // nil unless the cluster signs the server's certificate
@@ -167,17 +173,15 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 	if name == "" {
 		name = strings.ToLower(hostname())
 	}
-	if a.credentials, err = newCredentials(ctx, o, name, log); err != nil {
-		return nil, err
-	}
-	if a.api, err = remote.New(a.credentials.config); err != nil {
+	api, err := a.join(ctx, name)
+	if err != nil {
 		return nil, err
 	}
 	if err := a.connect(); err != nil {
 		return nil, err
 	}
 	c := a.settings
-	a.config = kubelet.Config{NodeName: name, Client: a.api, Runtime: a.runtime, Images: a.images, RootDir: o.RootDir, LogDir: c.PodLogsDir,
+	a.config = kubelet.Config{NodeName: name, Client: api, Runtime: a.runtime, Images: a.images, RootDir: o.RootDir, LogDir: c.PodLogsDir,
 		ClusterDomain: c.ClusterDomain, ResolvConf: *c.ResolverConfig, NodeLabels: o.NodeLabels, Taints: c.RegisterWithTaints, ProviderID: c.ProviderID,
 		ExternalCloud: o.CloudProvider == "external", NoRegister: !*c.RegisterNode, Port: c.Port,
 		Beat: c.NodeStatusUpdateFrequency.Duration, Report: c.NodeStatusReportFrequency.Duration, LeaseDuration: seconds(c.NodeLeaseDurationSeconds),
@@ -192,6 +196,25 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
 		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler, Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
 	return a, a.derive(ctx)
+}
+
+// join returns the client of the cluster's API server, or of the agent's own in
+// standalone mode.
+func (a *agent) join(ctx context.Context, name string) (_ client.Interface, err error) {
+	if a.options.Kubeconfig == "" && a.options.BootstrapKubeconfig == "" {
+		if err := fitsAlone(a.settings); err != nil {
+			return nil, err
+		}
+		if a.alone, err = newAlone(a.log); err != nil {
+			return nil, err
+		}
+		return a.alone.client, nil
+	}
+	if a.credentials, err = newCredentials(ctx, a.options, name, a.log); err != nil {
+		return nil, err
+	}
+	a.api, err = remote.New(a.credentials.config)
+	return a.api, err
 }
 
 // derive computes what the configuration says in words.

@@ -187,9 +187,46 @@ func asks(t *testing.T, ip string) {
 	}
 }
 
+// Without an API server the agent runs static pods and answers for itself.
+func TestKubeletAlone(t *testing.T) {
+	dir, ip := t.TempDir(), loopback()
+	runtime := memcri.New(memcri.Config{})
+	socket, err := serve.New(serve.Config{Path: dir + "/cri.sock", Runtime: runtime, Images: runtime})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, socket.Run)
+	write(t, dir+"/static/web.yaml", staticPod)
+	args := []string{"--config=" + write(t, dir+"/kubelet.yaml", fmt.Sprintf(strings.ReplaceAll(kubeletFile, "2699", "2698"), ip, dir)+
+		"authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}\nauthorization: {mode: AlwaysAllow}\n"),
+		"--hostname-override=n1", "--node-ip=192.0.2.7", "--root-dir=" + dir + "/root", "--cert-dir=" + dir + "/pki"}
+	o := flags.New()
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	o.AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	run(t, func(ctx context.Context) error { return component.Kubelet(ctx, o, args, slog.New(slog.DiscardHandler)) })
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // self-signed
+	defer web.CloseIdleConnections()
+	wait(t, "the static pod", func() bool {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+ip+":26989/pods", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := web.Do(r)
+		if err != nil {
+			return false // it does not listen yet
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		return err == nil && strings.Contains(string(body), `"name":"web-n1"`) && strings.Contains(string(body), `"phase":"Running"`)
+	})
+}
+
 func TestKubeletRefuses(t *testing.T) {
 	for want, args := range map[string][]string{
-		"--kubeconfig is needed": {"--fail-swap-on=false"},
+		"no client provided, cannot use webhook authentication":                                               {"--fail-swap-on=false", "--authentication-token-webhook", "--container-runtime-endpoint=unix:///nowhere"},
 		`failed to load kubelet config file, path: /nowhere, error: open /nowhere: no such file or directory`: {"--config=/nowhere"},
 		"invalid configuration: port (--port) 0 must be between 1 and 65535, inclusive":                       {"--port=0"},
 		`unknown cloud provider "aws"`: {"--fail-swap-on=false", "--kubeconfig=/x", "--cloud-provider=aws"},

@@ -33,7 +33,7 @@ import (
 // judge says who may ask the agent's server, and listens for it.
 func (a *agent) judge() error {
 	c := a.settings
-	d := &server.Delegate{Client: a.api, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled}
+	d := &server.Delegate{Client: a.config.Client, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled}
 	if file := c.Authentication.X509.ClientCAFile; file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {

@@ -25,10 +25,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	configv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"kaji/internal/apiserver"
 	"kaji/internal/app/addon"
@@ -45,6 +47,7 @@ import (
 	"kaji/internal/dns"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
+	agentconfig "kaji/internal/kubelet/config"
 	"kaji/internal/kubelet/evict"
 	images "kaji/internal/kubelet/image"
 	"kaji/internal/lifecycle"
@@ -320,7 +323,7 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
-		Eviction: thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute},
+		Eviction: thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(),
 		Logger: c.Logger.With("component", "kubelet"),
 	})
 	if err != nil {
@@ -346,6 +349,27 @@ func thresholds() []evict.Threshold {
 		}
 	}
 	return out
+}
+
+// settings tell in the words of a configuration file how the node agent is set up.
+func (n *Node) settings() *configv1beta1.KubeletConfiguration {
+	s := agentconfig.Default()
+	s.APIVersion, s.Kind = configv1beta1.SchemeGroupVersion.String(), "KubeletConfiguration"
+	s.ClusterDomain, s.Port, s.CgroupRoot = n.c.Domain, n.c.KubeletPort, cgroupRoot(n.c.Name)
+	for _, a := range n.c.DNS {
+		s.ClusterDNS = append(s.ClusterDNS, a.String())
+	}
+	s.PodLogsDir = n.c.Dir.PodLogs()
+	s.EvictionHard = map[string]string{}
+	for _, t := range thresholds() {
+		s.EvictionHard[string(t.Signal)] = resource.NewQuantity(int64(t.Quantity), resource.BinarySI).String()
+		if t.Percent > 0 {
+			s.EvictionHard[string(t.Signal)] = strconv.FormatFloat(100*t.Percent, 'f', -1, 64) + "%"
+		}
+	}
+	high, low := int32(95), int32(90)
+	s.ImageGCHighThresholdPercent, s.ImageGCLowThresholdPercent = &high, &low
+	return s
 }
 
 // provisioner makes volumes of the node's directories.

@@ -25,6 +25,8 @@ type Watcher struct {
 	Changed func(types.UID)
 	// Listed is told how each listing went; nil for nobody.
 	Listed func(error)
+	// Took is told how long each listing took; nil for nobody.
+	Took func(time.Duration)
 	// Slow and Fast are the intervals of listings with and without events;
 	// zero means 60 s and 1 s.
 	Slow, Fast time.Duration
@@ -52,6 +54,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 		}
 		seen, err := w.list(ctx)
+		if w.Took != nil {
+			w.Took(time.Since(asked))
+		}
 		if w.Listed != nil && ctx.Err() == nil {
 			w.Listed(err)
 		}

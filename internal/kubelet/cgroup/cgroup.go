@@ -108,6 +108,19 @@ func (t *Tree) Parent(pod *corev1.Pod) string {
 	return path.Join("/", t.cfg.Root, path.Join(names(pod)...))
 }
 
+// Path is where a container's group stands below a hierarchy, by the names that
+// runtimes give: with the systemd driver a scope with their own prefix.
+func (t *Tree) Path(pod *corev1.Pod, runtime, id string) string {
+	if !t.cfg.Systemd {
+		return path.Join(t.relative(names(pod)), id)
+	}
+	prefix := map[string]string{"containerd": "cri-containerd", "cri-o": "crio"}[runtime]
+	if prefix == "" {
+		prefix = runtime
+	}
+	return path.Join(t.relative(names(pod)), prefix+"-"+id+".scope")
+}
+
 // slice is systemd's name of a nested group: dashes nest, so those of names
 // are underscores.
 func slice(elements []string) string {
@@ -174,6 +187,12 @@ func (t *Tree) Read(pod *corev1.Pod) *Limits {
 		l.Shares, l.Period = t.number(at, "cpu", "cpu.shares", 0), t.number(at, "cpu", "cpu.cfs_period_us", 0)
 	}
 	return &l
+}
+
+// Applied says whether a pod's group, if it has one, is held to what the pod asks for.
+func (t *Tree) Applied(pod *corev1.Pod) bool {
+	have, want := t.Read(pod), t.PodLimits(pod)
+	return have == nil || have.Shares == want.Shares && have.Quota == want.Quota && have.Memory == want.Memory
 }
 
 // read returns the limits of a group that can be lowered: memory, and quota

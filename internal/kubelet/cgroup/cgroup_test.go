@@ -93,6 +93,11 @@ func TestTree(t *testing.T) {
 				t.Errorf("%s: %s is %q (%v), want %q", name, file, b, err, want)
 			}
 		}
+		bigger := pod()
+		bigger.Spec.Containers[0].Resources.Limits[corev1.ResourceMemory] = resource.MustParse("1Gi")
+		if !tree.Applied(pod()) || tree.Applied(bigger) {
+			t.Errorf("%s: the limits are applied: %v, others: %v", name, tree.Applied(pod()), tree.Applied(bigger))
+		}
 		if got := tree.Read(pod()); got == nil || got.Shares != 256 || got.Quota != 50000 || got.Period != 100000 || got.Memory != 128<<20 {
 			t.Errorf("%s: read %+v", name, got)
 		}

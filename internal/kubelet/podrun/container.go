@@ -55,7 +55,9 @@ func (r *Runner) start(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 		return &Failure{Reason: "CreateContainerError", Message: plainMessage(err)}
 	}
 	r.event(pod, c, corev1.EventTypeNormal, "Created", "Container created")
-	if _, err := r.cfg.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	_, err = r.cfg.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId})
+	r.counted(kindOf(pod, c.Name), err)
+	if err != nil {
 		r.event(pod, c, corev1.EventTypeWarning, "Failed", "Error: %s", plainMessage(err))
 		return &Failure{Reason: "RunContainerError", Message: plainMessage(err)}
 	}
@@ -72,6 +74,27 @@ func (r *Runner) start(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 		}
 	}
 	return nil
+}
+
+func (r *Runner) counted(kind string, err error) {
+	if r.cfg.Counted != nil {
+		r.cfg.Counted(kind, err)
+	}
+}
+
+// kindOf names the list of a pod that a container stands in.
+func kindOf(pod *corev1.Pod, name string) string {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			return "init_container"
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return "ephemeral_container"
+		}
+	}
+	return "container"
 }
 
 // sandbox is where containers are made.

@@ -99,6 +99,9 @@ type Config struct {
 	BackOff, MaxBackOff time.Duration
 	// Hooks runs lifecycle hooks that are requests; nil means a plain client.
 	Hooks HTTPDoer
+	// Counted is told of each container and sandbox that was started or could not
+	// be, by kind: container, init_container, ephemeral_container, podsandbox.
+	Counted func(kind string, err error)
 }
 
 // Runner runs pods. Its methods are safe for concurrent use for different pods.

@@ -105,6 +105,7 @@ func (r *Runner) runSandbox(ctx context.Context, pod *corev1.Pod, config *runtim
 		return "", fmt.Errorf("failed to create log directory %q: %w", config.LogDirectory, err)
 	}
 	answer, err := r.cfg.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	r.counted("podsandbox", err)
 	if err != nil {
 		return "", fmt.Errorf("Failed to create pod sandbox: %s", rpcMessage(err)) //nolint:staticcheck // the text of the event
 	}

@@ -41,7 +41,7 @@ type Config struct {
 	// Changed is told of pods of which a verdict changed.
 	Changed func(types.UID)
 	// Counted is told of every run, for metrics; nil for none.
-	Counted func(pod *corev1.Pod, container string, kind Kind, result string)
+	Counted func(pod *corev1.Pod, container string, kind Kind, result string, took time.Duration)
 }
 
 // Manager runs probes. Its methods may be called from anywhere.
@@ -296,7 +296,7 @@ func (m *Manager) run(ctx context.Context, p *probe, attempt probe) {
 		return
 	}
 	ok := err == nil && result != Failure
-	m.report(&attempt, result, output, err)
+	m.report(&attempt, result, output, err, time.Since(begun))
 	m.mu.Lock()
 	changed := m.judge(p, &attempt, ok, begun)
 	m.mu.Unlock()
@@ -358,7 +358,7 @@ func period(spec *corev1.Probe) time.Duration {
 }
 
 // report tells of a run that did not succeed.
-func (m *Manager) report(p *probe, result Result, output string, err error) {
+func (m *Manager) report(p *probe, result Result, output string, err error, took time.Duration) {
 	ref := podrun.Reference(p.pod)
 	ref.FieldPath = podrun.FieldPath(p.pod, p.key.container)
 	verdict := "successful"
@@ -373,7 +373,7 @@ func (m *Manager) report(p *probe, result Result, output string, err error) {
 		m.cfg.Recorder.Eventf(ref, corev1.EventTypeWarning, "ProbeWarning", "%s probe warning: %s", p.key.kind, output)
 	}
 	if m.cfg.Counted != nil {
-		m.cfg.Counted(p.pod, p.key.container, p.key.kind, verdict)
+		m.cfg.Counted(p.pod, p.key.container, p.key.kind, verdict, took)
 	}
 }
 

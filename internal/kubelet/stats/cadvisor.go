@@ -21,7 +21,7 @@ const quotaPeriod = 100000
 
 // family are the metrics of /metrics/cadvisor, under upstream's names.
 type family struct {
-	cores, memory, version, failed                series
+	cores, memory, swap, version, failed          series
 	seen, started                                 series
 	cpu, usage, workingSet, rss, faults           series
 	specPeriod, specQuota, specShares, specMemory series
@@ -35,6 +35,7 @@ func newFamily() *family {
 	return &family{
 		cores:  gauge("machine_cpu_cores", "Number of logical CPU cores.", machine...),
 		memory: gauge("machine_memory_bytes", "Amount of memory installed on the machine.", machine...),
+		swap:   gauge("machine_swap_bytes", "Amount of swap memory available on the machine.", machine...),
 		version: gauge("cadvisor_version_info", "A metric with a constant '1' value labeled by kernel version, OS version, docker version, cadvisor version & cadvisor revision.",
 			"cadvisorRevision", "cadvisorVersion", "dockerVersion", "kernelVersion", "osVersion"),
 		failed:     gauge("container_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise"),
@@ -65,6 +66,7 @@ func (r *Reader) CAdvisor() http.Handler {
 		m := r.cfg.Machine
 		f.cores.at(time.Time{}, out, float64(m.MilliCPU)/1000, m.BootID, m.MachineID, m.SystemUUID)
 		f.memory.at(time.Time{}, out, float64(m.Memory), m.BootID, m.MachineID, m.SystemUUID)
+		f.swap.at(time.Time{}, out, float64(m.Swap), m.BootID, m.MachineID, m.SystemUUID)
 		f.version.at(time.Time{}, out, 1, "", "", "", m.Kernel, m.OSImage)
 		now, err := r.read(context.Background())
 		if err != nil {
@@ -77,15 +79,18 @@ func (r *Reader) CAdvisor() http.Handler {
 			pods[string(p.UID)] = p
 		}
 		for _, c := range now.containers {
-			f.container(out, now.at, c, pods[c.GetAttributes().GetLabels()[kubelettypes.KubernetesPodUIDLabel]])
+			pod := pods[c.GetAttributes().GetLabels()[kubelettypes.KubernetesPodUIDLabel]]
+			f.container(out, now.at, c, pod, r.group(pod, c.GetAttributes().GetId()))
 		}
 		for _, s := range now.sandboxes {
-			f.sandbox(out, s)
+			f.sandbox(out, s, r.group(pods[s.GetAttributes().GetMetadata().GetUid()], s.GetAttributes().GetId()))
 		}
+		f.machine(out, r.node(context.Background(), now, true))
+		r.more(out, pods)
 	})
 }
 
-func (f *family) container(out chan<- prometheus.Metric, now time.Time, c *runtimeapi.ContainerStats, pod *corev1.Pod) {
+func (f *family) container(out chan<- prometheus.Metric, now time.Time, c *runtimeapi.ContainerStats, pod *corev1.Pod, group string) {
 	l, id := c.GetAttributes().GetLabels(), c.GetAttributes().GetId()
 	name, image := l[kubelettypes.KubernetesContainerNameLabel], ""
 	var status *corev1.ContainerStatus
@@ -94,7 +99,7 @@ func (f *family) container(out chan<- prometheus.Metric, now time.Time, c *runti
 			image = status.Image
 		}
 	}
-	labels := []string{name, id, image, id, l[kubelettypes.KubernetesPodNamespaceLabel], l[kubelettypes.KubernetesPodNameLabel]}
+	labels := []string{name, group, image, id, l[kubelettypes.KubernetesPodNamespaceLabel], l[kubelettypes.KubernetesPodNameLabel]}
 	with := func(more ...string) []string { return append(labels[:len(labels):len(labels)], more...) }
 	f.seen.at(time.Time{}, out, float64(now.Unix()), labels...)
 	if status != nil && status.State.Running != nil {
@@ -140,12 +145,12 @@ func (f *family) spec(out chan<- prometheus.Metric, pod *corev1.Pod, name string
 	}
 }
 
-func (f *family) sandbox(out chan<- prometheus.Metric, s *runtimeapi.PodSandboxStats) {
+func (f *family) sandbox(out chan<- prometheus.Metric, s *runtimeapi.PodSandboxStats, group string) {
 	l, id, linux := s.GetAttributes().GetLabels(), s.GetAttributes().GetId(), s.GetLinux()
 	if linux == nil {
 		return
 	}
-	labels := []string{"", id, "", id, l[kubelettypes.KubernetesPodNamespaceLabel], l[kubelettypes.KubernetesPodNameLabel]}
+	labels := []string{"", group, "", id, l[kubelettypes.KubernetesPodNamespaceLabel], l[kubelettypes.KubernetesPodNameLabel]}
 	with := func(more ...string) []string { return append(labels[:len(labels):len(labels)], more...) }
 	if u := linux.Cpu; u != nil {
 		f.cpu.at(time.Unix(0, u.Timestamp), out, float64(u.GetUsageCoreNanoSeconds().GetValue())/1e9, with("total")...)

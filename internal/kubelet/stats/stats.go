@@ -25,6 +25,10 @@ type Config struct {
 	NodeName string
 	Runtime  cri.Runtime
 	Images   cri.Images
+	// Metrics are those that the runtime makes itself; nil where it makes none.
+	Metrics cri.Metrics
+	// Group is the control group of a container; nil names it by its id alone.
+	Group func(pod *corev1.Pod, id string) string
 	// RootDir is on the file system of the node's ephemeral storage.
 	RootDir string
 	// LogDir is that of pods' logs.
