@@ -25,6 +25,7 @@ type Controller[T client.Object] struct {
 	objects   client.Typed[T]
 	finalizer string
 	used      func(context.Context, T) (bool, error)
+	tell      func(context.Context, T) error // what is known of one that stays; may be nil
 	copied    func(T) T
 	queue     *queue.Queue[queue.Key]
 	synced    []cache.SharedIndexInformer
@@ -57,6 +58,9 @@ func (c *Controller[T]) reconcile(ctx context.Context, key queue.Key) error {
 	}
 	has := slices.Contains(o.GetFinalizers(), c.finalizer)
 	if deleting := o.GetDeletionTimestamp() != nil; deleting != has {
+		if !deleting && c.tell != nil {
+			return c.tell(ctx, o)
+		}
 		return nil
 	} else if deleting {
 		if used, err := c.used(ctx, o); used || err != nil {

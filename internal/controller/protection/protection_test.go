@@ -67,3 +67,38 @@ func TestWhatIsUsedStays(t *testing.T) {
 		}
 	}, kajitest.WithRBAC())
 }
+
+// A bound claim tells whether a pod refers to it that has not ended; one that is
+// not bound tells nothing.
+func TestUnused(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{protection.NewClaims(api, nil)}
+	}
+	bubble.RunAs(t, "pvc-protection-controller", start, func(b *bubble.Bubble) {
+		ctx, claims, pods := b.Context(), client.For[*corev1.PersistentVolumeClaim](b.API), client.For[*corev1.Pod](b.API)
+		size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+		bubble.Must(claims.Create(ctx, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: size}, VolumeName: "v"}}))(b)
+		want := func(what string) {
+			b.Helper()
+			b.Settle()
+			got := ""
+			for _, c := range bubble.Must(claims.Get(ctx, "default", "c"))(b).Status.Conditions {
+				got += string(c.Type) + " " + string(c.Status) + " " + c.Reason + ": " + c.Message
+			}
+			if got != what {
+				b.Errorf("got %q, want %q", got, what)
+			}
+		}
+		want("")
+		bound := bubble.Must(claims.Get(ctx, "default", "c"))(b).DeepCopy()
+		bound.Status.Phase = corev1.ClaimBound
+		bubble.Must(claims.UpdateStatus(ctx, bound))(b)
+		want("Unused True NoPodsUsingPVC: No pods are currently referencing this PVC")
+		bubble.Must(pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}}}))(b)
+		want("Unused False PodUsingPVC: A pod is currently referencing this PVC")
+		bubble.Must(pods.MergePatch(ctx, "default", "p", map[string]any{"status": map[string]any{"phase": "Succeeded"}}, "status"))(b)
+		want("Unused True NoPodsUsingPVC: No pods are currently referencing this PVC")
+	})
+}
