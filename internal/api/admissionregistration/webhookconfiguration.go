@@ -4,9 +4,9 @@ package admissionregistration
 
 import (
 	"context"
+	"reflect"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -43,7 +43,7 @@ func mutatingWebhookConfiguration() *api.Kind {
 				w.Generation = 1
 			},
 			PrepareForUpdate: func(_ context.Context, w, old *admissionregistrationv1.MutatingWebhookConfiguration) {
-				if !apiequality.Semantic.DeepEqual(w.Webhooks, old.Webhooks) {
+				if !reflect.DeepEqual(w.Webhooks, old.Webhooks) {
 					w.Generation = old.Generation + 1
 				}
 			},
@@ -85,7 +85,7 @@ func validatingWebhookConfiguration() *api.Kind {
 				w.Generation = 1
 			},
 			PrepareForUpdate: func(_ context.Context, w, old *admissionregistrationv1.ValidatingWebhookConfiguration) {
-				if !apiequality.Semantic.DeepEqual(w.Webhooks, old.Webhooks) {
+				if !reflect.DeepEqual(w.Webhooks, old.Webhooks) {
 					w.Generation = old.Generation + 1
 				}
 			},

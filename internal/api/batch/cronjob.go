@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
-	"kaji/internal/api/podspec"
 	"kaji/internal/api/table"
 )
 
@@ -40,11 +39,11 @@ func cronJob() *api.Kind {
 			PrepareForCreate: func(_ context.Context, c *batchv1.CronJob) {
 				c.Status = batchv1.CronJobStatus{}
 				c.Generation = 1
-				podspec.DropDisabled(&c.Spec.JobTemplate.Spec.Template.Spec, nil)
+				dropDisabled(&c.Spec.JobTemplate.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, c, old *batchv1.CronJob) {
 				c.Status = old.Status
-				podspec.DropDisabled(&c.Spec.JobTemplate.Spec.Template.Spec, &old.Spec.JobTemplate.Spec.Template.Spec)
+				dropDisabled(&c.Spec.JobTemplate.Spec, &old.Spec.JobTemplate.Spec)
 				if !apiequality.Semantic.DeepEqual(c.Spec, old.Spec) {
 					c.Generation = old.Generation + 1
 				}

@@ -53,11 +53,11 @@ func job() *api.Kind {
 				}
 				j.Status = batchv1.JobStatus{}
 				j.Generation = 1
-				podspec.DropDisabled(&j.Spec.Template.Spec, nil)
+				dropDisabled(&j.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, j, old *batchv1.Job) {
 				j.Status = old.Status
-				podspec.DropDisabled(&j.Spec.Template.Spec, &old.Spec.Template.Spec)
+				dropDisabled(&j.Spec, &old.Spec)
 				if !apiequality.Semantic.DeepEqual(j.Spec, old.Spec) {
 					j.Generation = old.Generation + 1
 				}

@@ -468,3 +468,16 @@ func adoptResources(containers, from []corev1.Container) {
 		}
 	}
 }
+
+// dropDisabled clears what is behind closed gates and was not there before; old
+// is nil on create.
+func dropDisabled(spec, old *batchv1.JobSpec) {
+	var template *corev1.PodSpec
+	if old != nil {
+		template = &old.Template.Spec
+	}
+	podspec.DropDisabled(&spec.Template.Spec, template)
+	if old == nil || old.Scheduling == nil {
+		spec.Scheduling = nil
+	}
+}

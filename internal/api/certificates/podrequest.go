@@ -17,11 +17,9 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api/rule"
@@ -41,7 +39,7 @@ func validatePodRequest(r *certificatesv1.PodCertificateRequest) field.ErrorList
 	s := &r.Spec
 	errs := validateSigner(s.SignerName, path.Child("signerName"))
 	if s.UnverifiedUserAnnotations != nil {
-		errs = append(errs, validateUserAnnotations(s.UnverifiedUserAnnotations, path.Child("unverifiedUserAnnotations"))...)
+		errs = append(errs, rule.UserAnnotations(s.UnverifiedUserAnnotations, path.Child("unverifiedUserAnnotations"))...)
 	}
 	errs = append(errs, rule.Subdomain(s.PodName, path.Child("podName"))...)
 	errs = append(errs, validateUID(s.PodUID, path.Child("podUID"))...)
@@ -64,17 +62,6 @@ func validatePodRequest(r *certificatesv1.PodCertificateRequest) field.ErrorList
 		return append(errs, validateStub(s.StubPKCS10Request, path.Child("stubPKCS10Request"))...)
 	}
 	return append(errs, field.Invalid(path, field.OmitValueType{}, "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set"))
-}
-
-func validateUserAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for _, key := range rule.SortedKeys(annotations) {
-		errs = append(errs, validation.IsDomainPrefixedKey(path, strings.ToLower(key))...)
-	}
-	if apivalidation.ValidateAnnotationsSize(annotations) != nil {
-		errs = append(errs, field.TooLong(path, "", apivalidation.TotalAnnotationSizeLimitB))
-	}
-	return errs
 }
 
 func validateUID(uid types.UID, path *field.Path) field.ErrorList {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
+	"kaji/internal/api/badvalue"
 	"kaji/internal/api/rule"
 )
 
@@ -139,7 +140,9 @@ func validateEventChange(e, old *corev1.Event) field.ErrorList {
 		{"reportingController", e.ReportingController, old.ReportingController},
 		{"reportingInstance", e.ReportingInstance, old.ReportingInstance},
 	} {
-		errs = append(errs, apivalidation.ValidateImmutableField(f.now, f.was, field.NewPath(f.name))...)
+		if !apiequality.Semantic.DeepEqual(f.now, f.was) {
+			errs = append(errs, field.Invalid(field.NewPath(f.name), badvalue.Of(f.now), apivalidation.FieldImmutableErrorMsg))
+		}
 	}
 	// Clients write the time with less precision than some of them have it.
 	if !e.EventTime.Truncate(time.Microsecond).Equal(old.EventTime.Truncate(time.Microsecond)) {

@@ -35,11 +35,16 @@ func node() *api.Kind {
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, n *corev1.Node) {
 				n.Spec.ConfigSource, n.Status.Config = nil, nil
+				// What nodes say of preemption is alpha, behind a closed gate.
+				n.Spec.PodPreemptionPolicy = nil
 			},
 			PrepareForUpdate: func(_ context.Context, n, old *corev1.Node) {
 				n.Status = old.Status
 				if old.Spec.ConfigSource == nil {
 					n.Spec.ConfigSource = nil
+				}
+				if old.Spec.PodPreemptionPolicy == nil {
+					n.Spec.PodPreemptionPolicy = nil
 				}
 			},
 			Validate:       validateNode,

@@ -178,7 +178,6 @@ func deprecatedVolumeTypes(spec *corev1.PersistentVolumeSpec) []string {
 	warn(spec.CephFS != nil, "cephfs", "deprecated in v1.28, non-functional in v1.31+")
 	warn(spec.RBD != nil, "rbd", "deprecated in v1.28, non-functional in v1.31+")
 	warn(spec.Flocker != nil, "flocker", "deprecated in v1.22, non-functional in v1.25+")
-	warn(spec.Quobyte != nil, "quobyte", "deprecated in v1.22, non-functional in v1.25+")
 	return out
 }
 

@@ -110,6 +110,7 @@ func defaultPod(p *corev1.Pod) {
 
 func preparePod(_ context.Context, p *corev1.Pod) {
 	p.Generation = 1
+	podspec.CompletePodResources(p)
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podspec.ComputeQOSClass(p)}
 	podspec.DropDisabled(&p.Spec, nil)
 	if len(p.Spec.SchedulingGates) > 0 {

@@ -63,6 +63,7 @@ func preparePodResize(_ context.Context, p, old *corev1.Pod) {
 		takeResources(kept.InitContainers, p.Spec.InitContainers)
 		p.Spec, p.Status = kept, old.Status
 		metav1.ResetObjectMetaForStatus(&p.ObjectMeta, &old.ObjectMeta)
+		podspec.CompletePodResources(p)
 	}
 	podspec.DropDisabled(&p.Spec, &old.Spec)
 	bumpPodGeneration(p, old)

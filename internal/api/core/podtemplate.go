@@ -68,7 +68,6 @@ func podTemplate() *api.Kind {
 				return []any{t.Name, names, images, orNone(labels.FormatLabels(t.Template.Labels))}
 			},
 		}.Rules(),
-		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		ReturnDeletedObject:      true,
 	}

@@ -172,12 +172,11 @@ func scopeCounts(scope corev1.ResourceQuotaScope, name corev1.ResourceName) bool
 
 func isPodQuota(name corev1.ResourceName) bool {
 	switch name {
-	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourceRequestsCPU, corev1.ResourceRequestsMemory,
-		corev1.ResourceRequestsEphemeralStorage, corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory, corev1.ResourceLimitsEphemeralStorage,
-		corev1.ResourcePods:
+	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceRequestsCPU, corev1.ResourceRequestsMemory,
+		corev1.ResourceLimitsCPU, corev1.ResourceLimitsMemory, corev1.ResourcePods:
 		return true
 	}
-	return rule.IsHugePages(name) || strings.HasPrefix(string(name), corev1.ResourceRequestsHugePagesPrefix)
+	return false
 }
 
 func validateScopePairs(scopes sets.Set[corev1.ResourceQuotaScope], shown []corev1.ResourceQuotaScope, p *field.Path) field.ErrorList {

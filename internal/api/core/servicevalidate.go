@@ -169,6 +169,16 @@ func validateSessionAffinity(spec *corev1.ServiceSpec, p *field.Path) field.Erro
 	return rule.OneOf(spec.SessionAffinity, affinity, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)
 }
 
+// ValidateClusterIPs judges the addresses and families that a Service asks for
+// before it is given any; old is the Service before an update, or nil.
+func ValidateClusterIPs(s, old *corev1.Service) field.ErrorList {
+	var stored []string
+	if old != nil {
+		stored = old.Spec.ClusterIPs
+	}
+	return validateClusterIPs(&s.Spec, stored, field.NewPath("spec"))
+}
+
 // validateClusterIPs judges the addresses and families by themselves; whether
 // the cluster has them is for the allocator to say.
 func validateClusterIPs(spec *corev1.ServiceSpec, stored []string, p *field.Path) field.ErrorList {

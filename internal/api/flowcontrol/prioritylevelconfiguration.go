@@ -169,6 +169,7 @@ func validateLevelSpec(name string, spec *flowcontrolv1.PriorityLevelConfigurati
 	}
 	if spec.Type != limited && spec.Limited != nil {
 		errs = append(errs, field.Forbidden(path.Child("limited"), ""))
+		errs = append(errs, validateResponseForm(&spec.Limited.LimitResponse, path.Child("limited", "limitResponse"))...)
 	}
 	if spec.Type != exempt && spec.Exempt != nil {
 		errs = append(errs, field.Forbidden(path.Child("exempt"), ""))
@@ -210,13 +211,9 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *f
 	}
 	response, queuing := path.Child("limitResponse"), path.Child("limitResponse", "queuing")
 	r := &l.LimitResponse
-	if r.Type != flowcontrolv1.LimitResponseTypeQueue && r.Queuing != nil {
-		errs = append(errs, field.Forbidden(queuing, ""))
-	}
+	errs = append(errs, validateResponseForm(r, response)...)
 	switch r.Type {
-	case "":
-		errs = append(errs, field.Required(response.Child("type"), ""))
-	case flowcontrolv1.LimitResponseTypeReject:
+	case "", flowcontrolv1.LimitResponseTypeReject:
 	case flowcontrolv1.LimitResponseTypeQueue:
 		if r.Queuing == nil {
 			errs = append(errs, field.Required(queuing, ""))
@@ -225,6 +222,18 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *f
 		}
 	default:
 		errs = append(errs, rule.OneOf(r.Type, response.Child("type"), flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject)...)
+	}
+	return errs
+}
+
+// validateResponseForm checks what holds of a response wherever it stands.
+func validateResponseForm(r *flowcontrolv1.LimitResponse, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if r.Type != flowcontrolv1.LimitResponseTypeQueue && r.Queuing != nil {
+		errs = append(errs, field.Forbidden(path.Child("queuing"), ""))
+	}
+	if r.Type == "" {
+		errs = append(errs, field.Required(path.Child("type"), ""))
 	}
 	return errs
 }

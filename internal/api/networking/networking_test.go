@@ -75,6 +75,16 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
+// The reference tells an empty list from none when it counts generations.
+func TestNetworkPolicyGeneration(t *testing.T) {
+	old, _ := kindtest.Create(t, networkPolicy(), "metadata: {name: p}\nspec: {podSelector: {}}")
+	obj, errs := kindtest.Update(t, networkPolicy(), old, "metadata: {name: p}\nspec: {podSelector: {}, egress: []}")
+	kindtest.Expect(t, errs)
+	if got := obj.GetGeneration(); got != 2 {
+		t.Errorf("generation %d", got)
+	}
+}
+
 func TestServiceCIDR(t *testing.T) {
 	old, errs := kindtest.Create(t, serviceCIDR(), "metadata: {name: c}\nspec: {cidrs: [203.0.113.0/24]}")
 	kindtest.Expect(t, errs)

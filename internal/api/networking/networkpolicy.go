@@ -4,11 +4,11 @@ package networking
 
 import (
 	"context"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -41,7 +41,7 @@ func networkPolicy() *api.Kind {
 				p.Generation = 1
 			},
 			PrepareForUpdate: func(_ context.Context, p, old *networkingv1.NetworkPolicy) {
-				if !apiequality.Semantic.DeepEqual(p.Spec, old.Spec) {
+				if !reflect.DeepEqual(p.Spec, old.Spec) {
 					p.Generation = old.Generation + 1
 				}
 			},

@@ -78,12 +78,7 @@ func validateRuntimeClass(c *nodev1.RuntimeClass, label func(string) []string) f
 		errs = append(errs, rule.Messages(field.NewPath("handler"), c.Handler, label(c.Handler))...)
 	}
 	if c.Overhead != nil {
-		// The overhead is judged, and reported, as the limits of a container.
-		path := field.NewPath("overhead", "limits")
-		for _, name := range rule.SortedKeys(c.Overhead.PodFixed) {
-			errs = append(errs, rule.ContainerResourceName(name, path.Key(string(name)))...)
-			errs = append(errs, rule.Quantity(name, c.Overhead.PodFixed[name], path.Key(string(name)))...)
-		}
+		errs = append(errs, podspec.ValidateOverhead(c.Overhead.PodFixed, field.NewPath("overhead"))...)
 	}
 	if s := c.Scheduling; s != nil {
 		path := field.NewPath("scheduling")

@@ -97,7 +97,7 @@ func validateRestart(container *corev1.Container, p *field.Path) field.ErrorList
 		errs = append(errs, rule.OneOf(*container.RestartPolicy, p.Child("restartPolicy"),
 			corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)...)
 	case len(container.RestartPolicyRules) > 0:
-		errs = append(errs, field.Required(p.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
+		errs = append(errs, restartPolicyMissing(p))
 	}
 	rules := p.Child("restartPolicyRules")
 	if n := len(container.RestartPolicyRules); n > 20 {
@@ -121,6 +121,10 @@ func validateRestart(container *corev1.Container, p *field.Path) field.ErrorList
 	return errs
 }
 
+func restartPolicyMissing(p *field.Path) *field.Error {
+	return field.Required(p.Child("restartPolicy"), "must specify restartPolicy when restart rules are used")
+}
+
 func (c *checker) validateInitContainers(p *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	names := sets.New[string]()
@@ -130,7 +134,11 @@ func (c *checker) validateInitContainers(p *field.Path) field.ErrorList {
 	for i := range c.spec.InitContainers {
 		container, index := &c.spec.InitContainers[i], p.Index(i)
 		errs = append(errs, c.validateContainer(container, index)...)
-		errs = append(errs, validateRestart(container, index)...)
+		if container.RestartPolicy == nil && len(container.RestartPolicyRules) > 0 {
+			errs = append(errs, restartPolicyMissing(index))
+		} else {
+			errs = append(errs, validateRestart(container, index)...)
+		}
 		if names.Has(container.Name) {
 			errs = append(errs, field.Duplicate(index.Child("name"), container.Name))
 		} else if container.Name != "" {

@@ -3,6 +3,9 @@
 package podspec
 
 import (
+	"maps"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 
@@ -18,8 +21,6 @@ func DefaultPod(pod *corev1.Pod) {
 			requestLimits(&containers[i].Resources)
 		}
 	}
-	defaultPodHugePages(pod)
-	defaultPodRequests(pod)
 	pointerOrElse(&pod.Spec.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	if pod.Spec.HostNetwork {
 		for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
@@ -74,37 +75,15 @@ func requestLimits(r *corev1.ResourceRequirements) {
 	}
 }
 
-// defaultPodHugePages limits a pod that has resources of its own to the huge
-// pages its containers are limited to (KEP 2837).
-func defaultPodHugePages(pod *corev1.Pod) {
+// CompletePodResources gives a pod that has resources of its own, of those it
+// does not mention, what its containers add up to (KEP 2837). It belongs to the
+// write, not to the defaults: nobody is noted as the one who set these.
+func CompletePodResources(pod *corev1.Pod) {
 	r := pod.Spec.Resources
 	if r == nil || len(r.Limits) == 0 && len(r.Requests) == 0 {
 		return
 	}
-	limits := r.Limits
-	if limits == nil {
-		limits = corev1.ResourceList{}
-	}
-	for name, limit := range resourcehelper.AggregateContainerLimits(pod, resourcehelper.PodResourcesOptions{}) {
-		_, requested := r.Requests[name]
-		_, limited := limits[name]
-		if rule.IsHugePages(name) && resourcehelper.IsSupportedPodLevelResource(name) && !requested && !limited {
-			limits[name] = limit.DeepCopy()
-		}
-	}
-	if len(limits) > 0 {
-		r.Limits = limits
-	}
-}
-
-// defaultPodRequests requests for a limited pod what its containers request,
-// else what it is limited to.
-func defaultPodRequests(pod *corev1.Pod) {
-	r := pod.Spec.Resources
-	if r == nil || len(r.Limits) == 0 {
-		return
-	}
-	requests := r.Requests
+	limits, requests := podLimits(pod, r), maps.Clone(r.Requests)
 	if requests == nil {
 		requests = corev1.ResourceList{}
 	}
@@ -113,12 +92,44 @@ func defaultPodRequests(pod *corev1.Pod) {
 			requests[name] = sum.DeepCopy()
 		}
 	}
-	for name, limit := range r.Limits {
+	for name, limit := range limits {
 		if _, ok := requests[name]; !ok && resourcehelper.IsSupportedPodLevelResource(name) {
 			requests[name] = limit.DeepCopy()
 		}
 	}
+	if len(limits) > 0 {
+		r.Limits = limits
+	}
 	if len(requests) > 0 {
 		r.Requests = requests
 	}
+}
+
+// podLimits are the limits of the pod with those that hold for all of its
+// containers: a container without a limit leaves the pod without. Huge pages are
+// limited in any case, and no limit is below what the pod requests.
+func podLimits(pod *corev1.Pod, r *corev1.ResourceRequirements) corev1.ResourceList {
+	limits := maps.Clone(r.Limits)
+	if limits == nil {
+		limits = corev1.ResourceList{}
+	}
+	for name, sum := range resourcehelper.AggregateContainerLimits(pod, resourcehelper.PodResourcesOptions{}) {
+		_, limited := limits[name]
+		if limited || !resourcehelper.IsSupportedPodLevelResource(name) || !rule.IsHugePages(name) && !limitedEverywhere(&pod.Spec, name) {
+			continue
+		}
+		if own, ok := r.Requests[name]; ok && own.Cmp(sum) > 0 {
+			sum = own
+		}
+		limits[name] = sum.DeepCopy()
+	}
+	return limits
+}
+
+func limitedEverywhere(spec *corev1.PodSpec, name corev1.ResourceName) bool {
+	without := func(c corev1.Container) bool {
+		_, limited := c.Resources.Limits[name]
+		return !limited
+	}
+	return !slices.ContainsFunc(spec.Containers, without) && !slices.ContainsFunc(spec.InitContainers, without)
 }

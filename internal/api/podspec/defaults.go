@@ -195,9 +195,6 @@ func defaultVolume(v *corev1.Volume) {
 			if source.ServiceAccountToken != nil {
 				pointerOrElse(&source.ServiceAccountToken.ExpirationSeconds, 60*60)
 			}
-			if source.PodCertificate != nil {
-				pointerOrElse(&source.PodCertificate.MaxExpirationSeconds, 24*60*60)
-			}
 		}
 	}
 }

@@ -7,10 +7,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api/badvalue"
@@ -153,13 +151,7 @@ func (pr *projection) certificate(s *corev1.PodCertificateProjection, p *field.P
 			pr.add(field.Invalid(p.Child("maxExpirationSeconds"), *s.MaxExpirationSeconds, fmt.Sprintf("if provided, maxExpirationSeconds must be <= %d", limit)))
 		}
 	}
-	if len(s.UserAnnotations) > 0 {
-		annotations := p.Child("userAnnotations")
-		pr.add(apivalidation.ValidateAnnotations(s.UserAnnotations, annotations)...)
-		for _, key := range rule.SortedKeys(s.UserAnnotations) {
-			pr.add(validation.IsDomainPrefixedKey(annotations.Key(key), key)...)
-		}
-	}
+	pr.add(rule.UserAnnotations(s.UserAnnotations, p.Child("userAnnotations"))...)
 	files := 0
 	for _, file := range []struct{ name, path string }{
 		{"credentialBundlePath", s.CredentialBundlePath}, {"keyPath", s.KeyPath}, {"certificateChainPath", s.CertificateChainPath},

@@ -58,6 +58,13 @@ func (c *checker) validateResources(r *corev1.ResourceRequirements, name func(co
 	return append(errs, validateClaimNames(r.Claims, claims, p.Child("claims"))...)
 }
 
+// ValidateOverhead judges what the pods of a RuntimeClass cost beside their
+// containers, and reports it, as the limits of a container at p.
+func ValidateOverhead(fixed corev1.ResourceList, p *field.Path) field.ErrorList {
+	c := &checker{}
+	return c.validateResources(&corev1.ResourceRequirements{Limits: fixed}, rule.ContainerResourceName, nil, p)
+}
+
 // validateClaimNames requires each claim a container uses to be one of the
 // pod's, and not to be named twice, whole or by request.
 func validateClaimNames(used []corev1.ResourceClaim, claims sets.Set[string], p *field.Path) field.ErrorList {

@@ -221,68 +221,6 @@ func matchAppArmor(value string, s *corev1.AppArmorProfile, p *field.Path) field
 	return nil
 }
 
-// DropDisabled clears the fields behind gates that are off by default in 1.37,
-// unless old had them. Templates and pods lose them alike.
-func DropDisabled(spec, old *corev1.PodSpec) {
-	had := func(has func(*corev1.PodSpec) bool) bool { return old != nil && has(old) }
-	if !had(func(s *corev1.PodSpec) bool { return s.SchedulingGroup != nil }) {
-		spec.SchedulingGroup = nil
-	}
-	if !had(func(s *corev1.PodSpec) bool { return len(s.EvictionResponders) > 0 }) {
-		spec.EvictionResponders = nil
-	}
-	for i := range spec.Volumes {
-		if s := spec.Volumes[i].EmptyDir; s != nil && !had(hasEmptyDirMode) {
-			s.Mode = nil
-		}
-	}
-	if !had(hasBindMountOptions) {
-		visit(spec, nil, func(c *corev1.Container, _ *field.Path) {
-			for i := range c.VolumeMounts {
-				c.VolumeMounts[i].BindMountOptions = nil
-			}
-		})
-	}
-	if !had(hasStopSignal) {
-		visit(spec, nil, func(c *corev1.Container, _ *field.Path) {
-			if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
-				return
-			}
-			c.Lifecycle.StopSignal = nil
-			if *c.Lifecycle == (corev1.Lifecycle{}) {
-				c.Lifecycle = nil
-			}
-		})
-	}
-}
-
-func hasEmptyDirMode(spec *corev1.PodSpec) bool {
-	for _, v := range spec.Volumes {
-		if v.EmptyDir != nil && v.EmptyDir.Mode != nil {
-			return true
-		}
-	}
-	return false
-}
-
-func hasBindMountOptions(spec *corev1.PodSpec) bool {
-	found := false
-	visit(spec, nil, func(c *corev1.Container, _ *field.Path) {
-		for _, m := range c.VolumeMounts {
-			found = found || len(m.BindMountOptions) > 0
-		}
-	})
-	return found
-}
-
-func hasStopSignal(spec *corev1.PodSpec) bool {
-	found := false
-	visit(spec, nil, func(c *corev1.Container, _ *field.Path) {
-		found = found || c.Lifecycle != nil && c.Lifecycle.StopSignal != nil
-	})
-	return found
-}
-
 // MergeMatchLabelKeys adds to the selectors of affinity and spread what their
 // matchLabelKeys and mismatchLabelKeys mean for a pod with these labels (KEPs
 // 3633 and 3243).

@@ -3,11 +3,14 @@
 package resource
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -79,54 +82,78 @@ func validateRequest(r *resourcev1.DeviceRequest, path *field.Path) field.ErrorL
 		errs = append(errs, field.Required(path, "exactly one of `exactly` or `firstAvailable` is required"))
 	case first && r.Exactly != nil:
 		errs = append(errs, field.Invalid(path, nil, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"))
+		errs = append(errs, validateBothForms(r, path)...)
 	case first:
 		errs = append(errs, unique(r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, path.Child("firstAvailable"),
 			func(s *resourcev1.DeviceSubRequest) string { return s.Name }, itself[resourcev1.DeviceSubRequest],
 			func(s *resourcev1.DeviceSubRequest, p *field.Path) field.ErrorList {
-				return append(rule.Label(s.Name, p.Child("name")),
-					validateAsked(s.DeviceClassName, s.Selectors, s.AllocationMode, s.Count, s.Tolerations, p)...)
+				errs := append(rule.Label(s.Name, p.Child("name")), validateSubrequestClass(s, p.Child("deviceClassName"))...)
+				return append(errs, validateAsked(s.Selectors, s.AllocationMode, s.Count, s.Tolerations, p)...)
 			})...)
 	default:
-		e := r.Exactly
-		errs = append(errs, validateAsked(e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, path.Child("exactly"))...)
+		e, path := r.Exactly, path.Child("exactly")
+		if where := path.Child("deviceClassName"); e.DeviceClassName == "" {
+			errs = append(errs, field.Required(where, ""))
+		} else {
+			errs = append(errs, rule.Subdomain(e.DeviceClassName, where)...)
+		}
+		errs = append(errs, validateAsked(e.Selectors, e.AllocationMode, e.Count, e.Tolerations, path)...)
 	}
 	return errs
 }
 
-// validateAsked checks what requests and their alternatives have in common.
-func validateAsked(class string, selectors []resourcev1.DeviceSelector, mode resourcev1.DeviceAllocationMode, count int64, tolerations []resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+// validateBothForms checks a request that has both forms, of which one is too
+// much, for what each field has to be whatever stands beside it.
+func validateBothForms(r *resourcev1.DeviceRequest, path *field.Path) field.ErrorList {
+	e, exactly := r.Exactly, path.Child("exactly")
+	errs := append(validateMode(e.AllocationMode, exactly), validateTolerationForms(e.Tolerations, exactly)...)
+	return append(errs, unique(r.FirstAvailable, resourcev1.FirstAvailableDeviceRequestMaxSize, path.Child("firstAvailable"),
+		func(s *resourcev1.DeviceSubRequest) string { return s.Name }, itself[resourcev1.DeviceSubRequest],
+		func(s *resourcev1.DeviceSubRequest, p *field.Path) field.ErrorList {
+			errs := append(validateSubrequestClass(s, p.Child("deviceClassName")), validateMode(s.AllocationMode, p)...)
+			return append(errs, validateTolerationForms(s.Tolerations, p)...)
+		})...)
+}
+
+func validateSubrequestClass(s *resourcev1.DeviceSubRequest, path *field.Path) field.ErrorList {
+	if s.DeviceClassName == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return validate.LongName(context.Background(), operation.Operation{}, path, &s.DeviceClassName, nil)
+}
+
+func validateMode(mode resourcev1.DeviceAllocationMode, path *field.Path) field.ErrorList {
 	const everything, exact = resourcev1.DeviceAllocationModeAll, resourcev1.DeviceAllocationModeExactCount
-	var errs field.ErrorList
-	if where := path.Child("deviceClassName"); class == "" {
-		errs = append(errs, field.Required(where, ""))
-	} else {
-		errs = append(errs, rule.Subdomain(class, where)...)
+	if mode == everything || mode == exact {
+		return nil
 	}
-	errs = append(errs, validateSelectors(selectors, false, path.Child("selectors"))...)
+	return field.ErrorList{field.NotSupported(path.Child("allocationMode"), mode, []resourcev1.DeviceAllocationMode{everything, exact})}
+}
+
+func validateTolerationForms(tolerations []resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+	return atMost(tolerations, resourcev1.DeviceTolerationsMaxLength, path.Child("tolerations"), validateTolerationForm)
+}
+
+// validateAsked checks what requests and their alternatives have in common.
+func validateAsked(selectors []resourcev1.DeviceSelector, mode resourcev1.DeviceAllocationMode, count int64, tolerations []resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+	errs := validateSelectors(selectors, false, path.Child("selectors"))
 	switch {
-	case mode == everything && count != 0:
+	case mode == resourcev1.DeviceAllocationModeAll && count != 0:
 		errs = append(errs, field.Invalid(path.Child("count"), count, fmt.Sprintf("must not be specified when allocationMode is '%s'", mode)))
-	case mode == exact && count <= 0:
+	case mode == resourcev1.DeviceAllocationModeExactCount && count <= 0:
 		errs = append(errs, field.Invalid(path.Child("count"), count, "must be greater than zero"))
-	case mode != everything && mode != exact:
-		errs = append(errs, field.NotSupported(path.Child("allocationMode"), mode, []resourcev1.DeviceAllocationMode{everything, exact}))
 	}
+	errs = append(errs, validateMode(mode, path)...)
 	return append(errs, atMost(tolerations, resourcev1.DeviceTolerationsMaxLength, path.Child("tolerations"), validateToleration)...)
 }
 
 func validateConstraint(c *resourcev1.DeviceConstraint, path *field.Path) field.ErrorList {
-	name, where := c.MatchAttribute, path.Child("matchAttribute")
-	if name == nil {
-		name, where = c.DistinctAttribute, path.Child("distinctAttribute")
-	}
-	if name == nil {
+	if c.MatchAttribute == nil && c.DistinctAttribute == nil {
 		return field.ErrorList{field.Required(path, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`)}
 	}
-	errs := validateQualifiedName(resourcev1.QualifiedName(*name), where)
-	if !strings.Contains(string(*name), "/") {
-		errs = append(errs, field.Invalid(where, *name, "a fully qualified name must be a domain and a name separated by a slash"))
-	}
-	return errs
+	ctx, op := context.Background(), operation.Operation{}
+	errs := validate.ResourceFullyQualifiedName(ctx, op, path.Child("matchAttribute"), c.MatchAttribute, nil)
+	return append(errs, validate.ResourceFullyQualifiedName(ctx, op, path.Child("distinctAttribute"), c.DistinctAttribute, nil)...)
 }
 
 // effects are what a taint can do to a device, sorted.
@@ -135,22 +162,29 @@ func effects() []resourcev1.DeviceTaintEffect {
 }
 
 func validateToleration(t *resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
+	errs := validateTolerationForm(t, path)
+	switch {
+	case t.Operator == resourcev1.DeviceTolerationOpExists && t.Value != "":
+		errs = append(errs, field.Invalid(path.Child("value"), t.Value, "must be empty for operator `Exists`"))
+	case t.Operator == resourcev1.DeviceTolerationOpEqual:
+		errs = append(errs, rule.Messages(path.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
+	}
+	return errs
+}
+
+// validateTolerationForm checks each field of a toleration by itself.
+func validateTolerationForm(t *resourcev1.DeviceToleration, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if t.Key != "" {
 		errs = append(errs, metavalidation.ValidateLabelName(t.Key, path.Child("key"))...)
 	}
-	operators := []resourcev1.DeviceTolerationOperator{resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists}
 	switch t.Operator {
-	case resourcev1.DeviceTolerationOpExists:
-		if t.Value != "" {
-			errs = append(errs, field.Invalid(path.Child("value"), t.Value, "must be empty for operator `Exists`"))
-		}
-	case resourcev1.DeviceTolerationOpEqual:
-		errs = append(errs, rule.Messages(path.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
+	case resourcev1.DeviceTolerationOpExists, resourcev1.DeviceTolerationOpEqual:
 	case "":
 		errs = append(errs, field.Required(path.Child("operator"), ""))
 	default:
-		errs = append(errs, field.NotSupported(path.Child("operator"), t.Operator, operators))
+		errs = append(errs, field.NotSupported(path.Child("operator"), t.Operator,
+			[]resourcev1.DeviceTolerationOperator{resourcev1.DeviceTolerationOpEqual, resourcev1.DeviceTolerationOpExists}))
 	}
 	if t.Effect != "" && !slices.Contains(effects(), t.Effect) {
 		errs = append(errs, field.NotSupported(path.Child("effect"), t.Effect, effects()))

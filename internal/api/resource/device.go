@@ -208,7 +208,7 @@ func validateRange(r *resourcev1.CapacityRequestPolicyRange, fallback, capacity 
 		invalid("min", r.Min, "min is larger than capacity value: %s", capacity.String())
 	}
 	if fallback.Cmp(*r.Min) < 0 {
-		invalid("min", &fallback, "default is less than min: %s", r.Min.String())
+		invalid("default", &fallback, "default is less than min: %s", r.Min.String())
 	}
 	if r.Max != nil {
 		if r.Min.Cmp(*r.Max) > 0 {
@@ -218,7 +218,7 @@ func validateRange(r *resourcev1.CapacityRequestPolicyRange, fallback, capacity 
 			invalid("max", r.Max, "max is larger than capacity value: %s", capacity.String())
 		}
 		if fallback.Cmp(*r.Max) > 0 {
-			invalid("max", &fallback, "default is more than max: %s", r.Max.String())
+			invalid("default", &fallback, "default is more than max: %s", r.Max.String())
 		}
 	}
 	if r.Step == nil {

@@ -69,6 +69,11 @@ func validatePoolRef(name string, path *field.Path) field.ErrorList {
 	return validate.ResourcePoolName(context.Background(), operation.Operation{}, path, &name, nil)
 }
 
+// label is rule.Label as fields with a declared format word it.
+func label(name string, path *field.Path) field.ErrorList {
+	return validate.ShortName(context.Background(), operation.Operation{}, path, &name, nil)
+}
+
 func validateUID(uid string, path *field.Path) field.ErrorList {
 	return validate.UUID(context.Background(), operation.Operation{}, path, &uid, nil)
 }

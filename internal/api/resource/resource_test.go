@@ -35,6 +35,14 @@ func TestClaim(t *testing.T) {
 			"spec.devices.config[0].opaque: Required value",
 			"spec.devices.config[1].opaque.driver: Required value",
 			`spec.devices.config[1].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object`},
+		claim + "}}], constraints: [{matchAttribute: a.b/c, distinctAttribute: /d}]}}": {
+			`spec.devices.constraints[0].distinctAttribute: Invalid value: "": prefix must not be empty`},
+		claim + "}, firstAvailable: [{name: a}, {name: a, deviceClassName: dc, allocationMode: X, tolerations: [{key: k, value: '!', effect: Z}]}]}]}}": {
+			"spec.devices.requests[0]: Invalid value: null: exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+			"spec.devices.requests[0].firstAvailable[0].deviceClassName: Required value",
+			`spec.devices.requests[0].firstAvailable[1].allocationMode: Unsupported value: "X": supported values: "All", "ExactCount"`,
+			`spec.devices.requests[0].firstAvailable[1].tolerations[0].effect: Unsupported value: "Z": supported values: "NoExecute", "NoSchedule", "None"`,
+			`spec.devices.requests[0].firstAvailable[1]: Duplicate value: {"name":"a","deviceClassName":"dc","allocationMode":"X","tolerations":[{"key":"k","operator":"Equal","value":"!","effect":"Z"}]}`},
 		claim + "}}, {name: r, exactly: {deviceClassName: dc}}]}}": {
 			`spec.devices.requests[1]: Duplicate value: {"name":"r","exactly":{"deviceClassName":"dc","allocationMode":"ExactCount","count":1}}`},
 	} {
@@ -90,6 +98,26 @@ func TestSlice(t *testing.T) {
 		obj, errs := kindtest.Create(t, k, text)
 		kindtest.Expect(t, errs, want...)
 		kindtest.Cells(t, k, obj)
+	}
+}
+
+func TestClosedGates(t *testing.T) {
+	k := resourceSlice()
+	obj, errs := kindtest.Create(t, k, "metadata: {name: s}\nspec: {driver: d.example.com, nodeName: n1, partitionTypeAttribute: a.b/c, skipNodeOperations: ['*'], "+
+		"pool: {name: p, resourceSliceCount: 1}, devices: [{name: a, attributes: {x: {int: 1, ints: [2]}}, nodeAllocatableResources: {cpu: {}}}]}")
+	kindtest.Expect(t, errs)
+	spec := obj.(*resourcev1.ResourceSlice).Spec
+	if spec.PartitionTypeAttribute != nil || spec.SkipNodeOperations != nil || spec.Devices[0].NodeAllocatableResources != nil || spec.Devices[0].Attributes["x"].IntValues != nil {
+		t.Errorf("slice keeps fields behind closed gates: %+v", spec)
+	}
+	obj, errs = kindtest.Create(t, resourceClaimTemplate(), "metadata: {name: c}\nspec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: dc, derivedAttributes: [{name: a, expression: b}]}}]}}}")
+	kindtest.Expect(t, errs)
+	if got := obj.(*resourcev1.ResourceClaimTemplate).Spec.Spec.Devices.Requests[0].Exactly.DerivedAttributes; got != nil {
+		t.Errorf("template keeps derived attributes %v", got)
+	}
+	_, errs = kindtest.Update(t, resourceClaimTemplate(), obj, "metadata: {name: c}\nspec: {spec: {devices: {requests: [{name: r}]}}}")
+	if len(errs) != 2 {
+		t.Errorf("a changed template is judged for itself too: %q", errs)
 	}
 }
 

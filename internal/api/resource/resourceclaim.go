@@ -32,9 +32,11 @@ func resourceClaim() *api.Kind {
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, c *resourcev1.ResourceClaim) {
 				c.Status = resourcev1.ResourceClaimStatus{}
+				dropDerived(&c.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, c, old *resourcev1.ResourceClaim) {
 				c.Status = old.Status
+				dropDerived(&c.Spec, &old.Spec)
 			},
 			Validate: func(c *resourcev1.ResourceClaim) field.ErrorList {
 				return validateClaim(&c.Spec, field.NewPath("spec"))
@@ -58,6 +60,7 @@ func resourceClaim() *api.Kind {
 				c.Spec = old.Spec
 				metav1.ResetObjectMetaForStatus(&c.ObjectMeta, &old.ObjectMeta)
 				dropDeallocated(&c.Status, &old.Status)
+				dropSkipped(&c.Status, &old.Status)
 			}),
 			ValidateUpdate: api.Update(validateClaimStatus),
 			ResetFields:    []string{"metadata", "spec"},

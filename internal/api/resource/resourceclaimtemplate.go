@@ -3,6 +3,8 @@
 package resource
 
 import (
+	"context"
+
 	resourcev1 "k8s.io/api/resource/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -29,18 +31,18 @@ func resourceClaimTemplate() *api.Kind {
 		New:     api.New[resourcev1.ResourceClaimTemplate], NewList: api.NewList[resourcev1.ResourceClaimTemplateList],
 		Rules: api.For[*resourcev1.ResourceClaimTemplate]{
 			ValidateName: apivalidation.NameIsDNSSubdomain,
-			Validate: func(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
-				path := field.NewPath("spec")
-				meta := path.Child("metadata")
-				errs := apivalidation.ValidateAnnotations(t.Spec.Annotations, meta.Child("annotations"))
-				errs = append(errs, metavalidation.ValidateLabels(t.Spec.Labels, meta.Child("labels"))...)
-				return append(errs, validateClaim(&t.Spec.Spec, path.Child("spec"))...)
+			PrepareForCreate: func(_ context.Context, t *resourcev1.ResourceClaimTemplate) {
+				dropDerived(&t.Spec.Spec, nil)
 			},
+			PrepareForUpdate: func(_ context.Context, t, old *resourcev1.ResourceClaimTemplate) {
+				dropDerived(&t.Spec.Spec, &old.Spec.Spec)
+			},
+			Validate: validateClaimTemplate,
 			ValidateUpdate: func(t, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
 				if apiequality.Semantic.DeepEqual(t.Spec, old.Spec) {
 					return nil
 				}
-				return field.ErrorList{field.Invalid(field.NewPath("spec"), badvalue.Of(t.Spec), apivalidation.FieldImmutableErrorMsg)}
+				return append(validateClaimTemplate(t), field.Invalid(field.NewPath("spec"), badvalue.Of(t.Spec), apivalidation.FieldImmutableErrorMsg))
 			},
 			Columns: []metav1.TableColumnDefinition{table.Name(), table.Age()},
 			Cells: func(t *resourcev1.ResourceClaimTemplate) []any {
@@ -50,4 +52,12 @@ func resourceClaimTemplate() *api.Kind {
 		AllowUnconditionalUpdate: true,
 		ReturnDeletedObject:      true,
 	}
+}
+
+func validateClaimTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
+	path := field.NewPath("spec")
+	meta := path.Child("metadata")
+	errs := apivalidation.ValidateAnnotations(t.Spec.Annotations, meta.Child("annotations"))
+	errs = append(errs, metavalidation.ValidateLabels(t.Spec.Labels, meta.Child("labels"))...)
+	return append(errs, validateClaim(&t.Spec.Spec, path.Child("spec"))...)
 }

@@ -37,8 +37,10 @@ func resourceSlice() *api.Kind {
 			ValidateName: apivalidation.NameIsDNSSubdomain,
 			PrepareForCreate: func(_ context.Context, s *resourcev1.ResourceSlice) {
 				s.Generation = 1
+				dropFromSlice(&s.Spec, nil)
 			},
 			PrepareForUpdate: func(_ context.Context, s, old *resourcev1.ResourceSlice) {
+				dropFromSlice(&s.Spec, &old.Spec)
 				if !apiequality.Semantic.DeepEqual(s.Spec, old.Spec) {
 					s.Generation = old.Generation + 1
 				}
@@ -71,6 +73,7 @@ func resourceSlice() *api.Kind {
 		}.Rules(),
 		IndexedFields:            []string{"spec.nodeName"},
 		AllowUnconditionalUpdate: true,
+		ReturnDeletedObject:      true,
 	}
 }
 
@@ -139,12 +142,7 @@ func deviceOf(spec *resourcev1.ResourceSliceSpec, name string) *resourcev1.Devic
 
 // advanced says whether a device uses what makes it large.
 func advanced(d *resourcev1.Device) bool {
-	for _, a := range d.Attributes {
-		if a.IntValues != nil || a.BoolValues != nil || a.StringValues != nil || a.VersionValues != nil {
-			return true
-		}
-	}
-	return len(d.Taints) > 0 || len(d.ConsumesCounters) > 0
+	return hasListAttributes(*d) || len(d.Taints) > 0 || len(d.ConsumesCounters) > 0
 }
 
 // validatePlacement requires one way of saying where the devices are.
@@ -197,11 +195,11 @@ func validateCounters(name string, counters map[string]resourcev1.Counter, limit
 	if name == "" {
 		errs = append(errs, field.Required(path.Child(key), ""))
 	} else {
-		errs = append(errs, rule.Label(name, path.Child(key))...)
+		errs = append(errs, label(name, path.Child(key))...)
 	}
 	if len(counters) == 0 {
 		return append(errs, field.Required(path.Child("counters"), ""))
 	}
-	return append(errs, entries(counters, limit, validation.DNS1123LabelMaxLength, path.Child("counters"), rule.Label,
+	return append(errs, entries(counters, limit, validation.DNS1123LabelMaxLength, path.Child("counters"), label,
 		func(*resourcev1.Counter, *field.Path) field.ErrorList { return nil })...)
 }

@@ -35,15 +35,16 @@ func DefaultClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 	rule.RoundUp(spec.Resources.Requests)
 }
 
-// NormalizeClaim drops data sources that dataSource may not name, and copies
-// dataSource to dataSourceRef or back where one of them is missing (KEP 1495).
-// old is the spec before an update, or nil.
+// NormalizeClaim drops what dataSource alone may not name, as old clients
+// expect, and copies dataSource to dataSourceRef or back where one of them is
+// missing (KEP 1495). old is the spec before an update, or nil.
 func NormalizeClaim(spec, old *corev1.PersistentVolumeClaimSpec) {
 	if ref := spec.DataSourceRef; ref != nil && ref.Namespace != nil && *ref.Namespace != "" &&
 		(old == nil || old.DataSourceRef == nil) {
 		spec.DataSourceRef = nil // other namespaces are behind the gate CrossNamespaceVolumeDataSource
 	}
-	if (old == nil || old.DataSource == nil) && !populates(spec.DataSource) {
+	used := old != nil && (old.DataSource != nil || old.DataSourceRef != nil)
+	if !used && spec.DataSourceRef == nil && !populates(spec.DataSource) {
 		spec.DataSource = nil
 	}
 	if ref := spec.DataSourceRef; ref != nil && ref.Namespace != nil && *ref.Namespace != "" {

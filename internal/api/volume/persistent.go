@@ -181,6 +181,9 @@ func validatePersistentSource(spec *corev1.PersistentVolumeSpec, p *field.Path, 
 		return append(required(p, "volumeID", s.Cinder.VolumeID), namedSecret(s.Cinder.SecretRef, p.Child("secretRef"))...)
 	})
 	c.Member(s.FC != nil, "fc", func(p *field.Path) field.ErrorList { return FC(s.FC, p) })
+	if s.FlexVolume != nil { // which the reference lets stand beside those above
+		c.chosen = false
+	}
 	c.Member(s.FlexVolume != nil, "flexVolume", func(p *field.Path) field.ErrorList {
 		return FlexVolume(s.FlexVolume.Driver, s.FlexVolume.Options, p)
 	})

@@ -63,7 +63,7 @@ func New(cfg Config) *Allocator {
 var _ object.Hook = (*Allocator)(nil)
 
 // BeforeWrite implements object.Hook.
-func (a *Allocator) BeforeWrite(ctx context.Context, obj, old api.Object, _ bool) (object.Side, error) {
+func (a *Allocator) BeforeWrite(ctx context.Context, obj, old api.Object, dryRun bool) (object.Side, error) {
 	after := obj.(*corev1.Service)
 	var before *corev1.Service
 	if old != nil {
@@ -76,7 +76,7 @@ func (a *Allocator) BeforeWrite(ctx context.Context, obj, old api.Object, _ bool
 	if err := a.addresses(ctx, &side, after, before); err != nil {
 		return object.Side{}, err
 	}
-	if err := a.ports(ctx, &side, after, before); err != nil {
+	if err := a.ports(ctx, &side, after, before, dryRun); err != nil {
 		return object.Side{}, err
 	}
 	return side, nil

@@ -143,6 +143,45 @@ func TestNodePorts(t *testing.T) {
 	}
 }
 
+// A dry run takes no ports and answers with ones that nobody can have.
+func TestDryRunPorts(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t)
+	r := client.For[*corev1.Service](c.Client()).Resource("default")
+	dry := func(port int32) (*corev1.Service, error) {
+		obj, err := c.Client().Create(ctx, r, "", service("a", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeNodePort
+			s.Spec.Ports = []corev1.ServicePort{{Name: "x", Port: 80}, {Name: "y", Port: 81, NodePort: port}}
+		}), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			return nil, err
+		}
+		return obj.(*corev1.Service), nil
+	}
+	for port, want := range map[int32]int32{0: 32769, 40000: 40001} {
+		s, err := dry(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Spec.Ports[0].NodePort; got != want {
+			t.Errorf("beside port %d: port %d, want %d", port, got, want)
+		}
+	}
+}
+
+// What a Service asks for is judged before it is given anything.
+func TestAskedAddresses(t *testing.T) {
+	services := start(t, "10.96.0.0/16")
+	_, err := services.Create(t.Context(), service("a", func(s *corev1.Service) {
+		s.Spec.ClusterIPs, s.Spec.IPFamilies = []string{"x"}, []corev1.IPFamily{"Z"}
+	}))
+	for _, want := range []string{"spec.clusterIPs: Invalid value: [\"x\"]: must be empty when `clusterIP` is not specified", `spec.ipFamilies[0]: Unsupported value: "Z"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 func TestAddressObject(t *testing.T) {
 	ctx := t.Context()
 	c := kajitest.Start(t, kajitest.WithServer(func(cfg *apiserver.Config) {

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"kaji/internal/api/core"
 )
 
 func familyOf(addr netip.Addr) corev1.IPFamily {
@@ -35,6 +37,9 @@ func (a *Allocator) families(s, before *corev1.Service) error {
 	if before != nil && hasClusterIP(before) && prefers(s) && sameAddresses(s, before) {
 		// A change of the cluster does not move Services that have what they need.
 		return nil
+	}
+	if errs := core.ValidateClusterIPs(s, before); len(errs) > 0 {
+		return invalid(s, errs...)
 	}
 	var errs field.ErrorList
 	spec := field.NewPath("spec")

@@ -4,9 +4,12 @@ package alloc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,8 +60,9 @@ func wantsHealthCheck(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// ports gives the Service its node ports.
-func (a *Allocator) ports(ctx context.Context, side *object.Side, s, before *corev1.Service) error {
+// ports gives the Service its node ports, which after a dry run are only
+// likenesses.
+func (a *Allocator) ports(ctx context.Context, side *object.Side, s, before *corev1.Service, dryRun bool) error {
 	old := portsOf(before)
 	if !hasPorts(s) {
 		return a.changePorts(ctx, side, nil, old)
@@ -66,7 +70,9 @@ func (a *Allocator) ports(ctx context.Context, side *object.Side, s, before *cor
 	var taken *bitmap // read when first needed
 	load := func() (err error) {
 		if taken == nil {
-			taken, err = a.bitmap(ctx)
+			if taken, err = a.bitmap(ctx); err == nil && dryRun {
+				taken.given = portSet{}
+			}
 		}
 		return err
 	}
@@ -206,11 +212,15 @@ func (a *Allocator) putBitmap(side *object.Side, m *bitmap) error {
 	return nil
 }
 
+var errTaken = errors.New("provided port is already allocated")
+
 // bitmap is which ports are taken, as the store has it.
 type bitmap struct {
 	PortRange
 	bits     *big.Int
 	revision int64
+	// given, unless nil, are the ports handed out by a dry run, which takes none.
+	given portSet
 }
 
 // bitmap reads the ports that are taken.
@@ -245,19 +255,47 @@ func (m *bitmap) set(port int32, taken bool) {
 }
 
 func (m *bitmap) take(port int32) error {
+	if m.given != nil {
+		if m.given[port] || m.holds(port) {
+			return errTaken
+		}
+		m.given[port] = true
+		return nil
+	}
 	if int(port) < m.First || int(port) > m.Last {
 		return fmt.Errorf("provided port is not in the valid range. The range of valid ports is %s", m.PortRange)
 	}
-	if m.bits.Bit(int(port)-m.First) == 1 {
-		return fmt.Errorf("provided port is already allocated")
+	if m.holds(port) {
+		return errTaken
 	}
 	m.set(port, true)
 	return nil
 }
 
+func (m *bitmap) holds(port int32) bool {
+	return int(port) >= m.First && int(port) <= m.Last && m.bits.Bit(int(port)-m.First) == 1
+}
+
+// dummyPort comes before the ports that a dry run answers with; they are outside
+// the range, so that nobody takes them for theirs.
+const dummyPort = 32768
+
+// dummy is pick for a dry run.
+func (m *bitmap) dummy() int32 {
+	last := int32(dummyPort)
+	if len(m.given) > 0 {
+		last = slices.Max(slices.Collect(maps.Keys(m.given)))
+	}
+	m.given[last+1] = true
+	return last + 1
+}
+
 // pick takes a free port: the lower band is left to Services that ask for a
 // port as long as there are others (KEP-3668).
 func (m *bitmap) pick() (int32, error) {
+	if m.given != nil {
+		return m.dummy(), nil
+	}
 	size := m.Last - m.First + 1
 	band := 0
 	if size >= 32 {

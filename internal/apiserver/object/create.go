@@ -194,7 +194,8 @@ func (o *Objects) insert(ctx context.Context, s *request.Served, obj api.Object,
 		if exists {
 			return nil, false, o.exists(ctx, s, key, obj)
 		}
-		return obj, false, nil
+		result, err = asStored(kind, obj)
+		return result, false, err
 	}
 	_, sealed, err := o.seal(ctx, kind, key, obj)
 	if err != nil {

@@ -252,4 +252,20 @@ func (o *Objects) seal(ctx context.Context, kind *api.Kind, key string, obj api.
 	return plain, sealed, nil
 }
 
+// asStored returns obj as it would read once stored: an empty list that the
+// stored form does not tell from none is none. A dry run answers with it, so
+// that it shows what the real write would.
+func asStored(kind *api.Kind, obj api.Object) (api.Object, error) {
+	value, err := codec.EncodeStored(kind, obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	stored, err := codec.DecodeStored(kind, store.KeyValue{Value: value})
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	stored.SetResourceVersion("")
+	return stored, nil
+}
+
 func isDryRun(options []string) bool { return slices.Contains(options, metav1.DryRunAll) }

@@ -348,3 +348,20 @@ func TestDeletionFinishedByAnother(t *testing.T) {
 		t.Errorf("the pod is still there: %v", err)
 	}
 }
+
+func TestDryRunAnswersWhatWouldBeStored(t *testing.T) {
+	ctx := t.Context()
+	c := kajitest.Start(t).Client()
+	maps := client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("configmaps"), Namespace: "default"}
+	m := configMap("a")
+	m.BinaryData = map[string][]byte{"none": nil}
+	for _, how := range []metav1.CreateOptions{{DryRun: []string{metav1.DryRunAll}}, {}} {
+		obj, err := c.Create(ctx, maps, "", m.DeepCopy(), how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := obj.(*corev1.ConfigMap).BinaryData["none"]; got == nil {
+			t.Errorf("dry run %v: a value that is stored as empty is answered as null", how.DryRun)
+		}
+	}
+}

@@ -347,6 +347,9 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 		return now.object, nil, nil
 	}
 	if dryRun {
+		if obj, err = asStored(kind, obj); err != nil {
+			return nil, nil, err
+		}
 		codec.SetRevision(obj, now.revision)
 		return obj, nil, nil
 	}

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 
 	"kaji/internal/apiserver/admission"
 	"kaji/internal/apiserver/admission/toleration"
@@ -111,6 +112,12 @@ func (p *Plugin) objects(ctx context.Context, a *admission.Attributes) (*corev1.
 		return pod, nil, nil
 	}
 	name := *pod.Spec.RuntimeClassName
+	if name == "" {
+		return nil, nil, errors.New("resource name may not be empty")
+	}
+	if wrong := path.IsValidPathSegmentName(name); len(wrong) > 0 {
+		return nil, nil, fmt.Errorf("invalid resource name %q: %v", name, wrong)
+	}
 	class, found, err := admission.Find[*nodev1.RuntimeClass](ctx, p.read, nodev1.SchemeGroupVersion.WithKind("RuntimeClass"), "", name)
 	if err != nil {
 		return nil, nil, err

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 
 	"kaji/internal/apiserver/admission"
@@ -143,6 +144,9 @@ func judgeMirror(a *admission.Attributes, pod *corev1.Pod) error {
 // account returns the pod's account; it is shared.
 func (p *Plugin) account(ctx context.Context, a *admission.Attributes, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
 	name := pod.Spec.ServiceAccountName
+	if wrong := path.IsValidPathSegmentName(name); len(wrong) > 0 {
+		return nil, a.Forbidden(fmt.Errorf("error looking up service account %s/%s: invalid resource name %q: %v", a.Namespace, name, name, wrong))
+	}
 	for try := 1; ; try++ {
 		sa, found, err := admission.Find[*corev1.ServiceAccount](ctx, p.read, corev1.SchemeGroupVersion.WithKind("ServiceAccount"), a.Namespace, name)
 		switch {
