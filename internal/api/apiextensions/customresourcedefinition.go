@@ -29,7 +29,7 @@ func customResourceDefinition() *api.Kind {
 		Versions: []api.Version{{
 			GroupVersion: apiextensionsv1.SchemeGroupVersion,
 			New:          api.New[apiextensionsv1.CustomResourceDefinition], NewList: api.NewList[apiextensionsv1.CustomResourceDefinitionList],
-			Default: api.Default(apiextensionsv1.SetObjectDefaults_CustomResourceDefinition),
+			Default: api.Default(defaultDefinition),
 		}},
 		Storage: apiextensionsv1.SchemeGroupVersion,
 		Prefix:  "/registry/apiextensions.k8s.io/customresourcedefinitions",
@@ -224,5 +224,14 @@ func cells(crd *apiextensionsv1.CustomResourceDefinition) []any {
 	return []any{
 		crd.Name, string(crd.Spec.Scope), strings.Join(served, ","), crd.CreationTimestamp.UTC().Format(time.RFC3339),
 		crd.Spec.Group, crd.Spec.Names.Kind, strings.Join(crd.Spec.Names.ShortNames, ","), IsTrue(crd, apiextensionsv1.Established),
+	}
+}
+
+// defaultDefinition fills in the defaults and forgets a webhook that says nothing.
+func defaultDefinition(c *apiextensionsv1.CustomResourceDefinition) {
+	apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(c)
+	if conversion := c.Spec.Conversion; conversion != nil && conversion.Webhook != nil &&
+		conversion.Webhook.ClientConfig == nil && len(conversion.Webhook.ConversionReviewVersions) == 0 {
+		conversion.Webhook = nil
 	}
 }

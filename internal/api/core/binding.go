@@ -4,7 +4,6 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
 )
@@ -22,18 +21,5 @@ func binding() *api.Kind {
 		Storage: corev1.SchemeGroupVersion,
 		Prefix:  "/registry/bindings",
 		New:     api.New[corev1.Binding],
-		Rules:   api.For[*corev1.Binding]{Validate: validateBinding}.Rules(),
 	}
-}
-
-func validateBinding(b *corev1.Binding) field.ErrorList {
-	var errs field.ErrorList
-	target := field.NewPath("target")
-	if b.Target.Kind != "" && b.Target.Kind != "Node" {
-		errs = append(errs, field.NotSupported(target.Child("kind"), b.Target.Kind, []string{"Node", "<empty>"}))
-	}
-	if b.Target.Name == "" {
-		errs = append(errs, field.Required(target.Child("name"), ""))
-	}
-	return errs
 }

@@ -122,7 +122,7 @@ func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admissi
 	if now.object == nil {
 		return deletionStep{}, apierrors.NewNotFound(s.GVR.GroupResource(), attrs.Name)
 	}
-	if err := deletePreconditions(kind, now.object, opts); err != nil {
+	if err := CheckPreconditions(kind, now.object, opts); err != nil {
 		return deletionStep{}, err
 	}
 	if err := admitDeletion(ctx, chain, attrs, now.object); err != nil {
@@ -183,7 +183,8 @@ func admitDeletion(ctx context.Context, chain admission.Chain, attrs *admission.
 	return chain.Validate(ctx, with)
 }
 
-func deletePreconditions(kind *api.Kind, obj api.Object, opts *metav1.DeleteOptions) error {
+// CheckPreconditions refuses a deletion of obj that asks for another state of it.
+func CheckPreconditions(kind *api.Kind, obj api.Object, opts *metav1.DeleteOptions) error {
 	p := opts.Preconditions
 	if p == nil {
 		return nil

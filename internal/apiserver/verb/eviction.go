@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,7 +35,11 @@ var budgets = schema.GroupResource{Group: policyv1.GroupName, Resource: "poddisr
 func (v *Verbs) evictions() Subresource {
 	return Subresource{
 		Resource: pods, Name: "eviction", GVK: policyv1.SchemeGroupVersion.WithKind("Eviction"),
-		New:    func() runtime.Object { return &policyv1.Eviction{} },
+		New: func() runtime.Object { return &policyv1.Eviction{} },
+		// What kubectl drain sent before 1.22 differs in name only.
+		Accepts: func(gvk schema.GroupVersionKind) bool {
+			return gvk == schema.GroupVersionKind{Group: policyv1.GroupName, Version: "v1beta1", Kind: "Eviction"}
+		},
 		Verbs:  []string{"create"},
 		Create: v.evict,
 	}
@@ -51,6 +56,9 @@ func (v *Verbs) evict(ctx context.Context, in *request.Info, obj runtime.Object,
 	how := eviction.DeleteOptions.DeepCopy()
 	if how == nil {
 		how = &metav1.DeleteOptions{}
+	}
+	if err := invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(how)); err != nil {
+		return nil, err
 	}
 	if len(how.DryRun) == 0 {
 		how.DryRun = opts.DryRun
@@ -225,6 +233,9 @@ func (v *Verbs) evictNow(ctx context.Context, in *request.Info, pod *corev1.Pod,
 	change := object.Change{
 		UID: pod.UID, Unadmitted: true, View: &api.Subresource{Name: "status"},
 		Apply: func(_ context.Context, old api.Object) (api.Object, error) {
+			if err := object.CheckPreconditions(in.Kind, old, how); err != nil {
+				return nil, err
+			}
 			p := old.DeepCopyObject().(*corev1.Pod)
 			setPodCondition(p, corev1.PodCondition{
 				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
@@ -233,13 +244,8 @@ func (v *Verbs) evictNow(ctx context.Context, in *request.Info, pod *corev1.Pod,
 			return p, nil
 		},
 	}
-	if p := how.Preconditions; p != nil {
-		if p.UID != nil {
-			change.UID = *p.UID
-		}
-		if p.ResourceVersion != nil {
-			change.ResourceVersion = *p.ResourceVersion
-		}
+	if how.Preconditions != nil {
+		change.UID = "" // what was asked for is judged above, in other words
 	}
 	marked, _, err := v.Objects.Update(ctx, &sub, change, &metav1.UpdateOptions{DryRun: how.DryRun})
 	if err != nil {

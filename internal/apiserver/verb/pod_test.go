@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
@@ -129,5 +131,40 @@ func TestEvictionMindsTheBudget(t *testing.T) {
 	}
 	if _, err := pods.Get(ctx, "default", "p"); !apierrors.IsNotFound(err) {
 		t.Errorf("evicted pod without a node: %v", err)
+	}
+}
+
+// Old clients evict in the version before; options are judged before anything is done.
+func TestEvictionRequests(t *testing.T) {
+	c := kajitest.Start(t)
+	pods := client.For[*corev1.Pod](c.Client())
+	if _, err := pods.Create(t.Context(), pod("p")); err != nil {
+		t.Fatal(err)
+	}
+	cfg := rest.CopyConfig(c.Config())
+	cfg.GroupVersion, cfg.NegotiatedSerializer = &corev1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
+	cfg.APIPath = "/api"
+	r, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evict := func(options string) error {
+		body := `{"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": ` + options + `}`
+		return r.Post().Namespace("default").Resource("pods").Name("p").SubResource("eviction").
+			SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(t.Context()).Error()
+	}
+	for options, want := range map[string]string{
+		`{"propagationPolicy": "X"}`:       `propagationPolicy: Unsupported value: "X"`,
+		`{"preconditions": {"uid": "no"}}`: `Operation cannot be fulfilled on Pod "p": the UID in the precondition (no) does not match`,
+	} {
+		if err := evict(options); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", options, err, want)
+		}
+	}
+	if err := evict("{}"); err != nil {
+		t.Error(err)
+	}
+	if _, err := pods.Get(t.Context(), "default", "p"); !apierrors.IsNotFound(err) {
+		t.Errorf("the evicted pod: %v", err)
 	}
 }

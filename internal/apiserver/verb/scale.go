@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -68,7 +69,7 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 		if optsErr != nil {
 			return optsErr
 		}
-		obj, decodeErr := decode(r, scaleTarget(), opts.FieldValidation)
+		obj, decodeErr := decode(r, v.scaleTarget(), opts.FieldValidation)
 		if decodeErr != nil {
 			return decodeErr
 		}
@@ -118,10 +119,11 @@ func scaleServed() *request.Served {
 	return request.ServedOf(kind, &kind.Versions[0])
 }
 
-func scaleTarget() codec.Target {
+func (v *Verbs) scaleTarget() codec.Target {
 	return codec.Target{
-		GVK: scaleGVK,
-		New: func() runtime.Object { return &autoscalingv1.Scale{} },
+		Known: v.known,
+		GVK:   scaleGVK,
+		New:   func() runtime.Object { return &autoscalingv1.Scale{} },
 		Accepts: func(gvk schema.GroupVersionKind) func() runtime.Object {
 			// Scales of old versions differ only in how they show the selector.
 			if gvk.Kind == "Scale" && (gvk.Group == "apps" || gvk.Group == "extensions") {
@@ -152,7 +154,7 @@ func (v *Verbs) UpdateScale(ctx context.Context, in *request.Info, scale *autosc
 	}
 	return v.changeScale(ctx, in, opts, func(_ context.Context, _ *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
 		return scale.DeepCopy(), nil
-	}, object.Manager(opts.FieldManager, in.UserAgent))
+	}, object.Manager(opts.FieldManager, in.UserAgent), scale.UID)
 }
 
 // PatchScale patches the Scale of the object the request names.
@@ -170,7 +172,7 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 		return nil, err
 	}
 	t := patch.Target{
-		Body:      scaleTarget(),
+		Body:      v.scaleTarget(),
 		GVK:       scaleGVK,
 		New:       func() runtime.Object { return &autoscalingv1.Scale{} },
 		ToVersion: func(o runtime.Object) (runtime.Object, error) { return o, nil },
@@ -191,12 +193,13 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 			return nil, err
 		}
 		return scale, object.MatchName(scale, in.ObjectNamespace(), in.Name)
-	}, "")
+	}, "", "")
 }
 
 // changeScale writes the Scale that change makes of the present one into the
-// object. manager, when set, is recorded as the owner of what changed.
-func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.UpdateOptions, change func(context.Context, *autoscalingv1.Scale) (*autoscalingv1.Scale, error), manager string) (*autoscalingv1.Scale, error) {
+// object. manager, when set, is recorded as the owner of what changed, and uid,
+// when set, must be the object's.
+func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.UpdateOptions, change func(context.Context, *autoscalingv1.Scale) (*autoscalingv1.Scale, error), manager string, uid types.UID) (*autoscalingv1.Scale, error) {
 	fields, err := v.scaleManager(in)
 	if err != nil {
 		return nil, err
@@ -239,7 +242,7 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		obj.SetManagedFields(managed)
 		return obj, nil
 	}
-	result, _, err := v.Objects.Update(ctx, in, object.Change{Apply: apply, View: scaleView(in.Kind)}, opts)
+	result, _, err := v.Objects.Update(ctx, in, object.Change{UID: uid, Apply: apply, View: scaleView(in.Kind)}, opts)
 	if err != nil {
 		return nil, err
 	}

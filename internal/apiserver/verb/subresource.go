@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/audit"
@@ -137,8 +138,19 @@ func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request
 	return nil
 }
 
+func (v *Verbs) known(gvk schema.GroupVersionKind) bool { return v.Kinds.Kind(gvk) != nil }
+
 func (v *Verbs) targetOf(s *Subresource) codec.Target {
-	return codec.Target{GVK: s.GVK, New: s.New}
+	t := codec.Target{GVK: s.GVK, New: s.New, Known: v.known}
+	if s.Accepts != nil {
+		t.Accepts = func(gvk schema.GroupVersionKind) func() runtime.Object {
+			if s.Accepts(gvk) {
+				return s.New
+			}
+			return nil
+		}
+	}
+	return t
 }
 
 // Viewable returns why the request's subresource is no view of the object, or

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/request"
 )
 
@@ -56,15 +57,13 @@ func (v *Verbs) tokens() Subresource {
 
 // matchAccount refuses a request that names another account than its path.
 func matchAccount(in *request.Info, ask *authenticationv1.TokenRequest) error {
-	var errs field.ErrorList
-	path := field.NewPath("metadata")
-	switch {
-	case ask.Name != "" && ask.Name != in.Name:
-		errs = append(errs, field.Invalid(path.Child("name"), ask.Name, "must match the service account name if specified"))
-	case ask.Namespace != "" && ask.Namespace != in.Namespace:
-		errs = append(errs, field.Invalid(path.Child("namespace"), ask.Namespace, "must match the service account namespace if specified"))
-	default:
+	if err := object.MatchNamespace(ask, in.Namespace); err != nil {
+		return err
+	}
+	if ask.Name == "" || ask.Name == in.Name {
 		return nil
 	}
-	return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), in.Name, errs)
+	path := field.NewPath("metadata", "name")
+	return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), in.Name,
+		field.ErrorList{field.Invalid(path, ask.Name, "must match the service account name if specified")})
 }

@@ -66,6 +66,8 @@ type Subresource struct {
 	// GVK is the kind of its objects.
 	GVK schema.GroupVersionKind
 	New func() runtime.Object
+	// Accepts, when set, says that a body of that kind may stand for one of GVK.
+	Accepts func(schema.GroupVersionKind) bool
 	// Verbs are served as discovery shows them.
 	Verbs []string
 	// Create answers a POST; name is the object's.

@@ -142,10 +142,10 @@ func (i *Issuer) bind(ctx context.Context, account *corev1.ServiceAccount, to *a
 		return nil
 	}
 	gvk := schema.FromAPIVersionAndKind(to.APIVersion, to.Kind)
-	resource, namespace, named := "", account.Namespace, gvk.Kind
+	resource, namespace := "", account.Namespace
 	switch {
 	case gvk.Group == "" && gvk.Kind == "Pod":
-		resource, named = "pods", "pods"
+		resource = "pods"
 	case gvk.Group == "" && gvk.Kind == "Secret":
 		resource = "secrets"
 	case gvk.Group == "" && gvk.Kind == "Node":
@@ -158,7 +158,7 @@ func (i *Issuer) bind(ctx context.Context, account *corev1.ServiceAccount, to *a
 		return err
 	}
 	if to.UID != "" && to.UID != object.GetUID() {
-		return apierrors.NewConflict(schema.GroupResource{Resource: named}, to.Name,
+		return apierrors.NewConflict(schema.GroupResource{Resource: gvk.Kind}, to.Name,
 			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", to.UID))
 	}
 	r := &ref{object.GetName(), string(object.GetUID())}
