@@ -107,3 +107,14 @@ func TestNodeClosedGates(t *testing.T) {
 		t.Error("the node keeps a preemption policy")
 	}
 }
+
+func TestStatusClosedGates(t *testing.T) {
+	old, _ := kindtest.Create(t, pod(), container+"}]}")
+	now, errs := kindtest.UpdateStatus(t, pod(), old, "metadata: {name: p}\nstatus: {nodeAllocatableResourceClaimStatuses: [{resourceClaimName: a}], "+
+		"containerStatuses: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /a, volumeStatus: {image: {imageRef: x}}}]}]}")
+	kindtest.Expect(t, errs)
+	status := now.(*corev1.Pod).Status
+	if status.NodeAllocatableResourceClaimStatuses != nil || status.ContainerStatuses[0].VolumeMounts[0].VolumeStatus != nil {
+		t.Errorf("status keeps what is behind closed gates: %+v", status)
+	}
+}

@@ -65,10 +65,15 @@ func persistentVolumeClaim() *api.Kind {
 			Cells: claimCells,
 		}.Rules(),
 		Status: &api.Subresource{
-			Name:             "status",
-			PrepareForUpdate: api.PrepareUpdate(func(_ context.Context, c, old *corev1.PersistentVolumeClaim) { c.Spec = old.Spec }),
-			ValidateUpdate:   api.Update(validateClaimStatus),
-			ResetFields:      []string{"spec"},
+			Name: "status",
+			PrepareForUpdate: api.PrepareUpdate(func(_ context.Context, c, old *corev1.PersistentVolumeClaim) {
+				c.Spec = old.Spec
+				if old.Status.HealthStatus == nil {
+					c.Status.HealthStatus = nil // behind a closed gate
+				}
+			}),
+			ValidateUpdate: api.Update(validateClaimStatus),
+			ResetFields:    []string{"spec"},
 		},
 		AllowUnconditionalUpdate: true,
 		ReturnDeletedObject:      true,

@@ -21,6 +21,7 @@ import (
 
 func preparePodStatusUpdate(_ context.Context, p, old *corev1.Pod) {
 	p.Spec = old.Spec
+	podspec.DropDisabledStatus(&p.Status, &old.Status)
 	p.Generation = old.Generation
 	p.DeletionTimestamp = nil
 	p.OwnerReferences = old.OwnerReferences
@@ -303,6 +304,9 @@ func validateResourceHealth(statuses []corev1.ContainerStatus, containers []core
 			seen := sets.New[corev1.ResourceID]()
 			for k, r := range allocated.Resources {
 				p := p.Child("resources").Index(k)
+				if r.Message != nil && *r.Message == "" {
+					errs = append(errs, field.Required(p.Child("message"), "must be non-empty if specified"))
+				}
 				errs = append(errs, rule.OneOf(r.Health, p.Child("health"), corev1.ResourceHealthStatusHealthy, corev1.ResourceHealthStatusUnhealthy, corev1.ResourceHealthStatusUnknown)...)
 				if seen.Has(r.ResourceID) {
 					errs = append(errs, field.Duplicate(p.Child("resourceID"), r.ResourceID))

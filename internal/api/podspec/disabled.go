@@ -174,3 +174,37 @@ func hasProbeModes(spec *corev1.PodSpec) bool {
 	})
 	return found
 }
+
+// DropDisabledStatus is DropDisabled for what is told of a pod.
+func DropDisabledStatus(status, old *corev1.PodStatus) {
+	if len(old.NodeAllocatableResourceClaimStatuses) == 0 {
+		status.NodeAllocatableResourceClaimStatuses = nil
+	}
+	if hasVolumeStatus(old) {
+		return
+	}
+	for _, statuses := range containerStatuses(status) {
+		for i := range statuses {
+			for j := range statuses[i].VolumeMounts {
+				statuses[i].VolumeMounts[j].VolumeStatus = nil
+			}
+		}
+	}
+}
+
+func hasVolumeStatus(status *corev1.PodStatus) bool {
+	for _, statuses := range containerStatuses(status) {
+		for i := range statuses {
+			for _, m := range statuses[i].VolumeMounts {
+				if m.VolumeStatus != nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func containerStatuses(status *corev1.PodStatus) [][]corev1.ContainerStatus {
+	return [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses}
+}

@@ -141,7 +141,7 @@ func TestEvictionRequests(t *testing.T) {
 	if _, err := pods.Create(t.Context(), pod("p")); err != nil {
 		t.Fatal(err)
 	}
-	cfg := rest.CopyConfig(c.Config())
+	cfg := c.RESTConfig()
 	cfg.GroupVersion, cfg.NegotiatedSerializer = &corev1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
 	cfg.APIPath = "/api"
 	r, err := rest.RESTClientFor(cfg)
