@@ -50,3 +50,10 @@ func (b *binders) next() func() {
 	b.mu.queue = b.mu.queue[1:]
 	return f
 }
+
+// running is how many goroutines bind pods now.
+func (b *binders) running() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.running
+}

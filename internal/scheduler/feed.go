@@ -121,7 +121,9 @@ func (f *feed) sync(ctx context.Context) bool {
 }
 
 func (s *Scheduler) happened(e plugin.Event, before, after any) {
-	s.queue.Happened(e, before, after, time.Now())
+	began := time.Now()
+	s.queue.Happened(e, before, after, began)
+	s.metrics.eventDuration.WithLabelValues(e.Label()).Observe(time.Since(began).Seconds())
 }
 
 func (s *Scheduler) namespaceChanged(_, ns *corev1.Namespace) {

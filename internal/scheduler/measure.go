@@ -27,6 +27,7 @@ func (s *Scheduler) measure(ctx context.Context) {
 		}
 		s.metrics.cacheSize.WithLabelValues("nodes").Set(float64(s.snap.Len()))
 		s.metrics.cacheSize.WithLabelValues("pods").Set(float64(s.snap.Pods()))
+		s.metrics.goroutines.WithLabelValues("binding").Set(float64(s.binders.running()))
 		s.metrics.unschedulable.Reset()
 		s.queue.Unschedulable(func(r queue.Rejector) {
 			s.metrics.unschedulable.WithLabelValues(r.Plugin, r.Profile).Inc()

@@ -32,11 +32,14 @@ type metrics struct {
 	unschedulable      *prometheus.GaugeVec
 	eventDuration      *prometheus.HistogramVec
 	flushed            prometheus.Counter
-	batchAttempts      *prometheus.CounterVec
 }
 
-func newMetrics() *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+// newMetrics registers them; nil makes a registry.
+func newMetrics(r *prometheus.Registry) *metrics {
+	if r == nil {
+		r = prometheus.NewRegistry()
+	}
+	m := &metrics{registry: r}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "scheduler", Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -71,7 +74,6 @@ func newMetrics() *metrics {
 	m.unschedulable = gauge("unschedulable_pods", "The number of unschedulable pods broken down by plugin name.", "plugin", "profile")
 	m.eventDuration = histogram("event_handling_duration_seconds", "Event handling latency in seconds.", exp(0.0001, 2, 12), "event")
 	m.flushed = counter("pod_scheduled_after_flush_total", "Number of pods that were successfully scheduled after being flushed from unschedulablePods due to timeout.").WithLabelValues()
-	m.batchAttempts = counter("batch_attempts_total", "Counts of results when pods share the judgement of nodes with earlier ones.", "profile", "result")
 	return m
 }
 

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/utils/ptr"
@@ -45,6 +46,9 @@ type Config struct {
 	// MaxUnschedulable is after what time a pod is retried without any event;
 	// zero means 5 minutes.
 	MaxUnschedulable time.Duration
+	// Metrics is where the scheduler's metrics are registered and what Handler
+	// serves; nil is a registry of its own.
+	Metrics *prometheus.Registry
 }
 
 // Scheduler is created by New.
@@ -88,7 +92,7 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{
 		cfg: cfg.Configuration, client: cfg.Client, log: cfg.Logger, identity: cfg.Hostname,
 		snap: snapshot.New(), profiles: map[string]*profile{}, choosers: map[string]*chooser{},
-		metrics: newMetrics(), recorder: newRecorder(cfg.Client, cfg.Hostname, cfg.Logger),
+		metrics: newMetrics(cfg.Metrics), recorder: newRecorder(cfg.Client, cfg.Hostname, cfg.Logger),
 		inbox: newInbox(), ready: make(chan struct{}),
 	}
 	s.patches.waiting = map[podUID]map[string]any{}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type world struct {
 	client.Interface
 	mu     sync.Mutex
 	events []*eventsv1.Event
+	web    http.Handler // the scheduler's
 }
 
 // Create implements client.Verbs and remembers the events written.
@@ -59,6 +61,7 @@ func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.web = s.Handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -234,13 +234,18 @@ func newProcessMetrics() *processMetrics {
 	m.rest = newRESTMetrics(r)
 	m.leading = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
 		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
+	r.MustRegister(m.leading, versionInfo(), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// versionInfo says which release a component is compatible with.
+func versionInfo() prometheus.Collector {
 	v := version.Get()
 	release := v.Major + "." + v.Minor
 	about := prometheus.NewGauge(prometheus.GaugeOpts{Name: "version_info", Help: "Provides the compatibility version info of the component.",
 		ConstLabels: prometheus.Labels{"binary": release, "component": "kube", "emulation": release, "min_compat": release}})
 	about.Set(1)
-	r.MustRegister(m.leading, about, buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
+	return about
 }
 
 // buildInfo is what every component says about itself.

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
@@ -41,11 +43,14 @@ func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(versionInfo(), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	config.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(config)
 	if err != nil {
 		return err
 	}
-	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods})
+	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry})
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
