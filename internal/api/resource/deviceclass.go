@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/operation"
 	"k8s.io/apimachinery/pkg/api/validate"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,7 +29,12 @@ func deviceClass() *api.Kind {
 		Prefix:  "/registry/deviceclasses",
 		New:     api.New[resourcev1.DeviceClass], NewList: api.NewList[resourcev1.DeviceClassList],
 		Rules: api.For[*resourcev1.DeviceClass]{
-			ValidateName: apivalidation.NameIsDNSSubdomain,
+			ValidateName: func(name string, prefix bool) []string {
+				if prefix {
+					return apivalidation.NameIsDNSSubdomain(name, prefix)
+				}
+				return content.IsDNS1123Subdomain(name)
+			},
 			PrepareForCreate: func(_ context.Context, c *resourcev1.DeviceClass) {
 				c.Generation = 1
 			},

@@ -140,6 +140,13 @@ func TestDeviceClass(t *testing.T) {
 	kindtest.Expect(t, errs, "spec.extendedResourceName: Invalid value: \"cpu\": a name must be a domain-prefixed path, such as 'example.com/my-prop'")
 }
 
+func TestDeviceClassName(t *testing.T) {
+	messages := deviceClass().Rules.ValidateName(strings.Repeat("l", 300), false)
+	if len(messages) != 1 || messages[0] != "must be no more than 253 bytes" {
+		t.Errorf("a long name: %q", messages)
+	}
+}
+
 func TestShorten(t *testing.T) {
 	long := strings.Repeat("a", 50) + strings.Repeat("b", 50)
 	if got := shorten(long, 20); len(got) != 20 || !strings.HasPrefix(got, "aaaaaaaaa...") || !strings.HasSuffix(got, "bbbbbbbb") {
