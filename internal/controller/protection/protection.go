@@ -58,13 +58,15 @@ func (c *Controller[T]) reconcile(ctx context.Context, key queue.Key) error {
 	}
 	has := slices.Contains(o.GetFinalizers(), c.finalizer)
 	if deleting := o.GetDeletionTimestamp() != nil; deleting != has {
-		if !deleting && c.tell != nil {
-			return c.tell(ctx, o)
+		if deleting {
+			return nil
 		}
-		return nil
+		return c.stays(ctx, o)
 	} else if deleting {
-		if used, err := c.used(ctx, o); used || err != nil {
+		if used, err := c.used(ctx, o); err != nil {
 			return err
+		} else if used {
+			return c.stays(ctx, o)
 		}
 	}
 	next := c.copied(o)
@@ -77,6 +79,14 @@ func (c *Controller[T]) reconcile(ctx context.Context, key queue.Key) error {
 		return nil
 	}
 	return err
+}
+
+// stays tells what is known of an object that is not to go now.
+func (c *Controller[T]) stays(ctx context.Context, o T) error {
+	if c.tell == nil {
+		return nil
+	}
+	return c.tell(ctx, o)
 }
 
 // NewVolumes returns the controller of PersistentVolumes: one that is bound is

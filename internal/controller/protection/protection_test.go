@@ -98,6 +98,16 @@ func TestUnused(t *testing.T) {
 		bubble.Must(pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}},
 			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}}}))(b)
 		want("Unused False PodUsingPVC: A pod is currently referencing this PVC")
+		// One that is to go and may not yet tells as well.
+		held := bubble.Must(pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "q"}, Spec: corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "a", Image: "a"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}}}))(b)
+		if err := claims.Delete(ctx, "default", "c", metav1.DeleteOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		bubble.Must(claims.MergePatch(ctx, "default", "c", map[string]any{"status": map[string]any{"conditions": nil}}, "status"))(b)
+		want("Unused False PodUsingPVC: A pod is currently referencing this PVC")
+		bubble.Must(pods.MergePatch(ctx, "default", held.Name, map[string]any{"status": map[string]any{"phase": "Succeeded"}}, "status"))(b)
+		want("Unused False PodUsingPVC: A pod is currently referencing this PVC")
 		bubble.Must(pods.MergePatch(ctx, "default", "p", map[string]any{"status": map[string]any{"phase": "Succeeded"}}, "status"))(b)
 		want("Unused True NoPodsUsingPVC: No pods are currently referencing this PVC")
 	})
