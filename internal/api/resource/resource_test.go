@@ -140,6 +140,11 @@ func TestDeviceClass(t *testing.T) {
 	kindtest.Expect(t, errs, "spec.extendedResourceName: Invalid value: \"cpu\": a name must be a domain-prefixed path, such as 'example.com/my-prop'")
 }
 
+func TestClaimTemplateMetadata(t *testing.T) {
+	_, errs := kindtest.Create(t, resourceClaimTemplate(), "metadata: {name: c}\nspec: {metadata: {name: x, labels: {a: b}}, spec: {devices: {}}}")
+	kindtest.Expect(t, errs, "spec.metadata.name: Forbidden: cannot be set")
+}
+
 func TestDeviceClassName(t *testing.T) {
 	messages := deviceClass().Rules.ValidateName(strings.Repeat("l", 300), false)
 	if len(messages) != 1 || messages[0] != "must be no more than 253 bytes" {

@@ -9,11 +9,11 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
 	"kaji/internal/api/badvalue"
+	"kaji/internal/api/rule"
 	"kaji/internal/api/table"
 )
 
@@ -56,8 +56,6 @@ func resourceClaimTemplate() *api.Kind {
 
 func validateClaimTemplate(t *resourcev1.ResourceClaimTemplate) field.ErrorList {
 	path := field.NewPath("spec")
-	meta := path.Child("metadata")
-	errs := apivalidation.ValidateAnnotations(t.Spec.Annotations, meta.Child("annotations"))
-	errs = append(errs, metavalidation.ValidateLabels(t.Spec.Labels, meta.Child("labels"))...)
+	errs := rule.TemplateMeta(t.Spec.ObjectMeta, path.Child("metadata"))
 	return append(errs, validateClaim(&t.Spec.Spec, path.Child("spec"))...)
 }

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -101,30 +100,12 @@ func ClaimOptionsFor(old *corev1.PersistentVolumeClaimSpec) ClaimOptions {
 
 // ValidateClaimTemplate checks the claim that a generic ephemeral volume makes.
 func ValidateClaimTemplate(template *corev1.PersistentVolumeClaimTemplate, p *field.Path, options ClaimOptions) field.ErrorList {
-	meta := p.Child("metadata")
-	errs := apivalidation.ValidateAnnotations(template.Annotations, meta.Child("annotations"))
-	errs = append(errs, metav1validation.ValidateLabels(template.Labels, meta.Child("labels"))...)
-	errs = append(errs, onlyLabelsAndAnnotations(template.ObjectMeta, meta)...)
+	errs := rule.TemplateMeta(template.ObjectMeta, p.Child("metadata"))
 	return append(errs, ValidateClaimSpec(&template.Spec, p.Child("spec"), options)...)
 }
 
-// onlyLabelsAndAnnotations refuses every other field of metadata: the claim
-// would not get it.
-func onlyLabelsAndAnnotations(meta metav1.ObjectMeta, p *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	v := reflect.ValueOf(meta)
-	for i := range v.NumField() {
-		switch name := v.Type().Field(i).Name; {
-		case name == "Labels", name == "Annotations", v.Field(i).IsZero():
-		default:
-			errs = append(errs, field.Forbidden(p.Child(LowerFirst(name)), "cannot be set"))
-		}
-	}
-	return errs
-}
-
 // LowerFirst turns the Go name of a field into the name errors use.
-func LowerFirst(name string) string { return string(name[0]|0x20) + name[1:] }
+func LowerFirst(name string) string { return rule.LowerFirst(name) }
 
 // ValidateClaimSpec checks the spec of a claim.
 func ValidateClaimSpec(spec *corev1.PersistentVolumeClaimSpec, p *field.Path, options ClaimOptions) field.ErrorList {
