@@ -40,7 +40,8 @@ func Status(ctx context.Context, c Cluster, out io.Writer) error {
 	}
 	row("cluster", "%s, process %d", c.Name, pid)
 	row("memory", "%s", memory(pid))
-	row("data", "%s, %s", c.Dir, size(string(c.Dir)))
+	row("data", "%s, %s", c.Dir, c.sizes())
+	row("disk", "%s", c.disk())
 	row("log", "%s", c.Dir.Log())
 	config, err := c.config()
 	if err != nil {
@@ -48,7 +49,7 @@ func Status(ctx context.Context, c Cluster, out io.Writer) error {
 	}
 	row("API server", "%s", config.Host)
 	if text, err := c.get(ctx, "/readyz", "verbose"); err != nil {
-		row("ready", "no: %v", err)
+		row("ready", "no: %v%s", err, failing(text))
 	} else {
 		row("ready", "yes, %d checks passed", strings.Count(text, "[+]"))
 	}
@@ -65,7 +66,22 @@ func Status(ctx context.Context, c Cluster, out io.Writer) error {
 			row("ingress", "%s, WARNING: %s; Ingresses are not served there (see --ingress-http-port and --ingress-https-port)", n.Name, problem)
 		}
 	}
-	return nil
+	return c.inventory(ctx, row)
+}
+
+// failing names the checks that did not pass.
+func failing(text string) string {
+	var names []string
+	for line := range strings.Lines(text) {
+		if name, failed := strings.CutPrefix(line, "[-]"); failed {
+			name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; not passed: " + strings.Join(names, ", ")
 }
 
 func describe(n *corev1.Node) string {
