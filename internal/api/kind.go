@@ -13,6 +13,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -235,7 +236,8 @@ type Subresource struct {
 // Scale maps an object to autoscaling/v1 Scale and back.
 type Scale struct {
 	// Get fills spec.replicas, status.replicas and status.selector; the
-	// machine fills metadata.
+	// machine fills metadata. With ErrNoReplicas it returns all the same
+	// what there is.
 	Get func(obj Object) (*autoscalingv1.Scale, error)
 	// Set writes the replicas wanted into obj, a copy.
 	Set func(obj Object, replicas int32) error
@@ -243,6 +245,18 @@ type Scale struct {
 	// managedFields.
 	Path string
 }
+
+// ErrNoReplicas says that an object does not have the field Scale stands for.
+type ErrNoReplicas struct{ Path string }
+
+// Error implements error.
+func (e ErrNoReplicas) Error() string {
+	return fmt.Sprintf("the spec replicas field %q does not exist", e.Path)
+}
+
+// Tolerated is the type of what a validation says of a fault that was there
+// before and is let pass: its Detail is sent as a warning.
+const Tolerated field.ErrorType = "Tolerated"
 
 // StoredVersion returns the Version objects are stored in.
 func (k *Kind) StoredVersion() *Version { return k.Version(k.Storage) }

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 )
@@ -102,7 +103,7 @@ func getOnly(next http.Handler) http.Handler {
 			verb.Fail(w, r, verb.ErrMethodNotAllowed())
 			return
 		}
-		if accept := r.Header.Get("Accept"); accept != "" && !strings.Contains(accept, "json") && !strings.Contains(accept, "*/*") {
+		if accept := r.Header.Get("Accept"); accept != "" && !codec.Names(accept, codec.JSON) {
 			verb.Fail(w, r, &apierrors.StatusError{ErrStatus: metav1.Status{
 				Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
 				Message: "406: Not Acceptable\n\nAvailable representations: application/json",

@@ -62,9 +62,7 @@ func validateSubjectSpec(spec *authorizationv1.SubjectAccessReviewSpec) field.Er
 
 func validateAttributes(resource *authorizationv1.ResourceAttributes, url *authorizationv1.NonResourceAttributes) field.ErrorList {
 	switch path := field.NewPath("spec"); {
-	case resource != nil && url != nil:
-		return field.ErrorList{field.Invalid(path, badvalue.Of(url), "cannot be specified in combination with resourceAttributes")}
-	case resource == nil && url == nil:
+	case (resource == nil) == (url == nil):
 		return field.ErrorList{field.Invalid(path, badvalue.Of(url), "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
 	}
 	return nil

@@ -20,6 +20,6 @@ func TestReviews(t *testing.T) {
 		"spec.resourceAttributes.fieldSelector.requirements: Required value: when spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required")
 	_, errs = kindtest.Create(t, selfSubjectAccessReview(), "spec: {nonResourceAttributes: {path: /x}, resourceAttributes: {labelSelector: {rawSelector: a, requirements: [{key: a, operator: Exists}]}}}")
 	kindtest.Expect(t, errs,
-		`spec: Invalid value: {"Path":"/x","Verb":""}: cannot be specified in combination with resourceAttributes`,
+		`spec: Invalid value: {"Path":"/x","Verb":""}: exactly one of nonResourceAttributes or resourceAttributes must be specified`,
 		`spec.resourceAttributes.labelSelector.rawSelector: Invalid value: "a": may not specified at the same time as requirements`)
 }

@@ -53,7 +53,7 @@ func namespace() *api.Kind {
 			BeforeDelete: func(n *corev1.Namespace) { n.Status.Phase = corev1.NamespaceTerminating },
 			Held:         func(n *corev1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
 			Fields: func(n *corev1.Namespace) fields.Set {
-				return fields.Set{"status.phase": string(n.Status.Phase), "name": n.Name}
+				return fields.Set{"status.phase": string(n.Status.Phase)}
 			},
 			Columns: []metav1.TableColumnDefinition{table.Name(), table.String("Status", "The status of the namespace"), table.Age()},
 			Cells: func(n *corev1.Namespace) []any {

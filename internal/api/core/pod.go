@@ -193,6 +193,7 @@ func podFields(p *corev1.Pod) fields.Set {
 		"spec.hostNetwork":         strconv.FormatBool(p.Spec.HostNetwork),
 		"status.phase":             string(p.Status.Phase),
 		"status.podIP":             ip,
+		"status.podIPs":            "", // may be asked for, and never says more
 		"status.nominatedNodeName": p.Status.NominatedNodeName,
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/warning"
 )
 
 // bearer takes the token from the Authorization header or, for browsers that
@@ -26,6 +27,9 @@ func (b bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, b
 			return response, true, nil
 		}
 		return nil, false, refused(err)
+	}
+	if spaced(r.Header.Get("Authorization")) {
+		warning.AddWarning(r.Context(), "", "the provided Authorization header contains extra space before the bearer token, and is ignored")
 	}
 	token, rest, ok := webSocketToken(r)
 	if !ok {
@@ -55,6 +59,12 @@ func authorizationToken(header string) string {
 	}
 	token, _, _ = strings.Cut(token, " ")
 	return token
+}
+
+// spaced says whether a header has a token that is not seen for a space too many.
+func spaced(header string) bool {
+	scheme, rest, _ := strings.Cut(textproto.TrimString(header), " ")
+	return strings.EqualFold(scheme, "bearer") && strings.HasPrefix(rest, " ")
 }
 
 const (

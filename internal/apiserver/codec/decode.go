@@ -72,6 +72,9 @@ func Decode(body []byte, format Format, t Target, strictly bool) (obj runtime.Ob
 	if err != nil {
 		return nil, nil, unrecognized(t, err, body)
 	}
+	if t.Custom && gvk.Kind == "" {
+		return nil, nil, unrecognized(t, runtime.NewMissingKindErr(string(data)), body)
+	}
 	if gvk, err = t.match(gvk, body); err != nil {
 		return nil, nil, err
 	}
@@ -158,7 +161,40 @@ func interpret(data []byte) (schema.GroupVersionKind, error) {
 	if err != nil {
 		return schema.GroupVersionKind{}, err
 	}
+	if gv.Version == "" && gv.Group != "" {
+		return schema.GroupVersionKind{}, runtime.NewMissingVersionErr(string(data))
+	}
 	return gv.WithKind(meta.Kind), nil
+}
+
+// every says whether upstream registers a kind in each group's version: the
+// options of the verbs and the like.
+func every(kind string) bool {
+	switch kind {
+	case "ListOptions", "GetOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "DeleteOptions", "WatchEvent":
+		return true
+	}
+	return false
+}
+
+// exists says whether upstream's scheme has a kind, served or not.
+func (t Target) exists(gvk schema.GroupVersionKind) bool {
+	if t.Known == nil {
+		return false
+	}
+	if t.Known(gvk) {
+		return true
+	}
+	if gvk.Group == "" && gvk.Version == "v1" {
+		switch gvk.Kind {
+		case "List", "Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions":
+			return true
+		}
+	}
+	if single, ok := strings.CutSuffix(gvk.Kind, "List"); ok && t.Known(gvk.GroupVersion().WithKind(single)) {
+		return true
+	}
+	return every(gvk.Kind) && t.Known(gvk.GroupVersion().WithKind(t.GVK.Kind))
 }
 
 // match fills what the body left out and judges whether it may be handled.
@@ -166,7 +202,7 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 	if gvk.Kind == "" {
 		gvk.Kind = t.GVK.Kind
 	}
-	if gvk.Version == "" {
+	if gvk.Version == "" && !t.Custom {
 		gvk.Group, gvk.Version = t.GVK.Group, t.GVK.Version
 	}
 	switch {
@@ -182,16 +218,16 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 	case gvk.Kind == t.GVK.Kind && gvk.GroupVersion() != t.GVK.GroupVersion() && t.Known != nil && t.Known(gvk):
 		return gvk, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)",
 			gvk.GroupVersion(), t.GVK.GroupVersion()))
-	case t.Known != nil && t.Known(gvk):
+	case t.exists(gvk):
 		return gvk, cannotBeHandled(t, gvk, unknownConversion(t, gvk))
 	}
 	return gvk, cannotBeHandled(t, gvk, notRegistered(gvk))
 }
 
-// internalName is the package of upstream's internal types of a group, which
+// InternalName is the package of upstream's internal types of a group, which
 // its messages name.
-func internalName(group string) string {
-	if group == "" {
+func InternalName(group string) string {
+	if group == "" || group == "events.k8s.io" {
 		return "core"
 	}
 	name, _, _ := strings.Cut(group, ".")
@@ -221,14 +257,14 @@ func (t Target) Mismatch(document []byte) error {
 	if err != nil || gvk == t.GVK || t.Custom {
 		return err
 	}
-	if t.Known != nil && t.Known(gvk) {
+	if t.exists(gvk) {
 		return unknownConversion(t, gvk)
 	}
 	return notRegistered(gvk)
 }
 
 func unknownConversion(t Target, gvk schema.GroupVersionKind) error {
-	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", gvk.Version, gvk.Kind, internalName(t.GVK.Group), t.GVK.Kind)
+	return fmt.Errorf("converting (%s.%s) to (%s.%s): unknown conversion", gvk.Version, gvk.Kind, InternalName(t.GVK.Group), t.GVK.Kind)
 }
 
 // StrictError is the answer to unknown or duplicate fields where they are not
@@ -253,10 +289,14 @@ func summarize(body []byte) string {
 	return fmt.Sprintf("%x", body)
 }
 
+func notProtobuf() error {
+	return fmt.Errorf("provided data does not appear to be a protobuf message, expected prefix %v", protobufPrefix)
+}
+
 func decodeProtobuf(body []byte, t Target) (runtime.Object, error) {
 	raw, ok := bytes.CutPrefix(body, protobufPrefix)
 	if !ok {
-		return nil, unrecognized(t, fmt.Errorf("provided data does not appear to be a protobuf message, expected prefix %v", protobufPrefix), body)
+		return nil, unrecognized(t, notProtobuf(), body)
 	}
 	var u runtime.Unknown
 	if err := u.Unmarshal(raw); err != nil {
@@ -318,6 +358,9 @@ func DecodeOptions(body []byte, format Format, into *metav1.DeleteOptions) error
 		// Options are not named in errors.
 		if _, cause, ok := strings.Cut(status.ErrStatus.Message, "cannot be handled as a DeleteOptions: "); ok {
 			return apierrors.NewBadRequest(cause)
+		}
+		if format == Protobuf && !bytes.HasPrefix(body, protobufPrefix) {
+			return apierrors.NewBadRequest(notProtobuf().Error())
 		}
 	}
 	return err

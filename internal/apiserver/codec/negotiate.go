@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,19 +51,29 @@ func formats(custom bool) []Format {
 
 // Negotiate reads what a request accepts. custom says that the resource is a
 // custom one. The error is a 406.
-func Negotiate(r *http.Request, custom bool) (Accept, error) { return negotiate(r, custom, true) }
+func Negotiate(r *http.Request, custom bool) (Accept, error) {
+	return negotiate(r, custom, func(*schema.GroupVersionKind) bool { return true })
+}
 
 // NegotiateNoTable is Negotiate for what is never shown as a Table.
 func NegotiateNoTable(r *http.Request, custom bool) (Accept, error) {
-	return negotiate(r, custom, false)
+	return negotiate(r, custom, func(as *schema.GroupVersionKind) bool { return as == nil || as.Kind != "Table" })
 }
 
-func negotiate(r *http.Request, custom, table bool) (Accept, error) {
-	header := r.Header.Get("Accept")
-	if header == "" {
-		return Accept{Pretty: isPretty(r)}, nil
+// NegotiatePlain is for documents of the server's own: they have no other
+// shapes, and what asks for one is passed over.
+func NegotiatePlain(r *http.Request) (Accept, error) {
+	if header := r.Header.Get("Accept"); header != "" {
+		return choose(r, header, false, func(as *schema.GroupVersionKind) bool { return as == nil })
 	}
-	if !representable(header) {
+	return Accept{Pretty: isPretty(r)}, nil
+}
+
+// Representable refuses a request that names no form the server has at all;
+// the paths that upstream's router guards do so before anything else. The
+// error is a 406.
+func Representable(r *http.Request) error {
+	if header := r.Header.Get("Accept"); header != "" && !representable(header) {
 		available := names(accepted, "")
 		if watching(r) {
 			available += ", " + JSON.MediaType() + streamSuffix + ", " + Protobuf.MediaType() + streamSuffix
@@ -70,14 +81,31 @@ func negotiate(r *http.Request, custom, table bool) (Accept, error) {
 		err := status(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
 			"406: Not Acceptable\n\nAvailable representations: "+available)
 		err.ErrStatus.Details = &metav1.StatusDetails{}
+		return err
+	}
+	return nil
+}
+
+// negotiate picks the first clause that can be met; shapes says which may be
+// asked for, nil being the object itself.
+func negotiate(r *http.Request, custom bool, shapes func(*schema.GroupVersionKind) bool) (Accept, error) {
+	header := r.Header.Get("Accept")
+	if header == "" {
+		return Accept{Pretty: isPretty(r)}, nil
+	}
+	if err := Representable(r); err != nil {
 		return Accept{}, err
 	}
+	return choose(r, header, custom, shapes)
+}
+
+func choose(r *http.Request, header string, custom bool, shapes func(*schema.GroupVersionKind) bool) (Accept, error) {
 	for _, clause := range goautoneg.ParseAccept(header) {
 		for _, f := range accepted {
 			kind, sub, _ := strings.Cut(f.MediaType(), "/")
 			if (clause.Type == kind && (clause.SubType == sub || clause.SubType == "*")) || (clause.Type == "*" && clause.SubType == "*") {
 				a, ok := clauseParams(clause.Params, f, custom)
-				if ok && (table || a.As == nil || a.As.Kind != "Table") {
+				if ok && shapes(a.As) {
 					a.Pretty = a.Pretty || isPretty(r)
 					return a, nil
 				}
@@ -98,19 +126,17 @@ func watching(r *http.Request) bool {
 }
 
 // representable says whether the header names any form at all that the server
-// knows; ranges other than */* do not count.
-func representable(header string) bool {
+// knows.
+func representable(header string) bool { return Names(header, accepted...) }
+
+// Names says whether an Accept header names one of the formats, as upstream's
+// router reads it: ranges other than */* do not count.
+func Names(header string, formats ...Format) bool {
 	for part := range strings.SplitSeq(header, ",") {
 		name, _, _ := strings.Cut(part, ";")
-		switch name = strings.TrimSpace(name); name {
-		case "*/*":
+		name = strings.TrimSpace(name)
+		if name == "*/*" || slices.ContainsFunc(formats, func(f Format) bool { return name == f.MediaType() }) {
 			return true
-		default:
-			for _, f := range accepted {
-				if name == f.MediaType() {
-					return true
-				}
-			}
 		}
 	}
 	return false

@@ -275,9 +275,6 @@ func scaleOf(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
 			if err != nil {
 				return nil, apierrors.NewInternalError(err)
 			}
-			if !found {
-				return nil, apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", paths.SpecReplicasPath))
-			}
 			actual, _, err := unstructured.NestedInt64(content, fieldsOf(paths.StatusReplicasPath)...)
 			if err != nil {
 				return nil, apierrors.NewInternalError(err)
@@ -288,6 +285,9 @@ func scaleOf(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
 				if s.Status.Selector, _, err = unstructured.NestedString(content, fieldsOf(*paths.LabelSelectorPath)...); err != nil {
 					return nil, apierrors.NewInternalError(err)
 				}
+			}
+			if !found {
+				return s, api.ErrNoReplicas{Path: paths.SpecReplicasPath}
 			}
 			return s, nil
 		},

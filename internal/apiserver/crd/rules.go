@@ -24,6 +24,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/common"
+	"k8s.io/apiserver/pkg/warning"
+
+	"kaji/internal/api"
 )
 
 func (v *version) prepareForCreate(_ context.Context, u *unstructured.Unstructured) {
@@ -143,8 +146,18 @@ func (c *compiled) transition(ctx context.Context, errs field.ErrorList, u, old 
 	if blocked := blocking(errs); blocked != nil {
 		return field.ErrorList{blocked}
 	}
+	tolerated := &toleratedErrors{}
+	ctx = warning.WithWarningRecorder(ctx, tolerated)
 	out, _ := c.rules.Validate(ctx, nil, c.structural, u.Object, old.Object, celconfig.RuntimeCELCostBudget, cel.WithRatcheting(correlated))
-	return out
+	return append(out, tolerated.errs...)
+}
+
+// toleratedErrors collects the broken rules that ratcheting lets pass.
+type toleratedErrors struct{ errs field.ErrorList }
+
+// AddWarning implements warning.Recorder.
+func (t *toleratedErrors) AddWarning(_, text string) {
+	t.errs = append(t.errs, &field.Error{Type: api.Tolerated, Detail: text})
 }
 
 // blocking returns an error in place of the rules' when the object is too

@@ -217,13 +217,19 @@ func (d *Discovery) Serve(w http.ResponseWriter, r *http.Request) (found bool, e
 			return true, s.aggregated(w, r, parts[0] == "api", format)
 		}
 	}
-	accept, err := codec.Negotiate(r, false)
-	if err != nil {
-		return true, err
-	}
 	obj := s.document(parts)
 	if obj == nil {
 		return false, nil
+	}
+	// Upstream's aggregator serves /apis and the groups without its router.
+	if routed := parts[0] == "api" || len(parts) == 3; routed {
+		if err := codec.Representable(r); err != nil {
+			return true, err
+		}
+	}
+	accept, err := codec.NegotiatePlain(r)
+	if err != nil {
+		return true, err
 	}
 	if versions, ok := obj.(*metav1.APIVersions); ok {
 		versions.ServerAddressByClientCIDRs = []metav1.ServerAddressByClientCIDR{{
@@ -334,6 +340,7 @@ func (s *state) aggregated(w http.ResponseWriter, r *http.Request, core bool, fo
 	}
 	h := w.Header()
 	h.Set("Vary", "Accept")
+	h.Set("Cache-Control", "public")
 	h.Set("ETag", doc.etag)
 	if r.Header.Get("If-None-Match") == doc.etag {
 		w.WriteHeader(http.StatusNotModified)

@@ -92,6 +92,9 @@ func Resources(s *request.Served) []metav1.APIResource {
 			out = append(out, r)
 		}
 	}
+	if kind.Custom {
+		return out // the status first
+	}
 	slices.SortFunc(out, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })
 	return slices.CompactFunc(out, func(a, b metav1.APIResource) bool { return a.Name == b.Name })
 }

@@ -114,7 +114,13 @@ func (o *Options) selectFields(in *request.Info, selector fields.Selector) error
 // supported says whether a field can be selected by. Upstream words the
 // refusal as each group's conversion does.
 func supported(s *request.Served, label string) error {
-	if label == "metadata.name" || label == "metadata.namespace" {
+	switch {
+	case label == "metadata.name":
+		return nil
+	case label == "metadata.namespace":
+		if s.Kind.Group == "" && !s.Kind.Namespaced && s.Kind.Resource != "persistentvolumes" {
+			return fmt.Errorf("field label not supported: %s", label)
+		}
 		return nil
 	}
 	known := s.Version.FieldLabels

@@ -94,8 +94,8 @@ func snapshot(ctx context.Context, c *cache.Cache, o *Options) (*cache.Snapshot,
 			at, err := newest(ctx, c, o)
 			return at, start, err
 		}
-		if revision > c.Revision() {
-			return nil, "", apierrors.NewBadRequest("invalid continue token: the revision is in the future")
+		if err := Fresh(ctx, c, revision); err != nil {
+			return nil, "", err
 		}
 		at, err := c.SnapshotAt(ctx, kind, revision)
 		if errors.Is(err, cache.ErrTooOld) {

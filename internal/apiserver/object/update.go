@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -312,6 +313,7 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 	if validate != nil {
 		errs = append(errs, validate(obj, old)...)
 	}
+	errs = warnTolerated(ctx, errs)
 	if errs = once(kind, errs); len(errs) > 0 {
 		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
 	}
@@ -412,4 +414,15 @@ func createOptions(o *metav1.UpdateOptions) *metav1.CreateOptions {
 		TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "CreateOptions"},
 		DryRun:   o.DryRun, FieldManager: o.FieldManager, FieldValidation: o.FieldValidation,
 	}
+}
+
+// warnTolerated turns what a validation let pass into warnings.
+func warnTolerated(ctx context.Context, errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(err *field.Error) bool {
+		if err.Type != api.Tolerated {
+			return false
+		}
+		warning.AddWarning(ctx, "", err.Detail)
+		return true
+	})
 }

@@ -80,6 +80,12 @@ func Negotiate(r *http.Request, custom bool) (types.PatchType, error) {
 	if slices.Contains(accepted, types.PatchType(name)) {
 		return types.PatchType(name), nil
 	}
+	if !custom { // upstream's router knows the types of the built-in kinds
+		return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+			Message: "415: Unsupported Media Type", Details: &metav1.StatusDetails{},
+		}}
+	}
 	names := make([]string, len(accepted))
 	for i, t := range accepted {
 		names[i] = string(t)
@@ -182,7 +188,7 @@ func (p *Patch) strictly() bool { return p.validation() != metav1.FieldValidatio
 // complain warns of strict errors or makes them an error, as asked. shown is
 // the value the error names.
 func (p *Patch) complain(ctx context.Context, strict []error, shown string) error {
-	if len(strict) == 0 {
+	if len(strict) == 0 || p.validation() == metav1.FieldValidationIgnore {
 		return nil
 	}
 	if p.validation() == metav1.FieldValidationWarn {

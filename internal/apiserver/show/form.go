@@ -14,8 +14,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -72,6 +74,29 @@ func New(served *request.Served, accept codec.Accept, query url.Values) (*Form, 
 	f.head = head(gvk)
 	f.name = fmt.Sprintf("%d/%s", f.accept.Format, gvk)
 	return f, nil
+}
+
+// Fits refuses a client that asks for the metadata of one object and gets a
+// list, or the other way round. The error is a 406, and what was done is done.
+func (f *Form) Fits(list bool) error {
+	if f.shape != partial {
+		return nil
+	}
+	listed := f.accept.As.Kind == "PartialObjectMetadataList"
+	if listed == list {
+		return nil
+	}
+	name := "*" + codec.InternalName(f.served.GVK.Group) + "." + f.served.Kind.Name
+	if f.served.Kind.Custom {
+		name = "*unstructured.Unstructured"
+	}
+	message := "you requested PartialObjectMetadataList, but the requested object is not a list (" + name + ")"
+	if list {
+		message = "you requested PartialObjectMetadata, but the requested object is a list (" + name + "List)"
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable, Message: message,
+	}}
 }
 
 // head is how the JSON of a typed object of gvk begins, up to the first field

@@ -36,6 +36,9 @@ func (v *Verbs) bindings() Subresource {
 // legacyBind serves the resource "bindings", where the pod is named in the body.
 func (v *Verbs) legacyBind(ctx context.Context, in *request.Info, obj runtime.Object) (runtime.Object, error) {
 	binding := obj.(*corev1.Binding)
+	if errs := targetErrors(binding); len(errs) > 0 {
+		return nil, errs.ToAggregate()
+	}
 	if binding.Name == "" {
 		return nil, apierrors.NewBadRequest("the name of the pod to bind is required")
 	}
@@ -69,8 +72,9 @@ func (v *Verbs) admitSpecial(ctx context.Context, in *request.Info, obj runtime.
 	return v.Objects.Admission.Validate(ctx, attrs)
 }
 
-// assign writes what a binding says into the pod.
-func (v *Verbs) assign(ctx context.Context, in *request.Info, binding *corev1.Binding, dryRun []string) (runtime.Object, error) {
+// targetErrors are what is wrong with the node a binding names. Upstream does
+// not word them as an invalid object's.
+func targetErrors(binding *corev1.Binding) field.ErrorList {
 	var errs field.ErrorList
 	target := field.NewPath("target")
 	if kind := binding.Target.Kind; kind != "" && kind != "Node" {
@@ -79,7 +83,12 @@ func (v *Verbs) assign(ctx context.Context, in *request.Info, binding *corev1.Bi
 	if binding.Target.Name == "" {
 		errs = append(errs, field.Required(target.Child("name"), ""))
 	}
-	if len(errs) > 0 {
+	return errs
+}
+
+// assign writes what a binding says into the pod.
+func (v *Verbs) assign(ctx context.Context, in *request.Info, binding *corev1.Binding, dryRun []string) (runtime.Object, error) {
+	if errs := targetErrors(binding); len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
 	change := object.Change{

@@ -48,7 +48,7 @@ func decode(r *http.Request, target codec.Target, validation string) (runtime.Ob
 	if err != nil {
 		return nil, err
 	}
-	if len(strict) > 0 {
+	if len(strict) > 0 && validation != metav1.FieldValidationIgnore {
 		if validation == metav1.FieldValidationStrict {
 			return nil, codec.StrictError(target, strict)
 		}

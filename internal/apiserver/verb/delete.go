@@ -5,11 +5,13 @@ package verb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/warning"
 
 	"kaji/internal/apiserver/audit"
@@ -41,7 +43,6 @@ func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
 }
 
 func checkDeleteOptions(opts *metav1.DeleteOptions) error {
-	opts.IgnoreStoreReadErrorWithClusterBreakingPotential = nil
 	if err := invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(opts)); err != nil {
 		return err
 	}
@@ -64,6 +65,9 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 	if err := permanent(in); err != nil {
 		return err
 	}
+	if unsafe := opts.IgnoreStoreReadErrorWithClusterBreakingPotential; unsafe != nil && *unsafe {
+		return v.deleteUnreadable(ctx, in)
+	}
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
 		return err
@@ -74,6 +78,17 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		code = http.StatusAccepted
 	}
 	return v.respond(w, r, in, code, accept, result)
+}
+
+// deleteUnreadable answers a deletion that is meant for what cannot be decoded:
+// objects that can be are not deleted so, and others the cache does not hold.
+func (v *Verbs) deleteUnreadable(ctx context.Context, in *request.Info) error {
+	if _, err := v.Objects.Get(ctx, in.Served, in.ObjectNamespace(), in.Name, ""); err != nil {
+		return err
+	}
+	return apierrors.NewConflict(in.GVR().GroupResource(), in.Name, fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, "+
+		"ResourceVersion: 0, AdditionalErrorMsg: unsafe deletion is not allowed because the object is decodable from storage",
+		in.Kind.Key(in.ObjectNamespace(), in.Name)))
 }
 
 // permanent refuses to delete what the cluster itself needs.
@@ -119,6 +134,11 @@ func (v *Verbs) deleteCollection(w http.ResponseWriter, r *http.Request, in *req
 	opts, err := deleteOptions(r)
 	if err != nil {
 		return err
+	}
+	const unsafe = "ignoreStoreReadErrorWithClusterBreakingPotential"
+	if set := opts.IgnoreStoreReadErrorWithClusterBreakingPotential; set != nil && *set {
+		return invalidOptions("DeleteOptions", field.ErrorList{field.Invalid(field.NewPath(unsafe), true,
+			"is not allowed with DELETECOLLECTION, try again after removing the option")})
 	}
 	warnOrphans(r.Context(), in, opts)
 	page, err := v.DeleteSelected(r.Context(), in, selection, opts)

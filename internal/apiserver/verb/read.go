@@ -4,12 +4,17 @@ package verb
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"math"
 	"net/http"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	internalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
@@ -42,11 +47,27 @@ func (v *Verbs) get(w http.ResponseWriter, r *http.Request, in *request.Info) er
 			return err
 		}
 	}
+	if err := v.notOlder(r.Context(), opts.ResourceVersion); err != nil {
+		return err
+	}
 	entry, err := v.Objects.Get(r.Context(), in.Served, in.ObjectNamespace(), in.Name, opts.ResourceVersion)
 	if err != nil {
 		return err
 	}
 	return v.respondEntry(w, r, in, http.StatusOK, accept, entry)
+}
+
+// notOlder waits for the revision that a get asks for at least. What is no
+// revision is, unlike in a list, not answered as the client's fault.
+func (v *Verbs) notOlder(ctx context.Context, asked string) error {
+	if asked == "" || asked == "0" {
+		return nil
+	}
+	revision, err := strconv.ParseUint(asked, 10, 64)
+	if err != nil {
+		return errors.New(field.Invalid(field.NewPath("resourceVersion"), asked, err.Error()).Error())
+	}
+	return list.Fresh(ctx, v.Cache, int64(min(revision, math.MaxInt64)))
 }
 
 func (v *Verbs) list(w http.ResponseWriter, r *http.Request, in *request.Info) error {
@@ -68,6 +89,9 @@ func (v *Verbs) list(w http.ResponseWriter, r *http.Request, in *request.Info) e
 func (v *Verbs) respondList(w http.ResponseWriter, r *http.Request, in *request.Info, accept codec.Accept, page *list.Page) error {
 	form, err := show.New(in.Served, accept, r.URL.Query())
 	if err != nil {
+		return err
+	}
+	if err := form.Fits(true); err != nil {
 		return err
 	}
 	audit.Response(r.Context(), func() ([]byte, error) {

@@ -65,12 +65,9 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
 	}
-	accept, negotiateErr := codec.Negotiate(r, false)
-	if negotiateErr != nil || accept.As != nil {
-		accept.As = nil
-		if negotiateErr != nil {
-			accept = codec.Accept{Pretty: accept.Pretty}
-		}
+	accept, negotiateErr := codec.NegotiatePlain(r)
+	if negotiateErr != nil {
+		accept = codec.Accept{}
 	}
 	writeObject(w, r, int(status.Code), accept, status)
 }
@@ -139,6 +136,9 @@ func dryRun(r *http.Request) bool { return strings.Contains(r.URL.RawQuery, "dry
 func (v *Verbs) respondEntry(w http.ResponseWriter, r *http.Request, in *request.Info, code int, accept codec.Accept, entry *cache.Entry) error {
 	form, err := show.New(in.Served, accept, r.URL.Query())
 	if err != nil {
+		return err
+	}
+	if err := form.Fits(false); err != nil {
 		return err
 	}
 	data, err := form.Object(entry)

@@ -5,6 +5,7 @@ package verb
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -35,17 +36,40 @@ var scaleGVK = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 // scaleOf returns the Scale of an object, with the object's metadata.
 func scaleOf(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
 	scale, err := kind.Scale.Get(obj)
+	if _, none := err.(api.ErrNoReplicas); none {
+		return nil, apierrors.NewInternalError(err)
+	}
 	if _, worded := err.(apierrors.APIStatus); worded {
 		return nil, err
 	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	describe(scale, obj)
+	return scale, nil
+}
+
+// describe gives a Scale the metadata of its object.
+func describe(scale *autoscalingv1.Scale, obj api.Object) {
 	scale.SetGroupVersionKind(scaleGVK)
 	scale.ObjectMeta = metav1.ObjectMeta{
 		Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
 		ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
 	}
+}
+
+// noReplicas stands for a field that is not there, while a Scale changes.
+const noReplicas = math.MinInt32
+
+// scaleBefore is the Scale that a change begins with: the replicas may be
+// missing, and the change has to set them.
+func scaleBefore(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
+	scale, err := kind.Scale.Get(obj)
+	if _, none := err.(api.ErrNoReplicas); !none {
+		return scaleOf(kind, obj)
+	}
+	scale.Spec.Replicas = noReplicas
+	describe(scale, obj)
 	return scale, nil
 }
 
@@ -205,7 +229,7 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		return nil, err
 	}
 	apply := func(ctx context.Context, old api.Object) (api.Object, error) {
-		before, err := scaleOf(in.Kind, old)
+		before, err := scaleBefore(in.Kind, old)
 		if err != nil {
 			return nil, err
 		}
@@ -220,6 +244,9 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		if manager != "" {
 			scale.SetGroupVersionKind(scaleGVK)
 			scale = fields.UpdateNoErrors(before, scale, manager).(*autoscalingv1.Scale)
+		}
+		if scale.Spec.Replicas == noReplicas {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", "."+in.Kind.Scale.Path))
 		}
 		// A custom kind's own validation judges the field the scale stands for.
 		if errs := validateScale(scale); len(errs) > 0 && !in.Kind.Custom {

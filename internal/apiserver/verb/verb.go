@@ -128,11 +128,15 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	everywhere := in.Kind.Namespaced && in.Namespace == ""
+	if everywhere && !serves(in.Kind.Verbs, "list") {
+		fail(w, r, ErrNotFound()) // the path exists for lists alone
+		return
+	}
 	if !serves(in.Kind.Verbs, in.Verb) {
 		fail(w, r, notSupported(in))
 		return
 	}
-	everywhere := in.Kind.Namespaced && in.Namespace == ""
 	if (in.Verb == "update" || in.Verb == "patch") && in.Name == "" || everywhere && (in.Verb == "create" || in.Verb == "deletecollection") {
 		fail(w, r, ErrMethodNotAllowed())
 		return

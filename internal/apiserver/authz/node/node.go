@@ -275,7 +275,11 @@ func (r *judge) ownNode() (authorizer.Decision, string, error) {
 		if r.a.GetName() == r.node || r.selects("metadata.name", r.node) {
 			return yes()
 		}
-		return no(fmt.Sprintf("node '%s' cannot read '%s', only its own Node object", r.node, r.a.GetName()))
+		read := "all nodes"
+		if name := r.a.GetName(); name != "" {
+			read = "'" + name + "'"
+		}
+		return no(fmt.Sprintf("node '%s' cannot read %s, only its own Node object", r.node, read))
 	}
 	return no("")
 }
