@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"kaji/kajitest"
 )
@@ -76,16 +75,14 @@ func TestUnusualRequests(t *testing.T) {
 
 // A revision that is not there yet is waited for, and then refused.
 func TestRevisionsOfTheFuture(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		config := kajitest.Start(t).RESTConfig()
-		for _, path := range []string{
-			"/api/v1/namespaces/default?resourceVersion=99999999",
-			"/api/v1/configmaps?limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MTAwMDAwMDAsInN0YXJ0IjoiYSJ9",
-		} {
-			code, header, body := ask(t, config, "GET", path, "")
-			if code != http.StatusGatewayTimeout || header.Get("Retry-After") != "1" || !strings.Contains(body, "Too large resource version") {
-				t.Errorf("%s: got %d %v %s", path, code, header, body)
-			}
+	config := kajitest.Start(t).RESTConfig()
+	for _, path := range []string{
+		"/api/v1/namespaces/default?resourceVersion=99999999",
+		"/api/v1/configmaps?limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MTAwMDAwMDAsInN0YXJ0IjoiYSJ9",
+	} {
+		code, header, body := ask(t, config, "GET", path, "")
+		if code != http.StatusGatewayTimeout || header.Get("Retry-After") != "1" || !strings.Contains(body, "Too large resource version") {
+			t.Errorf("%s: got %d %v %s", path, code, header, body)
 		}
-	})
+	}
 }

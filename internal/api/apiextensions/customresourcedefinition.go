@@ -117,6 +117,8 @@ func recordStorageVersion(crd *apiextensionsv1.CustomResourceDefinition) {
 
 // markTerminating keeps a deleted definition until its objects are gone.
 func markTerminating(crd *apiextensionsv1.CustomResourceDefinition) {
+	now := metav1.Now()
+	crd.DeletionTimestamp = &now
 	if !slices.Contains(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
 		crd.Finalizers = append(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer)
 	}

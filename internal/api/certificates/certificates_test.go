@@ -72,6 +72,11 @@ func TestSigningRequest(t *testing.T) {
 		"status.certificate: Forbidden: updates may not set certificate content")
 	approved.Status.Certificate = nil
 	kindtest.Expect(t, kindtest.Messages(validateRequestUpdate(approved, r, view{approval: true})))
+	both := approved.DeepCopy()
+	both.Status.Conditions = append(both.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue})
+	kindtest.Expect(t, kindtest.Messages(validateRequestUpdate(both, r, view{approval: true})),
+		`status.conditions: Invalid value: "{conditions[{\"type\": \"Approved\"}], conditions[{\"type\": \"Denied\"}]}": `+
+			"must specify at most one of: `conditions[{\"type\": \"Approved\"}]`, `conditions[{\"type\": \"Denied\"}]`")
 	if cells := kindtest.Cells(t, certificateSigningRequest(), approved); cells[5] != "Approved" {
 		t.Errorf("cells %v", cells)
 	}

@@ -159,7 +159,7 @@ func validateConditions(r, old *certificatesv1.CertificateSigningRequest, path *
 			errs = append(errs, field.NotSupported(where.Child("status"), c.Status, allowed))
 		}
 		if !hadBoth && (c.Type == approved && seen.Has(denied) || c.Type == denied && seen.Has(approved)) {
-			errs = append(errs, field.Invalid(path, c.Type, "Approved and Denied conditions are mutually exclusive"))
+			errs = append(errs, bothDecisions(path))
 		}
 		if seen.Has(c.Type) && !hadDuplicate {
 			errs = append(errs, field.Duplicate(where.Child("type"), c.Type))
@@ -195,4 +195,11 @@ func validateRequestUpdate(r, old *certificatesv1.CertificateSigningRequest, may
 		}
 	}
 	return errs
+}
+
+// bothDecisions refuses a request that is approved and denied, as upstream's
+// rules for unions word it.
+func bothDecisions(path *field.Path) *field.Error {
+	const yes, no = `conditions[{"type": "Approved"}]`, `conditions[{"type": "Denied"}]`
+	return field.Invalid(path, "{"+yes+", "+no+"}", "must specify at most one of: `"+yes+"`, `"+no+"`")
 }

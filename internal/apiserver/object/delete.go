@@ -131,6 +131,9 @@ func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admissi
 	obj := now.object.DeepCopyObject().(api.Object)
 	if kind.Rules.BeforeDelete != nil && obj.GetDeletionTimestamp() == nil {
 		kind.Rules.BeforeDelete(obj)
+		if obj.GetDeletionTimestamp() != nil {
+			return deletionStep{obj: obj}, nil // marked, the kind's own way
+		}
 	}
 	if g := obj.GetDeletionGracePeriodSeconds(); g != nil && *g < 0 {
 		obj.SetDeletionGracePeriodSeconds(ptr.To[int64](1))

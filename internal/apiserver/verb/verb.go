@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -114,6 +115,10 @@ func New(cfg Config) *Verbs {
 func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in := request.From(r.Context())
 	if in == nil || in.Served == nil || !inScope(in) {
+		if in != nil && in.Served != nil && in.Kind.Custom {
+			http.Error(w, "404 page not found", http.StatusNotFound)
+			return
+		}
 		fail(w, r, ErrNotFound())
 		return
 	}
@@ -135,6 +140,14 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !serves(in.Kind.Verbs, in.Verb) {
 		fail(w, r, notSupported(in))
+		return
+	}
+	if in.Kind.Custom && in.Verb == "create" && everywhere {
+		http.Error(w, "404 page not found", http.StatusNotFound)
+		return
+	}
+	if in.Kind.Custom && in.Verb == "patch" && in.Name == "" {
+		fail(w, r, apierrors.NewBadRequest("name must be provided"))
 		return
 	}
 	if (in.Verb == "update" || in.Verb == "patch") && in.Name == "" || everywhere && (in.Verb == "create" || in.Verb == "deletecollection") {
