@@ -184,10 +184,11 @@ func TestAttachAndExec(t *testing.T) {
 	if line, err := bufio.NewReader(tty.Terminal).ReadString('\n'); err != nil || line != "30 99\r\n" {
 		t.Fatalf("terminal: %q, %v", line, err)
 	}
-	_ = tty.Terminal.Close()
+	// Closed earlier, the terminal would hang up on the program as it ends.
 	if code, err := tty.Wait(); err != nil || code != 0 {
 		t.Fatalf("exec ended with %d, %v", code, err)
 	}
+	_ = tty.Terminal.Close()
 	if err := a.Input.Close(); err != nil {
 		t.Fatal(err)
 	}
