@@ -37,7 +37,7 @@ func TestWording(t *testing.T) {
 	}{
 		{"Pod", "", in(pod, "os: {}, "), []string{"spec.os.name: Required value"}},
 		{"NetworkPolicy", "", policy, []string{"spec.ingress[0].ports[0].endPort: Invalid value: 8: must be greater than or equal to `port`"}},
-		{"PriorityLevelConfiguration", "", level, []string{"spec.limited: Forbidden",
+		{"PriorityLevelConfiguration", "", level, []string{"spec.limited: Forbidden", "spec.limited.limitResponse.queuing: Forbidden",
 			`spec.type: Unsupported value: "X": supported values: "Exempt", "Limited"`}},
 		{"VolumeAttachment", "", in(attach, long), []string{"spec.attacher: Too long: may not be more than 63 characters"}},
 		{"VolumeAttachment", in(attach, "a.example.com"), in(attach, "-"), []string{`spec.attacher: Invalid value: "-": ` + label,
