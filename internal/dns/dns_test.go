@@ -342,6 +342,8 @@ func TestStatus(t *testing.T) {
 	becomes("http://"+metrics+"/metrics", "coredns_dns_requests_total{")
 	becomes("http://"+health+"/health", "OK")
 	becomes("http://"+ready+"/ready", "OK")
+	becomes("http://"+metrics+"/health", "OK")
+	becomes("http://"+metrics+"/ready", "OK")
 	if err := s.configure(strings.Replace(text, at(health), at(moved), 1)); err != nil {
 		t.Fatal(err)
 	}

@@ -39,16 +39,21 @@ func newStatus(listen []netip.AddrPort, metrics prometheus.Gatherer, ready func(
 	if metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+		says(mux, "/health", healthy)
+		says(mux, "/ready", ready)
 		s.handlers["prometheus"] = mux
 	}
-	s.handlers["health"] = says("/health", func() bool { return true })
-	s.handlers["ready"] = says("/ready", ready)
+	health, readiness := http.NewServeMux(), http.NewServeMux()
+	says(health, "/health", healthy)
+	says(readiness, "/ready", ready)
+	s.handlers["health"], s.handlers["ready"] = health, readiness
 	return s
 }
 
+func healthy() bool { return true }
+
 // says answers a path with OK while something is true.
-func says(path string, well func() bool) http.Handler {
-	mux := http.NewServeMux()
+func says(mux *http.ServeMux, path string, well func() bool) {
 	mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 		if !well() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -57,7 +62,6 @@ func says(path string, well func() bool) http.Handler {
 		}
 		_, _ = io.WriteString(w, http.StatusText(http.StatusOK))
 	})
-	return mux
 }
 
 // want sets the ports of the plug-ins; they open once run runs.
@@ -100,7 +104,7 @@ func (s *status) shut(name string) {
 
 func (s *status) openAll() {
 	for name, port := range s.ports {
-		if s.open[name] != nil || s.handlers[name] == nil {
+		if s.open[name] != nil || s.handlers[name] == nil || port == 0 {
 			continue
 		}
 		for _, addr := range s.addresses {

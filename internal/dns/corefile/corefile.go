@@ -37,7 +37,8 @@ type Block struct {
 	Hosts map[string][]netip.Addr
 	// Log writes a line a question.
 	Log bool
-	// Ports are those of the plug-ins prometheus, health and ready, by name.
+	// Ports are those of the plug-ins prometheus, health and ready, by name. Zero
+	// is where none is said: health and ready are then answered at prometheus's.
 	Ports map[string]uint16
 }
 
@@ -272,9 +273,11 @@ func (b *Block) plugin(args []string, body [][]string) error {
 }
 
 // port reads where a plug-in shows how the server is. Only the port of an
-// address counts: the addresses are the server's.
+// address counts: the addresses are the server's. CoreDNS's own 8080 and 8181
+// are not opened unless they are asked for: the server shares the node's network,
+// where programs that listen at all addresses want them.
 func (b *Block) port(name string, args []string) error {
-	port := map[string]uint16{"prometheus": 9153, "health": 8080, "ready": 8181}[name]
+	port := map[string]uint16{"prometheus": 9153}[name]
 	if len(args) > 0 {
 		_, text, err := net.SplitHostPort(args[0])
 		if err != nil {
