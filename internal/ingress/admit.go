@@ -30,7 +30,7 @@ func (c *Controller) admit(w http.ResponseWriter, r *http.Request, q *request) b
 	case c.tooMany(s, q):
 		forward.Answer(w, http.StatusServiceUnavailable, "503 Service Temporarily Unavailable")
 	case s.CORS != nil && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
-		gate.Preflight(w, s.CORS, r.Header.Get("Origin"))
+		gate.Preflight(w, s.CORS, r.Header)
 	case s.Auth != nil && !c.authenticated(w, r, q.rule):
 	case s.External != nil && !c.permitted(w, r, q):
 	default:

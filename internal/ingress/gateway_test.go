@@ -256,6 +256,9 @@ spec:
   - matches: [{path: {value: /cors}}]
     filters: [{type: CORS, cors: {allowOrigins: ["https://o.test"], allowMethods: [GET, PUT]}}]
     backendRefs: [{name: a, port: 80}]
+  - matches: [{path: {value: /any}}]
+    filters: [{type: CORS, cors: {allowOrigins: ["*"], allowMethods: ["*"], allowHeaders: ["*"], allowCredentials: true}}]
+    backendRefs: [{name: a, port: 80}]
 `)
 	w.reaches("http://m.test/", 200)
 	w.reaches("http://f.test/full", 200)
@@ -297,6 +300,10 @@ spec:
 		if got := w.get("http://f.test" + path); got.status != 500 {
 			t.Errorf("%s: %d", path, got.status)
 		}
+	}
+	asked := w.call("OPTIONS", "http://f.test/any", "Origin", "https://o.test", "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "x-a, x-b").header
+	if asked.Get("Access-Control-Allow-Origin") != "https://o.test" || asked.Get("Access-Control-Allow-Methods") != "PUT" || asked.Get("Access-Control-Allow-Headers") != "x-a, x-b" {
+		t.Errorf("wildcards with credentials: %v", asked)
 	}
 	if got := w.get("http://f.test/cors", "Origin", "https://o.test"); got.header.Get("Access-Control-Allow-Origin") != "https://o.test" {
 		t.Errorf("CORS: %v", got.header)
@@ -432,6 +439,18 @@ spec:
 	}
 	if got := w.get("https://mine.test/s.S/Other"); got.status != 404 {
 		t.Errorf("another method: %d", got.status)
+	}
+	// A connection for one listener carries no requests for another, whether a
+	// route is for them or not.
+	for host, want := range map[string]int{"mine.test": 404, "other.theirs.test": 404, "pass.test": 421} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://mine.test/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		if got := w.do(r); got.status != want {
+			t.Errorf("a request for %s on the connection of mine.test: %d, want %d", host, got.status, want)
+		}
 	}
 	w.apply(`
 kind: ReferenceGrant

@@ -207,7 +207,12 @@ func (w *world) do(r *http.Request) reply {
 
 func (w *world) get(url string, headers ...string) reply {
 	w.t.Helper()
-	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, url, nil)
+	return w.call(http.MethodGet, url, headers...)
+}
+
+func (w *world) call(method, url string, headers ...string) reply {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), method, url, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

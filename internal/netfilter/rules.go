@@ -4,6 +4,7 @@ package netfilter
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -98,6 +99,22 @@ func FromNetwork() []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 8},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 8, Data: binaryutil.NativeEndian.PutUint16(unix.ARPHRD_LOOPBACK)},
 	}
+}
+
+// FromLink matches packets that came over a link of that name, or of one that
+// begins like it where it ends in "*"; inverted, all others, those of the node
+// itself among them.
+func FromLink(name string, invert bool) []expr.Any {
+	data := make([]byte, unix.IFNAMSIZ)
+	copy(data, name)
+	if start, ok := strings.CutSuffix(name, "*"); ok {
+		data = []byte(start)
+	}
+	op := expr.CmpOpEq
+	if invert {
+		op = expr.CmpOpNeq
+	}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 8}, &expr.Cmp{Op: op, Register: 8, Data: data}}
 }
 
 // First matches the packets that begin a connection. Others were decided about

@@ -33,8 +33,11 @@ type Config struct {
 	Client   client.Interface
 	NodeName string
 	// PodCIDRs are the cluster's pod ranges; packets to a ClusterIP from
-	// elsewhere are masqueraded.
-	PodCIDRs []netip.Prefix
+	// elsewhere are masqueraded. PodLinks tells pods by their links instead, as
+	// kernel.Config has it; MasqueradeAll masquerades theirs, too.
+	PodCIDRs      []netip.Prefix
+	PodLinks      string
+	MasqueradeAll bool
 	// IPv4 and IPv6 say which families are programmed; both false means IPv4.
 	IPv4, IPv6 bool
 	// NodePortAddresses are the ranges of the node's addresses that node ports
@@ -106,7 +109,7 @@ func New(c Config) (*Proxy, error) {
 		if v6 && !c.IPv6 || !v6 && !c.IPv4 {
 			continue
 		}
-		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs, NetNS: c.NetNS, NodePorts: c.NodePortAddresses, Localhost: c.LocalhostNodePorts})
+		k, err := kernel.New(kernel.Config{IPv6: v6, PodCIDRs: c.PodCIDRs, PodLinks: c.PodLinks, MasqueradeAll: c.MasqueradeAll, NetNS: c.NetNS, NodePorts: c.NodePortAddresses, Localhost: c.LocalhostNodePorts})
 		if err != nil {
 			return nil, err
 		}

@@ -123,9 +123,15 @@ func proxyConfig(ctx context.Context, c *configv1alpha1.KubeProxyConfiguration, 
 	if out.NodePortAddresses, err = config.NodePortAddresses(c, ips); err != nil {
 		return out, err
 	}
-	if c.DetectLocalMode == config.ModeNodeCIDR {
+	out.MasqueradeAll = config.MasqueradeAll(c)
+	switch c.DetectLocalMode {
+	case config.ModeNodeCIDR:
 		out.PodCIDRs, err = nodeCIDRs(ctx, api, node)
-	} else {
+	case config.ModeBridgeInterface:
+		out.PodLinks = c.DetectLocal.BridgeInterface
+	case config.ModeInterfaceNamePrefix:
+		out.PodLinks = c.DetectLocal.InterfaceNamePrefix + "*"
+	default:
 		out.PodCIDRs, err = config.ClusterCIDRs(c)
 	}
 	out.IPv4, out.IPv6 = ips[0].Is4(), ips[0].Is6()

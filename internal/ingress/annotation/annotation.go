@@ -129,4 +129,7 @@ type CORS struct {
 	Methods, Headers, Expose string
 	Credentials              bool
 	MaxAge                   int
+	// Named says that wildcards are answered by what was asked for: browsers do
+	// not take "*" for an answer to a page that sends credentials.
+	Named bool
 }

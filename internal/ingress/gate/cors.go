@@ -12,11 +12,17 @@ import (
 )
 
 // Preflight answers a browser that asks whether it may ask.
-func Preflight(w http.ResponseWriter, s *annotation.CORS, origin string) {
+func Preflight(w http.ResponseWriter, s *annotation.CORS, asked http.Header) {
 	h := w.Header()
-	if AllowOrigin(h, s, origin) {
-		h.Set("Access-Control-Allow-Methods", s.Methods)
-		h.Set("Access-Control-Allow-Headers", s.Headers)
+	named := func(allowed, wanted string) string {
+		if s.Named && allowed == "*" {
+			return asked.Get(wanted)
+		}
+		return allowed
+	}
+	if AllowOrigin(h, s, asked.Get("Origin")) {
+		h.Set("Access-Control-Allow-Methods", named(s.Methods, "Access-Control-Request-Method"))
+		h.Set("Access-Control-Allow-Headers", named(s.Headers, "Access-Control-Request-Headers"))
 		h.Set("Access-Control-Max-Age", strconv.Itoa(s.MaxAge))
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -25,11 +31,14 @@ func Preflight(w http.ResponseWriter, s *annotation.CORS, origin string) {
 // AllowOrigin names the origin in an answer if it may see it.
 func AllowOrigin(h http.Header, s *annotation.CORS, origin string) bool {
 	all := slices.Contains(s.Origins, "*")
-	if !all && (origin == "" || !slices.ContainsFunc(s.Origins, func(o string) bool { return sameOrigin(o, origin) })) {
+	if origin == "" && (!all || s.Named) {
+		return false
+	}
+	if !all && !slices.ContainsFunc(s.Origins, func(o string) bool { return sameOrigin(o, origin) }) {
 		return false
 	}
 	to := origin
-	if all {
+	if all && !s.Named {
 		to = "*"
 	} else {
 		h.Add("Vary", "Origin")

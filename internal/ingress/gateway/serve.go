@@ -51,15 +51,15 @@ func (g *Controller) Serve(w http.ResponseWriter, r *http.Request, port uint16, 
 	}
 	host, path := route.Host(r.Host), route.Clean(r.URL.Path)
 	listeners := p.Match(host)
+	if len(listeners) > 0 && secure && r.TLS != nil && r.TLS.ServerName != "" && !shares(p.Match(route.Host(r.TLS.ServerName)), listeners) {
+		// A connection made for one listener must not reach another's routes.
+		forward.Answer(w, http.StatusMisdirectedRequest, "")
+		return true
+	}
 	for _, l := range listeners {
 		rule := l.Match(host, path, r)
 		if rule == nil {
 			continue
-		}
-		if secure && r.TLS != nil && r.TLS.ServerName != "" && !shares(p.Match(route.Host(r.TLS.ServerName)), listeners) {
-			// A connection made for one listener must not reach another's routes.
-			forward.Answer(w, http.StatusMisdirectedRequest, "")
-			return true
 		}
 		c := &call{g: g, rule: rule, path: path, port: port, secure: secure, host: host}
 		c.serve(w, r, now)
@@ -82,7 +82,7 @@ func shares(a, b []*plan.Listener) bool {
 func (c *call) serve(w http.ResponseWriter, r *http.Request, now *snapshot) {
 	a := c.rule.Action
 	if a.CORS != nil && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-		gate.Preflight(w, a.CORS, r.Header.Get("Origin"))
+		gate.Preflight(w, a.CORS, r.Header)
 		return
 	}
 	if a.Redirect != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package config reads KubeProxyConfiguration v1alpha1: it fills absent fields
-// as upstream does and refuses what is not valid, or what nftables do not do.
+// as upstream does and refuses what is not valid, in upstream's words.
 // Package app reads the file and turns the result into a proxy; package flags
 // has the same settings as flags.
 package config
@@ -17,15 +17,22 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	configv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	"k8s.io/utils/ptr"
 )
 
+// The modes that have fields of their own.
+const (
+	modeNFTables = "nftables"
+	modeIPVS     = "ipvs"
+)
+
 // How packets of the node's pods are told from others.
 const (
-	ModeClusterCIDR configv1alpha1.LocalMode = "ClusterCIDR"
-	ModeNodeCIDR    configv1alpha1.LocalMode = "NodeCIDR"
+	ModeClusterCIDR         configv1alpha1.LocalMode = "ClusterCIDR"
+	ModeNodeCIDR            configv1alpha1.LocalMode = "NodeCIDR"
+	ModeBridgeInterface     configv1alpha1.LocalMode = "BridgeInterface"
+	ModeInterfaceNamePrefix configv1alpha1.LocalMode = "InterfaceNamePrefix"
 )
 
 // Default returns the configuration of a proxy that was given none.
@@ -107,8 +114,8 @@ func SetDefaults(c *configv1alpha1.KubeProxyConfiguration) {
 // SetModeDefaults fills what depends on the mode that is asked for by name: in
 // mode nftables node ports answer at the node's own addresses only, as upstream's.
 func SetModeDefaults(c *configv1alpha1.KubeProxyConfiguration) {
-	if c.Mode == "nftables" && len(c.NodePortAddresses) == 0 {
-		c.NodePortAddresses = []string{"primary"}
+	if c.Mode == modeNFTables && len(c.NodePortAddresses) == 0 {
+		c.NodePortAddresses = []string{primary}
 	}
 }
 
@@ -139,66 +146,43 @@ func ClusterCIDRs(c *configv1alpha1.KubeProxyConfiguration) ([]netip.Prefix, err
 	return out, nil
 }
 
-// NodePortAddresses are the ranges that node ports answer at; "primary" stands
-// for the node's own addresses.
+// The keywords that stand for ranges of addresses: the node's own, those of
+// loopback, and all.
+const (
+	primary   = "primary"
+	localhost = "localhost"
+	anywhere  = "all"
+)
+
+// NodePortAddresses are the ranges that node ports answer at; none is everywhere.
 func NodePortAddresses(c *configv1alpha1.KubeProxyConfiguration, node []netip.Addr) ([]netip.Prefix, error) {
-	if len(c.NodePortAddresses) == 1 && c.NodePortAddresses[0] == "primary" {
-		var out []netip.Prefix
-		for _, addr := range node {
-			out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
-		}
-		return out, nil
-	}
 	var out []netip.Prefix
 	for _, text := range c.NodePortAddresses {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, err
+		switch text {
+		case primary:
+			for _, addr := range node {
+				out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		case localhost:
+			out = append(out, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+		case anywhere:
+			return nil, nil
+		default:
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, p.Masked())
 		}
-		out = append(out, p.Masked())
 	}
 	return out, nil
 }
 
-// Validate says what a defaulted configuration may not ask for.
-func Validate(c *configv1alpha1.KubeProxyConfiguration) field.ErrorList {
-	var errs field.ErrorList
-	at := field.NewPath("KubeProxyConfiguration")
-	if net.ParseIP(c.BindAddress) == nil {
-		errs = append(errs, field.Invalid(at.Child("BindAddress"), c.BindAddress, "not a valid textual representation of an IP address"))
+// MasqueradeAll says whether all packets to ClusterIPs get the node's address:
+// each mode has a field of its own.
+func MasqueradeAll(c *configv1alpha1.KubeProxyConfiguration) bool {
+	if c.Mode == modeNFTables {
+		return c.NFTables.MasqueradeAll
 	}
-	for name, address := range map[string]string{"HealthzBindAddress": c.HealthzBindAddress, "MetricsBindAddress": c.MetricsBindAddress} {
-		if _, err := netip.ParseAddrPort(address); err != nil && address != "" {
-			errs = append(errs, field.Invalid(at.Child(name), address, "must be IP:port"))
-		}
-	}
-	track := at.Child("KubeProxyConntrackConfiguration")
-	for name, n := range map[string]*int32{"MaxPerCore": c.Conntrack.MaxPerCore, "Min": c.Conntrack.Min} {
-		if *n < 0 {
-			errs = append(errs, field.Invalid(track.Child(name), *n, "must be greater than or equal to 0"))
-		}
-	}
-	switch c.Mode {
-	case "", "iptables", "ipvs", "nftables":
-	default:
-		errs = append(errs, field.Invalid(at.Child("Mode"), c.Mode, "must be iptables,ipvs,nftables or blank (blank means the best-available proxy [currently iptables])"))
-	}
-	if cidrs, err := ClusterCIDRs(c); err != nil || len(cidrs) > 2 || len(cidrs) == 2 && cidrs[0].Addr().Is4() == cidrs[1].Addr().Is4() {
-		errs = append(errs, field.Invalid(at.Child("ClusterCIDR"), c.ClusterCIDR, "must be a valid CIDR block (e.g. 10.100.0.0/16 or fde4:8dba:82e1::/48)"))
-	}
-	switch c.DetectLocalMode {
-	case ModeClusterCIDR, ModeNodeCIDR:
-	case "BridgeInterface", "InterfaceNamePrefix":
-		errs = append(errs, field.Forbidden(at.Child("DetectLocalMode"), string(c.DetectLocalMode)+" is not supported by kaji's proxy"))
-	default:
-		errs = append(errs, field.NotSupported(at.Child("DetectLocalMode"), c.DetectLocalMode,
-			[]string{"ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"}))
-	}
-	if c.IPTables.MasqueradeAll || c.NFTables.MasqueradeAll {
-		errs = append(errs, field.Forbidden(at.Child("MasqueradeAll"), "is not supported by kaji's proxy"))
-	}
-	if _, err := NodePortAddresses(c, nil); err != nil {
-		errs = append(errs, field.Invalid(at.Child("NodePortAddresses"), c.NodePortAddresses, "must be a valid CIDR"))
-	}
-	return errs
+	return c.IPTables.MasqueradeAll
 }

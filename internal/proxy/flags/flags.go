@@ -68,6 +68,7 @@ func (o *Options) Complete() {
 			*one.address = net.JoinHostPort(host, strconv.Itoa(int(one.port)))
 		}
 	}
+	c.IPTables.MasqueradeAll = c.NFTables.MasqueradeAll
 	config.SetModeDefaults(c)
 }
 
@@ -95,11 +96,13 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.BindAddressHardFail, "bind-address-hard-fail", false, "Fail when a port cannot be bound; ignored with --config.")
 	fs.BoolVar(&c.EnableProfiling, "profiling", false, "Serve /debug/pprof beside the metrics; ignored with --config.")
 	fs.StringVar((*string)(&c.Mode), "proxy-mode", "", "nftables, whatever is asked for: iptables and ipvs are taken for it; ignored with --config.")
-	fs.StringVar((*string)(&c.DetectLocalMode), "detect-local-mode", string(c.DetectLocalMode), "How packets of pods are told from others: ClusterCIDR or NodeCIDR; ignored with --config.")
+	fs.StringVar((*string)(&c.DetectLocalMode), "detect-local-mode", string(c.DetectLocalMode), "How packets of pods are told from others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix; ignored with --config.")
+	fs.StringVar(&c.DetectLocal.BridgeInterface, "pod-bridge-interface", "", "The bridge that packets of pods come over, with --detect-local-mode=BridgeInterface.")
+	fs.StringVar(&c.DetectLocal.InterfaceNamePrefix, "pod-interface-name-prefix", "", "How the links begin that packets of pods come over, with --detect-local-mode=InterfaceNamePrefix.")
 	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "The pods' ranges, one a family, separated by commas; ignored with --config.")
 	fs.StringSliceVar(&c.NodePortAddresses, "nodeport-addresses", nil, "Ranges of the node's addresses that node ports answer at, or primary; ignored with --config.")
 	fs.BoolVar(c.IPTables.LocalhostNodePorts, "iptables-localhost-nodeports", *c.IPTables.LocalhostNodePorts, "Let node ports answer at 127.0.0.1 too; ignored with --config.")
-	fs.BoolVar(&c.NFTables.MasqueradeAll, "masquerade-all", false, "Not supported; ignored with --config.")
+	fs.BoolVar(&c.NFTables.MasqueradeAll, "masquerade-all", false, "Masquerade all packets to ClusterIPs, those of pods, too; ignored with --config.")
 	fs.Var(cliflag.NewMapStringBool(&c.FeatureGates), "feature-gates", "Features by name, true or false; ignored with --config.")
 	fs.StringVar(&c.Logging.Format, "logging-format", c.Logging.Format, "The log format: text or json; ignored with --config.")
 	fs.DurationVar(&c.Conntrack.TCPEstablishedTimeout.Duration, "conntrack-tcp-timeout-established", c.Conntrack.TCPEstablishedTimeout.Duration, "How long idle TCP connections are remembered, 0 for the kernel's choice; ignored with --config.")
@@ -130,8 +133,6 @@ func (o *Options) addIgnored(fs *pflag.FlagSet) {
 	fs.DurationVar(&c.IPVS.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, none)
 	fs.DurationVar(&c.IPVS.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, none)
 	fs.DurationVar(&c.IPVS.UDPTimeout.Duration, "ipvs-udp-timeout", 0, none)
-	fs.StringVar(&c.DetectLocal.BridgeInterface, "pod-bridge-interface", "", none)
-	fs.StringVar(&c.DetectLocal.InterfaceNamePrefix, "pod-interface-name-prefix", "", none)
 	fs.Int32Var(c.OOMScoreAdj, "oom-score-adj", *c.OOMScoreAdj, none)
 	fs.DurationVar(&c.ConfigSyncPeriod.Duration, "config-sync-period", c.ConfigSyncPeriod.Duration, none)
 	for _, format := range []string{"text", "json"} {

@@ -39,8 +39,14 @@ type Config struct {
 	// IPv6 selects the family of this Kernel.
 	IPv6 bool
 	// PodCIDRs are the cluster's pod ranges of the family; packets from
-	// outside them are masqueraded on their way to a ClusterIP.
+	// outside them are masqueraded on their way to a ClusterIP. Without any, and
+	// without PodLinks, nobody can be told from pods: nothing is.
 	PodCIDRs []netip.Prefix
+	// PodLinks, unless empty, tells packets of pods by the link they come over
+	// instead: its name, or how that begins when it ends in "*".
+	PodLinks string
+	// MasqueradeAll masquerades all packets to ClusterIPs.
+	MasqueradeAll bool
 	// NodePorts are the ranges of the node's addresses that node ports answer at;
 	// none is all addresses.
 	NodePorts []netip.Prefix

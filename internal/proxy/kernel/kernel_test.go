@@ -126,6 +126,45 @@ func tcp(addr string, port uint16) plan.Frontend {
 	return plan.Frontend{Addr: netip.MustParseAddr(addr), Protocol: corev1.ProtocolTCP, Port: port}
 }
 
+// Whose packets to a ClusterIP get the node's address, by what tells pods apart.
+func TestWhoIsMasqueraded(t *testing.T) {
+	l := newLab(t)
+	const kept, changed = true, false
+	for _, one := range []struct {
+		name                 string
+		c                    Config
+		pod, otherPod, world bool
+	}{
+		{"by ranges", Config{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}}, kept, changed, changed},
+		{"by ranges of the other family", Config{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("fd00::/48")}}, kept, kept, kept},
+		{"by a link", Config{PodLinks: "pod0", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, kept, changed, changed},
+		{"by how links begin", Config{PodLinks: "po*"}, kept, kept, changed},
+		{"by nothing", Config{}, kept, kept, kept},
+		{"everybody's", Config{MasqueradeAll: true, PodLinks: "pod*"}, changed, changed, changed},
+	} {
+		one.c.NetNS = l.node.FD()
+		k, err := New(one.c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.kernel = k
+		l.reset(targets{tcp("10.96.0.1", 80): {Backends: backends(80, 1)}})
+		for _, from := range []struct {
+			ns   *nstest.Namespace
+			addr string
+			kept bool
+		}{{l.pods[0], podIP(0).String(), one.pod}, {l.pods[2], podIP(2).String(), one.otherPod}, {l.world, worldIP, one.world}} {
+			want := "10.244.1.1"
+			if from.kept {
+				want = from.addr
+			}
+			if name, client, err := from.ns.Ask("tcp", "10.96.0.1:80"); err != nil || name != "pod1" || client != want {
+				t.Errorf("%s: from %s it is %s that sees %s (%v), want %s", one.name, from.addr, name, client, err, want)
+			}
+		}
+	}
+}
+
 func TestClusterIP(t *testing.T) {
 	l := newLab(t)
 	vip := tcp("10.96.0.10", 8000)

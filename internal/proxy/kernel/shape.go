@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -90,7 +91,11 @@ func (k *Kernel) rules(s shape) [][]expr.Any {
 	case plan.MasqueradeAll:
 		rules = append(rules, r.Mark())
 	case plan.MasqueradeOutside:
-		rules = append(rules, append(r.SourceIn(k.sets.pods, true), r.Mark()...))
+		if k.c.MasqueradeAll {
+			rules = append(rules, r.Mark())
+		} else if match, ok := k.fromPods(true); ok {
+			rules = append(rules, append(match, r.Mark()...))
+		}
 	case plan.MasqueradeNone:
 		if s.node && k.c.Localhost && !k.c.IPv6 {
 			rules = append(rules, append(r.FromLoopback(), r.Mark()...))
@@ -100,12 +105,24 @@ func (k *Kernel) rules(s shape) [][]expr.Any {
 		return append(rules, k.balance(s, nil, k.sets.backends, s.all)...)
 	}
 	// Pods and the node itself are inside: for them every endpoint will do.
-	rules = append(rules, k.balance(s, r.SourceIn(k.sets.pods, false), k.sets.backends, s.all)...)
+	if match, ok := k.fromPods(false); ok {
+		rules = append(rules, k.balance(s, match, k.sets.backends, s.all)...)
+	}
 	rules = append(rules, k.balance(s, r.FromNode(), k.sets.backends, s.all)...)
 	if s.local == 0 {
 		return append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 	}
 	return append(rules, k.balance(s, nil, k.sets.local, s.local)...)
+}
+
+// fromPods matches packets of pods, or all others; false says that nothing tells
+// them apart.
+func (k *Kernel) fromPods(invert bool) ([]expr.Any, bool) {
+	if k.c.PodLinks != "" {
+		return netfilter.FromLink(k.c.PodLinks, invert), true
+	}
+	known := slices.ContainsFunc(k.c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() == k.c.IPv6 })
+	return k.rule.SourceIn(k.sets.pods, invert), known
 }
 
 // balance sends packets that match to one of n backends of a map.

@@ -195,6 +195,7 @@ func headersOf(f *gatewayv1.HTTPHeaderFilter) Headers {
 
 func corsOf(f *gatewayv1.HTTPCORSFilter) *annotation.CORS {
 	out := &annotation.CORS{Credentials: f.AllowCredentials != nil && *f.AllowCredentials, MaxAge: int(f.MaxAge)}
+	out.Named = out.Credentials
 	for _, o := range f.AllowOrigins {
 		out.Origins = append(out.Origins, string(o))
 	}
