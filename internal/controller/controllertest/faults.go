@@ -92,9 +92,13 @@ func (f *Faults) do(verb string, r client.Resource, name string, act func() erro
 	return act()
 }
 
+// faulty is a client of which calls fail.
 type faulty struct {
 	client.Interface
-	faults *Faults
+	faults interface {
+		// do lets a call act or fail.
+		do(verb string, r client.Resource, name string, act func() error) error
+	}
 }
 
 func (c *faulty) answer(verb string, r client.Resource, name string, act func() (runtime.Object, error)) (out runtime.Object, err error) {

@@ -74,8 +74,8 @@ func (n *Controller) heard(node *corev1.Node, ready *corev1.NodeCondition, now t
 	switch {
 	case h == nil && ready == nil:
 		h = &health{probe: node.CreationTimestamp.Time}
-	case h == nil:
-		h = &health{probe: now}
+	case h == nil: // its pods may wait to be marked: another controller manager was at it
+		h = &health{probe: now, retryPods: ready.Status != corev1.ConditionTrue}
 	case ready != nil && (!h.reported || !h.heartbeat.Equal(&ready.LastHeartbeatTime)):
 		h.probe = now
 	}

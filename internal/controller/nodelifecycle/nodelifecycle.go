@@ -225,10 +225,14 @@ func (n *Controller) nodeEvent(ctx context.Context, node string, uid types.UID, 
 // counts for the zone. On an error nothing is evicted and the next round tries
 // again.
 func (n *Controller) check(ctx context.Context, node *corev1.Node) *corev1.NodeCondition {
-	var before, after *corev1.NodeCondition
+	var before, after, first *corev1.NodeCondition
 	for attempt := 0; ; attempt++ {
 		var err error
-		if before, after, err = n.observe(ctx, node); err == nil {
+		before, after, err = n.observe(ctx, node)
+		if first == nil {
+			first = before
+		}
+		if err == nil {
 			break
 		}
 		if apierrors.IsNotFound(err) || ctx.Err() != nil {
@@ -245,6 +249,6 @@ func (n *Controller) check(ctx context.Context, node *corev1.Node) *corev1.NodeC
 		return nil
 	}
 	n.evict(ctx, node, before.Status)
-	n.markPods(ctx, node, before, after)
+	n.markPods(ctx, node, first, after) // the answer may be lost, the silence written
 	return after
 }

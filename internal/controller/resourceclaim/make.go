@@ -152,7 +152,7 @@ func (c *Controller) name(ctx context.Context, pod *corev1.Pod, made map[string]
 	}
 	where := client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("pods"), Namespace: pod.Namespace, Subresource: "status"}
 	_, err = c.api.Patch(ctx, where, pod.Name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: fieldManager, Force: ptr.To(true)})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // gone, or another of the name
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err

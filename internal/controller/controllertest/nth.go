@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllertest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"kaji/internal/client"
+)
+
+// Ways are the ways in which a call can fail.
+var Ways = []Way{Timeout, Lost, Conflict}
+
+// Way is how a call fails.
+type Way string
+
+const (
+	// Timeout is a call without effect.
+	Timeout Way = "timeout"
+	// Lost is a call that has its effect, whose answer is lost.
+	Lost Way = "lost answer"
+	// Conflict is an update or patch that comes too late. Other calls are done:
+	// a deletion conflicts only where another object has the name now.
+	Conflict Way = "conflict"
+)
+
+// Nth lets one call of one or more clients fail, the N-th, counted from one;
+// none when N is zero. Events are not counted: they are best effort. Its methods
+// are safe for concurrent use.
+type Nth struct {
+	N   int
+	Way Way
+
+	mu    sync.Mutex
+	calls []string
+	met   string
+}
+
+// Client returns api with the failing call among its writes and live reads.
+func (f *Nth) Client(api client.Interface) client.Interface { return &faulty{api, f} }
+
+// Calls tells the calls there were: their verbs and resources.
+func (f *Nth) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Met says which call failed, and how.
+func (f *Nth) Met() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.met
+}
+
+// meets says whether this is the call that fails.
+func (f *Nth) meets(verb string, r client.Resource, name string) bool {
+	if r.GroupVersionResource.Resource == "events" {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, verb+" "+r.GroupResource().String()+" "+r.Subresource)
+	if len(f.calls) != f.N {
+		return false
+	}
+	f.met = fmt.Sprintf("call %d, %s of %s/%s: %s", f.N, f.calls[f.N-1], r.Namespace, name, f.Way)
+	return true
+}
+
+func (f *Nth) do(verb string, r client.Resource, name string, act func() error) error {
+	if !f.meets(verb, r, name) {
+		return act()
+	}
+	gone := apierrors.NewTimeoutError("the test lost the connection", 0)
+	switch {
+	case f.Way == Timeout:
+		return gone
+	case f.Way == Lost:
+		_ = act() // whatever came of it, the caller does not learn it
+		return gone
+	case verb == "update" || verb == "patch":
+		return apierrors.NewConflict(r.GroupResource(), name, gone)
+	}
+	return act()
+}
