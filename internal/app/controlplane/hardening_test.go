@@ -207,6 +207,9 @@ func TestComponentsIdentities(t *testing.T) {
 	if got := node.do("GET", secrets, ""); got.code != 403 {
 		t.Errorf("a node lists secrets: %v", got)
 	}
+	const nodes = "/api/v1/nodes"
+	node.must(nodes, `{"metadata":{"name":"n1"}}`)
+	node.refused("POST", nodes, `{"metadata":{"name":"n2"}}`, 403, `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`)
 	const requests = "/apis/certificates.k8s.io/v1/podcertificaterequests"
 	if got := node.do("GET", requests+"?fieldSelector=spec.nodeName=n1", ""); got.code != 200 {
 		t.Errorf("a node lists its requests of certificates: %v", got)

@@ -4,9 +4,11 @@ package controlplane
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/spf13/pflag"
 
+	"kaji/internal/apiserver/admission/noderestriction"
 	"kaji/internal/apiserver/flags"
 )
 
@@ -54,6 +56,10 @@ func (o *Options) complete(fs *pflag.FlagSet) {
 	}
 	if !fs.Changed("authorization-mode") && o.Authorization.ConfigFile == "" {
 		o.Authorization.Modes = defaultModes
+		// What the mode Node grants by names only is half a fence without it.
+		if !slices.Contains(o.Admission.Disable, noderestriction.Name) && !slices.Contains(o.Admission.Enable, noderestriction.Name) {
+			o.Admission.Enable = append(o.Admission.Enable, noderestriction.Name)
+		}
 	}
 }
 

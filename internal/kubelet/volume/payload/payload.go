@@ -156,7 +156,9 @@ func (d *driver) collect(ctx context.Context, r volume.Request, p *corev1.Projec
 		case source.ClusterTrustBundle != nil && d.cfg.TrustBundle != nil:
 			var bundle []byte
 			if bundle, err = d.cfg.TrustBundle(source.ClusterTrustBundle); err == nil {
-				err = add(source.ClusterTrustBundle.Path, file{data: bundle, mode: mode})
+				f := file{data: bundle, mode: mode}
+				private(r, &f)
+				err = add(source.ClusterTrustBundle.Path, f)
 			}
 		case source.PodCertificate != nil && d.cfg.Certificate != nil:
 			err = d.certificate(ctx, r, i, source.PodCertificate, mode, add)
@@ -279,15 +281,12 @@ func (d *driver) token(ctx context.Context, r volume.Request, p *corev1.ServiceA
 	return add(p.Path, f)
 }
 
-// private keeps a credential to the one user that runs in the pod, or to its
+// private keeps a credential to the one user that runs in the pod, and to its
 // group, whatever mode the volume has.
 func private(r volume.Request, f *file) {
-	if r.FSGroup != nil {
+	f.uid = onlyUser(r.Pod)
+	if f.uid != nil || r.FSGroup != nil {
 		f.mode = 0o600
-		return
-	}
-	if uid := onlyUser(r.Pod); uid != nil {
-		f.mode, f.uid = 0o600, uid
 	}
 }
 
