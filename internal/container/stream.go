@@ -218,15 +218,20 @@ func (s streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	defer a.Close()
 	done := make(chan struct{})
 	defer close(done)
+	leave := func() { _, _ = a.Stdout.Close(), a.Stderr.Close() }
 	if rec.Config.value.GetTty() && a.Input != nil {
 		go followSize(a.Input, resize, done)
 	}
 	if in != nil && a.Input != nil {
 		go func() {
 			_, err := io.Copy(a.Input, in)
-			if err == nil && rec.Config.value.GetStdinOnce() && !rec.Config.value.GetTty() {
+			switch {
+			case err != nil || rec.Config.value.GetTty():
+			case rec.Config.value.GetStdinOnce():
 				_ = a.Input.Close()
 				_ = m.CloseInput(rec.ID)
+			default: // the container goes on reading from others; this client has said all
+				leave()
 			}
 		}()
 	}
@@ -241,7 +246,7 @@ func (s streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 			}
 		})
 	}
-	stop := context.AfterFunc(ctx, func() { _, _ = a.Stdout.Close(), a.Stderr.Close() })
+	stop := context.AfterFunc(ctx, leave)
 	defer stop()
 	copying.Wait()
 	return nil

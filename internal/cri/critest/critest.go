@@ -58,6 +58,7 @@ func Run(t *testing.T, s Suite) {
 		{"resources", testResources},
 		{"logs", testLogs},
 		{"streams", testStreams},
+		{"open input", testLeavesInputOpen},
 		{"events", testEvents},
 		{"stats", testStats},
 	} {

@@ -92,6 +92,29 @@ func testStreams(t *testing.T, s Suite, image string) {
 	}
 }
 
+// An input that stays open for others (kubectl run --leave-stdin-open) lets a
+// client go when it has said all; the container goes on.
+func testLeavesInputOpen(t *testing.T, s Suite, image string) {
+	p := s.pod(t)
+	c := p.container(image, "cat")
+	c.Stdin = true
+	cat := p.start(c)
+	for _, line := range []string{"first\n", "second\n"} {
+		got, err := s.Runtime.Attach(t.Context(), &runtimeapi.AttachRequest{ContainerId: cat, Stdin: true, Stdout: true, Stderr: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream(t, got.GetUrl(), false, remotecommand.StreamOptions{Stdin: strings.NewReader(line), Stdout: io.Discard, Stderr: io.Discard}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "both lines in the log", func() bool { return p.log(c, "stdout") == "first\nsecond\n" })
+	st, err := s.Runtime.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: cat})
+	if err != nil || st.GetStatus().GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the container is %v, %v", st.GetStatus().GetState(), err)
+	}
+}
+
 func testEvents(t *testing.T, s Suite, image string) {
 	events, err := s.Runtime.Events(t.Context())
 	if err != nil {
