@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ import (
 func doctorCommand() *cobra.Command {
 	var port int
 	var data string
+	ranges := []string{"10.244.0.0/16", "10.96.0.0/16"}
 	cmd := &cobra.Command{
 		Use:     "doctor",
 		Short:   "Say what on this machine would get in a cluster's way, and how to mend it",
@@ -23,7 +25,16 @@ func doctorCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fatal := false
-			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}, Blocked: nodenet.Blocked}) {
+			var prefixes []netip.Prefix
+			for _, text := range ranges {
+				p, err := netip.ParsePrefix(text)
+				if err != nil {
+					return fmt.Errorf("--ranges: %w", err)
+				}
+				prefixes = append(prefixes, p)
+			}
+			overlapping := func() ([]string, error) { return nodenet.Overlapping(prefixes) }
+			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}, Blocked: nodenet.Blocked, Overlapping: overlapping}) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s %s\n", f.Severity, f.Check, f.Detail)
 				if f.Remedy != "" {
 					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s → %s\n", "", "", f.Remedy)
@@ -37,6 +48,7 @@ func doctorCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&port, "port", 6443, "port of the API server to check")
+	cmd.Flags().StringSliceVar(&ranges, "ranges", ranges, "ranges of pods and Services to check; the default is that of kaji up")
 	cmd.Flags().StringVar(&data, "data-dir", home.DefaultRoot, "data directory to check")
 	return cmd
 }

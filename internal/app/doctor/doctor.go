@@ -47,6 +47,9 @@ type Config struct {
 	Ports []int
 	// Blocked names the chains that drop what is forwarded; nil does not look.
 	Blocked func() ([]string, error)
+	// Overlapping names networks of this machine that share addresses with the
+	// cluster's ranges; nil does not look.
+	Overlapping func() ([]string, error)
 	// Root is where the host's files are read, "/" unless a test says so.
 	Root string
 }
@@ -56,7 +59,7 @@ func Run(c Config) []Finding {
 	if c.Root == "" {
 		c.Root = "/"
 	}
-	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), firewall(c), conntrack(c), ipv6(c), inotify(c), disk(c), memory(c), clock()}
+	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), firewall(c), ranges(c), conntrack(c), ipv6(c), inotify(c), disk(c), memory(c), clock()}
 	for _, port := range c.Ports {
 		findings = append(findings, portFree(port))
 	}
@@ -136,8 +139,26 @@ func firewall(c Config) Finding {
 	return Finding{Check: "firewall", Detail: "forwarded packets pass"}
 }
 
-// conntrack looks at how many connections the kernel remembers; without its file
-// the module is loaded later, with a limit by the machine's memory.
+// ranges looks for networks that pods could not reach, since the cluster gives
+// their addresses to pods or Services.
+func ranges(c Config) Finding {
+	if c.Overlapping == nil {
+		return Finding{Check: "addresses", Detail: "not looked at"}
+	}
+	networks, err := c.Overlapping()
+	if err != nil {
+		return Finding{"addresses", Warning, "the machine's networks cannot be read: " + err.Error(), "look at `ip route`"}
+	}
+	if len(networks) > 0 {
+		return Finding{"addresses", Warning, "the ranges of pods and Services overlap networks of this machine (" + strings.Join(networks, ", ") + "), which a cluster hides",
+			"choose others: `kaji up --cluster-cidr=… --service-cluster-ip-range=…`"}
+	}
+	return Finding{Check: "addresses", Detail: "no network overlaps the ranges of pods and Services"}
+}
+
+// conntrack looks at how many connections the kernel remembers, and whether room
+// is left; without its files the module is loaded later, with a limit by the
+// machine's memory.
 func conntrack(c Config) Finding {
 	const want = 32768
 	data, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/net/netfilter/nf_conntrack_max"))
@@ -148,7 +169,13 @@ func conntrack(c Config) Finding {
 	if n < want {
 		return Finding{"conntrack", Warning, fmt.Sprintf("the kernel remembers only %d connections", n), fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*want)}
 	}
-	return Finding{Check: "conntrack", Detail: fmt.Sprintf("%d connections", n)}
+	data, err = os.ReadFile(filepath.Join(c.Root, "proc/sys/net/netfilter/nf_conntrack_count"))
+	used, perr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err == nil && perr == nil && used > n-n/10 {
+		return Finding{"conntrack", Warning, fmt.Sprintf("the kernel remembers %d connections of at most %d: new ones get lost when it is full", used, n),
+			fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d", 4*n)}
+	}
+	return Finding{Check: "conntrack", Detail: fmt.Sprintf("%d of %d connections", used, n)}
 }
 
 // ipv6 says whether ranges of that family can be given.

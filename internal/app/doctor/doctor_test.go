@@ -27,11 +27,12 @@ func machine(t *testing.T, files map[string]string) Config {
 
 func TestFindings(t *testing.T) {
 	good := map[string]string{
-		"proc/filesystems":                       "nodev\tsysfs\n\text4\nnodev\toverlay\n",
-		"sys/fs/cgroup/cgroup.controllers":       "cpuset cpu io memory pids\n",
-		"proc/sys/net/ipv4/ip_forward":           "1\n",
-		"proc/sys/fs/inotify/max_user_instances": "8192\n",
-		"proc/meminfo":                           "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n",
+		"proc/filesystems":                        "nodev\tsysfs\n\text4\nnodev\toverlay\n",
+		"sys/fs/cgroup/cgroup.controllers":        "cpuset cpu io memory pids\n",
+		"proc/sys/net/ipv4/ip_forward":            "1\n",
+		"proc/sys/net/netfilter/nf_conntrack_max": "100000\n",
+		"proc/sys/fs/inotify/max_user_instances":  "8192\n",
+		"proc/meminfo":                            "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n",
 	}
 	for _, c := range []struct {
 		name, file, content string
@@ -43,6 +44,8 @@ func TestFindings(t *testing.T) {
 		{name: "no memory controller", file: "sys/fs/cgroup/cgroup.controllers", content: "cpu pids\n", check: "cgroups", want: Fatal},
 		{name: "no forwarding", file: "proc/sys/net/ipv4/ip_forward", content: "0\n", check: "forwarding", want: Warning},
 		{name: "few connections", file: "proc/sys/net/netfilter/nf_conntrack_max", content: "4096\n", check: "conntrack", want: Warning},
+		{name: "room for connections", file: "proc/sys/net/netfilter/nf_conntrack_count", content: "90\n", check: "conntrack", want: OK},
+		{name: "no room for connections", file: "proc/sys/net/netfilter/nf_conntrack_count", content: "95000\n", check: "conntrack", want: Warning},
 		{name: "IPv6 off", file: "proc/sys/net/ipv6/conf/all/disable_ipv6", content: "1\n", check: "IPv6", want: OK},
 		{name: "few inotify instances", file: "proc/sys/fs/inotify/max_user_instances", content: "128\n", check: "inotify", want: Warning},
 		{name: "little memory", file: "proc/meminfo", content: "MemAvailable: 1000 kB\n", check: "memory", want: Warning},
@@ -81,6 +84,18 @@ func TestPortInUse(t *testing.T) {
 	err = Err(Run(Config{Ports: []int{l.Addr().(*net.TCPAddr).Port}}))
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// Networks that share the cluster's addresses are a warning with their names.
+func TestOverlap(t *testing.T) {
+	c := Config{Overlapping: func() ([]string, error) { return []string{"10.0.0.0/8 by tun0"}, nil }}
+	if f := ranges(c); f.Severity != Warning || !strings.Contains(f.Detail, "10.0.0.0/8 by tun0") || f.Remedy == "" {
+		t.Errorf("%+v", f)
+	}
+	c.Overlapping = func() ([]string, error) { return nil, nil }
+	if f := ranges(c); f.Severity != OK {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nodenet
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Overlapping names the networks that this machine has a way to and that share
+// addresses with one of the ranges, each with its link. The clusters' own links
+// do not count.
+func Overlapping(ranges []netip.Prefix) ([]string, error) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("reading routes: %w", err)
+	}
+	var out []string
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		p := netip.PrefixFrom(addr.Unmap(), ones)
+		if !ok || ones == 0 || p.IsSingleIP() {
+			continue
+		}
+		link, err := netlink.LinkByIndex(r.LinkIndex)
+		if err != nil || strings.HasPrefix(link.Attrs().Name, "kaji") || strings.HasPrefix(link.Attrs().Name, "kj") {
+			continue // a link that is gone has no way to anywhere
+		}
+		for _, own := range ranges {
+			if own.Overlaps(p) {
+				out = append(out, fmt.Sprintf("%s by %s", p, link.Attrs().Name))
+			}
+		}
+	}
+	return out, nil
+}
