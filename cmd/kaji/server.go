@@ -3,12 +3,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,6 +28,7 @@ import (
 	"kaji/internal/app/logging"
 	"kaji/internal/app/node"
 	"kaji/internal/controller/servicelb"
+	"kaji/internal/lifecycle"
 )
 
 // clusterFlags are what server and up have in common.
@@ -157,7 +163,10 @@ func serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			release = sync.OnceFunc(release)
 			defer release()
+			handedOver(c.Dir) // one that nobody took is stale
+			c.Ingress.Leftover = lifecycle.NewLeftover()
 			if err := c.Dir.Claim(version.Get().GitVersion); err != nil {
 				return err
 			}
@@ -166,12 +175,38 @@ func serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return cl.Run(cmd.Context())
+			err = cl.Run(cmd.Context())
+			finish(c, release)
+			return err
 		},
 	}
 	f.add(cmd)
 	return cmd
 }
+
+// How long answers by Ingresses and Gateways may go on after all else has ended:
+// when the cluster stops, and when another process has taken over.
+const (
+	parting  = 3 * time.Second
+	patience = 10 * time.Minute
+)
+
+// finish waits for what is still being answered.
+func finish(c cluster.Config, release func()) {
+	limit := parting
+	if handedOver(c.Dir) {
+		release()
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		limit = patience
+	}
+	ctx, stop := context.WithTimeout(context.Background(), limit)
+	defer stop()
+	c.Ingress.Leftover.Wait(ctx)
+}
+
+// handedOver says whether another process is to take this one's place, and
+// forgets it.
+func handedOver(dir home.Dir) bool { return os.Remove(dir.Handover()) == nil }
 
 // hold makes this process the only one of its cluster, and the cluster the only
 // one in its network. A process that comes too late makes nothing.

@@ -34,6 +34,7 @@ import (
 	"kaji/internal/ingress/route"
 	"kaji/internal/ingress/secret"
 	"kaji/internal/ingress/upstream"
+	"kaji/internal/lifecycle"
 )
 
 // ControllerName is what an IngressClass names to be served here.
@@ -54,6 +55,8 @@ type Config struct {
 	HTTPPort, HTTPSPort uint16
 	// Listen opens ports, at all addresses when nil.
 	Listen func(ctx context.Context, port uint16) (net.Listener, error)
+	// Leftover, unless nil, gets what is still being answered when Run returns.
+	Leftover *lifecycle.Leftover
 	// Dial connects to backends, upstream.Guarded when nil.
 	Dial    upstream.Dial
 	Metrics prometheus.Registerer
@@ -131,7 +134,7 @@ func New(cfg Config) (*Controller, error) {
 	c.secrets = secret.New(cfg.Client, c.touch)
 	c.asker = c.newAsker()
 	c.current.Store(&snapshot{table: route.Merge(nil)})
-	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.moved, Logger: cfg.Logger})
+	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.moved, Leftover: cfg.Leftover, Logger: cfg.Logger})
 	c.gateway = gateway.New(gateway.Config{Client: cfg.Client, Backends: backend.New(cfg.Client, func() { c.gateway.Touch() }), Proxy: c.proxy, Lead: cfg.Lead,
 		Begin: c.begin, Addresses: c.addresses, Problem: c.ports.Problem, Taken: c.own(), Changed: c.open, Logger: cfg.Logger})
 	return c, nil

@@ -309,6 +309,34 @@ func TestFailover(t *testing.T) {
 	o.reaches(func(name, _ string) bool { return name == "pod-"+second }) // still better than nobody
 }
 
+// A node that is gone without a word loses its addresses to the other, and gets
+// them back when it is there again.
+func TestNodeDies(t *testing.T) {
+	o := newOffice(t)
+	o.start("n1")
+	o.start("n2")
+	defer o.stop()
+	o.service(func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal })
+	first, second := leader(vip)
+	o.answers(first, vip)
+	cable := func(change func(netlink.Link) error) {
+		o.machines[first].Do(func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			return change(link)
+		})
+	}
+	cable(netlink.LinkSetDown)
+	died := time.Now()
+	o.answers(second, vip)
+	o.reaches(func(name, _ string) bool { return name == "pod-"+second })
+	t.Logf("%v after its node died, the address is served by another", time.Since(died).Round(10*time.Millisecond))
+	cable(netlink.LinkSetUp)
+	o.answers(first, vip)
+}
+
 // TestAnnotation: two packages that must not know one another agree.
 func TestAnnotation(t *testing.T) {
 	if PoolAnnotation != servicelb.PoolAnnotation {

@@ -51,7 +51,7 @@ func (d Dir) Foreign() bool {
 	entries, err := os.ReadDir(string(d))
 	for _, e := range entries {
 		switch d.join(e.Name()) {
-		case d.Log(), d.PID(), d.Settings(), d.Version():
+		case d.Log(), d.PID(), d.Settings(), d.Version(), d.Handover():
 		default:
 			return err == nil
 		}
@@ -108,6 +108,10 @@ func (d Dir) Log() string { return d.join("kaji.log") }
 
 // PID names the file with the cluster process's id.
 func (d Dir) PID() string { return d.join("kaji.pid") }
+
+// Handover names the file that tells a process, while it ends, that another takes
+// its place: what it still answers may go on.
+func (d Dir) Handover() string { return d.join("handover") }
 
 // AdminKubeconfig is the kubeconfig of the cluster's administrator.
 func (d Dir) AdminKubeconfig() string { return d.join("admin.kubeconfig") }

@@ -80,6 +80,9 @@ func Upgrade(ctx context.Context, c Cluster, out io.Writer) error {
 // path is this one.
 func (c Cluster) exchange(ctx context.Context, program string, args []string, display *progress.Display) error {
 	display.Step("exchanging the program")
+	if err := os.WriteFile(c.Dir.Handover(), nil, 0o600); err != nil {
+		return err
+	}
 	if err := daemon.Stop(ctx, c.Dir.PID()); err != nil {
 		return err
 	}

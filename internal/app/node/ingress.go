@@ -16,6 +16,8 @@ type Ingress struct {
 	Address string
 	// HTTPPort and HTTPSPort are the ports; zero is none.
 	HTTPPort, HTTPSPort uint16
+	// Leftover, unless nil, gets what is still being answered when the node ends.
+	Leftover *lifecycle.Leftover
 	// Lead is true on one node of the cluster, which writes status and Events.
 	Lead bool
 }
@@ -36,7 +38,7 @@ func (n *Node) ingress(group *lifecycle.Group) error {
 		return err
 	}
 	s, err := ingress.New(ingress.Config{Client: api, Node: own, NodeName: c.NodeName, Lead: c.Ingress.Lead, HTTPPort: c.Ingress.HTTPPort, HTTPSPort: c.Ingress.HTTPSPort,
-		Listen: listen.At(c.Ingress.Address), Metrics: c.Metrics, Logger: c.Logger.With("component", "ingress")})
+		Listen: listen.At(c.Ingress.Address), Leftover: c.Ingress.Leftover, Metrics: c.Metrics, Logger: c.Logger.With("component", "ingress")})
 	if err != nil {
 		return err
 	}

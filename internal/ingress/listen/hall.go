@@ -25,11 +25,12 @@ const (
 // the server behind it.
 type hall struct {
 	net.Listener
-	divert  func(name string) func(context.Context, net.Conn)
-	ctx     context.Context
-	stop    context.CancelFunc
-	running sync.WaitGroup
-	ready   chan net.Conn
+	divert func(name string) func(context.Context, net.Conn)
+	// ctx is that of connections in the hall, carry of those that were taken.
+	ctx, carry context.Context
+	stop, cut  context.CancelFunc
+	running    sync.WaitGroup
+	ready      chan net.Conn
 	// ended is closed with err set.
 	ended chan struct{}
 	err   error
@@ -37,12 +38,14 @@ type hall struct {
 
 func newHall(l net.Listener, divert func(string) func(context.Context, net.Conn)) *hall {
 	h := &hall{Listener: l, divert: divert, ready: make(chan net.Conn), ended: make(chan struct{})}
-	h.ctx, h.stop = context.WithCancel(context.Background())
+	h.carry, h.cut = context.WithCancel(context.Background())
+	h.ctx, h.stop = context.WithCancel(h.carry)
 	h.running.Go(h.accept)
 	return h
 }
 
 func (h *hall) accept() {
+	defer h.stop()
 	defer close(h.ended)
 	for delay := time.Millisecond; ; {
 		conn, err := h.Listener.Accept()
@@ -81,7 +84,7 @@ func (h *hall) receive(conn net.Conn) {
 	conn = &replayed{Conn: conn, first: read}
 	if take := h.divert(name); take != nil {
 		defer conn.Close()
-		take(h.ctx, conn)
+		take(h.carry, conn)
 		return
 	}
 	select {
@@ -101,12 +104,14 @@ func (h *hall) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener. Connections that were taken go on until wait.
+// Close implements net.Listener. Connections that were taken go on until drain.
 func (h *hall) Close() error { return h.Listener.Close() }
 
-// wait ends what is left in the hall.
-func (h *hall) wait() {
+// drain ends what is left in the hall, and waits for the connections that were
+// taken; they are cut off when ctx ends.
+func (h *hall) drain(ctx context.Context) {
 	h.stop()
+	defer context.AfterFunc(ctx, h.cut)()
 	h.running.Wait()
 }
 

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"kaji/internal/lifecycle"
 )
 
 const (
@@ -46,6 +48,9 @@ type Config struct {
 	// is asked for; nil leaves it. What it returns runs until it is done with
 	// the connection, which is closed then.
 	Divert func(port uint16, name string) func(ctx context.Context, conn net.Conn)
+	// Leftover, unless nil, gets the connections that a closed port leaves; else
+	// they have a moment to end.
+	Leftover *lifecycle.Leftover
 	// Changed is called when a port has begun or ceased to be open.
 	Changed func()
 	Logger  *slog.Logger
@@ -170,27 +175,38 @@ func plain(number uint16, err error) error {
 func (p *port) serve(ctx context.Context, l net.Listener) {
 	c := p.set.c
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	h := p.server(inner)
 	done := make(chan error, 1)
-	serve := func() { done <- h.Serve(l) }
+	serve, carried := func() { done <- h.Serve(l) }, func(context.Context) {}
 	if p.secure {
 		hall := newHall(l, func(name string) func(context.Context, net.Conn) { return c.Divert(p.number, name) })
-		defer hall.wait()
+		carried = hall.drain
 		serve = func() { done <- h.ServeTLS(hall, "", "") }
+	}
+	finish := func(ctx context.Context) {
+		defer stop()
+		if h.Shutdown(ctx) != nil {
+			h.Close()
+		}
+		carried(ctx)
 	}
 	go serve()
 	select {
 	case err := <-done:
 		c.Logger.Error("a listener ended", "port", p.number, "err", err)
+		finish(ctx)
 		return
 	case <-ctx.Done():
 	}
+	l.Close() // the port is free from now on, whatever is left
+	if c.Leftover != nil {
+		<-done
+		c.Leftover.Go(finish)
+		return
+	}
 	ending, cancel := context.WithTimeout(inner, grace)
 	defer cancel()
-	if h.Shutdown(ending) != nil {
-		h.Close()
-	}
+	finish(ending)
 	<-done
 }
 
