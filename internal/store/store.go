@@ -106,7 +106,8 @@ type Event struct {
 	// ModRevision (the revision of the deletion).
 	Deleted bool
 	KV      KeyValue
-	// Prev is the key before the event; ModRevision is zero if it was absent.
+	// Prev is the key before the event; ModRevision is zero if it was absent. It
+	// has its Value, which costs a reading, in watches that ask for it.
 	Prev KeyValue
 }
 
@@ -124,6 +125,8 @@ type Watch struct {
 	Start, End string
 	// After is exclusive; events begin at After+1.
 	After int64
+	// Prev asks for the values that keys had before.
+	Prev bool
 }
 
 // Store is implemented by every engine. All methods are safe for concurrent use.

@@ -83,7 +83,7 @@ func (e *Event) Gone() *Entry {
 
 // last returns the state of an entry as it is told at its removal.
 func last(e *Entry, revision int64) *Entry {
-	object := e.Object.DeepCopyObject().(api.Object)
+	object := api.Own(e.Object)
 	object.SetResourceVersion(strconv.FormatInt(revision, 10))
 	return &Entry{Key: e.Key, Object: object, Revision: revision, pool: e.pool}
 }
@@ -346,7 +346,7 @@ func (f *feed) replay(ctx context.Context, revision int64) (*Cursor, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	prefix := f.kind.Prefix + "/"
-	batches, err := f.cache.cfg.Store.Watch(ctx, store.Watch{Start: prefix, End: store.PrefixEnd(prefix), After: revision})
+	batches, err := f.cache.cfg.Store.Watch(ctx, store.Watch{Start: prefix, End: store.PrefixEnd(prefix), After: revision, Prev: true})
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,11 @@ func (s *Store) Watch(ctx context.Context, w store.Watch) (<-chan store.Batch, e
 	start, end := bounds(w.Start, w.End)
 	// Without a leader an answer could be old for ever: end the watch then.
 	inner, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	responses := s.client.Watch(inner, start, end, clientv3.WithRev(w.After+1), clientv3.WithPrevKV())
+	options := []clientv3.OpOption{end, clientv3.WithRev(w.After + 1)}
+	if w.Prev {
+		options = append(options, clientv3.WithPrevKV())
+	}
+	responses := s.client.Watch(inner, start, options...)
 	out := make(chan store.Batch)
 	go func() {
 		defer close(out)

@@ -131,7 +131,7 @@ func (w *watchStream) create(r *pb.WatchCreateRequest) error {
 		noPut:    slices.Contains(r.Filters, pb.WatchCreateRequest_NOPUT),
 		noDelete: slices.Contains(r.Filters, pb.WatchCreateRequest_NODELETE),
 	}
-	batches, err := w.s.store.Watch(ctx, store.Watch{Start: from, End: to, After: after})
+	batches, err := w.s.store.Watch(ctx, store.Watch{Start: from, End: to, After: after, Prev: n.prev})
 	if err != nil && !errors.Is(err, store.ErrCompacted) {
 		cancel()
 		return err

@@ -280,9 +280,22 @@ func (s *Store) present(g *group, key string) (store.KeyValue, error) {
 	return v.keyValue(key, value), err
 }
 
+// previous returns what a key was before a change, its value only where a watch
+// wants to know it.
+func (s *Store) previous(g *group, key string) (store.KeyValue, error) {
+	if s.hub.WantsPrev() {
+		return s.present(g, key)
+	}
+	v := s.newest(g, key)
+	if v == nil {
+		return store.KeyValue{}, nil
+	}
+	return v.keyValue(key, g.changed[key].value), nil
+}
+
 // stage adds one operation at p and returns whether it changes anything.
 func (s *Store) stage(g *group, op *store.Op, p place) (bool, error) {
-	prev, err := s.present(g, op.Key)
+	prev, err := s.previous(g, op.Key)
 	if err != nil || op.Delete && prev.ModRevision == 0 {
 		return false, err
 	}

@@ -22,7 +22,7 @@ func readValue(r pebble.Reader, v *version) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: value of revision %d: %w", v.revision, err)
 	}
-	value := bytes.Clone(b)
+	value := append(make([]byte, 0, len(b)), b...) // not nil when empty
 	return value, closer.Close()
 }
 

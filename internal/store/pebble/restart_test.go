@@ -106,7 +106,7 @@ func compare(t *testing.T, a, b store.Store, revision int64) {
 
 func replay(t *testing.T, s store.Store, after, until int64) (events []store.Event) {
 	t.Helper()
-	ch, err := s.Watch(t.Context(), store.Watch{Start: "/", After: after})
+	ch, err := s.Watch(t.Context(), store.Watch{Start: "/", After: after, Prev: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"CompactForgetsDeleted", testCompactForgetsDeleted},
 		{"WatchLive", testWatchLive},
 		{"WatchHistory", testWatchHistory},
+		{"WatchWithoutPrev", testWatchWithoutPrev},
 		{"WatchBounds", testWatchBounds},
 		{"WatchRevisionIsWhole", testWatchRevisionIsWhole},
 		{"WatchFuture", testWatchFuture},
@@ -151,7 +152,7 @@ func pairs(kvs []store.KeyValue) []string {
 func (f *fixture) watch(start, end string, after int64) *watcher {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
-	ch, err := f.s.Watch(ctx, store.Watch{Start: start, End: end, After: after})
+	ch, err := f.s.Watch(ctx, store.Watch{Start: start, End: end, After: after, Prev: true})
 	if err != nil {
 		cancel()
 		f.Fatalf("watch: %v", err)

@@ -69,6 +69,37 @@ func testWatchHistory(t *testing.T, f *fixture) {
 	_ = t
 }
 
+// A watch that does not ask for previous values learns of the same events, and
+// whoever asks for them later gets those of the time before, too.
+func testWatchWithoutPrev(t *testing.T, f *fixture) {
+	r := f.put("/a", "1")
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	ch, err := f.s.Watch(ctx, store.Watch{Start: "/", After: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := &watcher{f: f, ch: ch, cancel: cancel, last: r}
+	f.put("/a", "2")
+	f.delete("/a")
+	for i, e := range plain.next(2) {
+		f.equal("event", e.KV.ModRevision, r+1+int64(i))
+		f.equal("deletion", e.Deleted, i == 1)
+	}
+	w := f.watch("/", store.PrefixEnd("/"), r)
+	f.put("/a", "3")
+	f.put("/a", "")
+	f.put("/a", "4")
+	w.expect(
+		fmt.Sprintf("%d /a=2 was 1@%d", r+1, r),
+		fmt.Sprintf("%d delete /a was 2@%d", r+2, r+1),
+		fmt.Sprintf("%d /a=3 was @0", r+3),
+		fmt.Sprintf("%d /a= was 3@%d", r+4, r+3),
+		fmt.Sprintf("%d /a=4 was @%d", r+5, r+4),
+	)
+	f.equal("the plain watch's next", plain.next(1)[0].KV.Key, "/a")
+}
+
 func testWatchBounds(t *testing.T, f *fixture) {
 	r := f.put("/a", "0")
 	one := f.watch("/b", "/b\x00", r)
@@ -120,7 +151,7 @@ func testWatchCompacted(t *testing.T, f *fixture) {
 	f.put("/a", "3")
 	f.compact(r)
 	// After r-1 it is for the engine to say: r itself may still be known.
-	ch, err := f.s.Watch(f.ctx, store.Watch{Start: "/", After: r - 2})
+	ch, err := f.s.Watch(f.ctx, store.Watch{Start: "/", After: r - 2, Prev: true})
 	if err == nil {
 		// An engine that learns of it later says so on the channel.
 		select {

@@ -3,7 +3,8 @@
 // Package watchhub delivers a store's events to its watches. An engine
 // publishes every committed revision once; the hub keeps the recent events,
 // shared by all watches, and asks the engine for older ones on behalf of
-// watches that resume or whose reader is slow. A commit wakes only the watches
+// watches that resume, whose reader is slow, or who want to know more than was
+// published. A commit wakes only the watches
 // whose range it touches, and never waits for any of them.
 //
 // The embedded engines (memory, pebble) use it. It stores nothing durable and
@@ -14,6 +15,7 @@ import (
 	"context"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"kaji/internal/store"
 )
@@ -42,6 +44,9 @@ type Hub struct {
 	// replays counts the calls of history under way.
 	replays sync.WaitGroup
 
+	// wanting counts the open watches that ask for previous values.
+	wanting atomic.Int64
+
 	mu struct {
 		sync.Mutex
 		revision int64
@@ -58,6 +63,7 @@ type Hub struct {
 // watch is the state of one open watch, guarded by Hub.mu.
 type watch struct {
 	start, end string
+	prev       bool // previous values are asked for
 	// pending says that there may be matching events after the revision
 	// after; a watch without any is up to date whatever after says.
 	pending  bool
@@ -149,7 +155,10 @@ func (h *Hub) Watch(ctx context.Context, spec store.Watch) (<-chan store.Batch, 
 	if h.mu.closed {
 		return nil, store.ErrClosed
 	}
-	w := &watch{start: spec.Start, end: spec.End, after: spec.After, wake: make(chan struct{}, 1)}
+	w := &watch{start: spec.Start, end: spec.End, prev: spec.Prev, after: spec.After, wake: make(chan struct{}, 1)}
+	if w.prev {
+		h.wanting.Add(1)
+	}
 	if w.after < h.mu.revision {
 		w.pending = true
 		w.signal()
@@ -219,6 +228,9 @@ func (h *Hub) forget(w *watch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.mu.watches, w)
+	if w.prev {
+		h.wanting.Add(-1)
+	}
 }
 
 // next returns what to deliver now, if anything, and whether to ask again
@@ -229,7 +241,7 @@ func (h *Hub) next(ctx context.Context, w *watch) (batch store.Batch, again bool
 	case h.mu.closed:
 		h.mu.Unlock()
 		return store.Batch{Err: store.ErrClosed}, false
-	case w.pending && w.after < h.mu.floor:
+	case w.pending && (w.after < h.mu.floor || w.prev && h.lacks(w)):
 		after, until := w.after, h.mu.revision
 		h.replays.Add(1) // under mu, so that Close waits for it
 		h.mu.Unlock()
@@ -246,6 +258,22 @@ func (h *Hub) next(ctx context.Context, w *watch) (batch store.Batch, again bool
 	}
 	h.mu.Unlock()
 	return batch, again
+}
+
+// WantsPrev says whether a watch asks for previous values: an engine to which
+// reading them costs leaves them out of what it publishes otherwise.
+func (h *Hub) WantsPrev() bool { return h.wanting.Load() > 0 }
+
+// lacks says whether a recent event for the watch was published without the
+// previous value, before the watch was opened.
+func (h *Hub) lacks(w *watch) bool {
+	recent := h.mu.recent[h.mu.head:]
+	for i := len(recent) - 1; i >= 0 && recent[i].KV.ModRevision > w.after; i-- {
+		if e := &recent[i]; e.Prev.ModRevision != 0 && e.Prev.Value == nil && w.covers(e.KV.Key) {
+			return true
+		}
+	}
+	return false
 }
 
 // batchEvents bounds a delivery, save for a revision with more events.
