@@ -87,14 +87,7 @@ func compareTyped(t *testing.T, types managedfields.TypeConverter, a, b runtime.
 func TestCreated(t *testing.T) {
 	judged, told := 0, 0
 	each(t, func(t *testing.T, types managedfields.TypeConverter, empty func() api.Object) {
-		none, err := types.ObjectToTyped(empty())
-		if err != nil {
-			t.Fatal(err)
-		}
-		plan, ok := fieldset.Compile(reflect.TypeOf(empty()), none.Schema(), none.TypeRef())
-		if !ok {
-			t.Fatal("the type does not fit its schema")
-		}
+		plan := planOf(t, types, empty())
 		mine := 0
 		defer func() { t.Logf("told %d", mine) }()
 		for seed := range int64(40) {
@@ -126,7 +119,7 @@ func TestCreated(t *testing.T) {
 // is the same is left out.
 func TestChanged(t *testing.T) {
 	each(t, func(t *testing.T, types managedfields.TypeConverter, empty func() api.Object) {
-		for seed := range int64(40) {
+		for seed := range int64(12) {
 			a := empty()
 			fill(filler(seed), a)
 			b := a.DeepCopyObject().(api.Object)
@@ -153,6 +146,69 @@ func TestChanged(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCompare compares the differences that are found with the library's.
+func TestCompare(t *testing.T) {
+	judged, told := 0, 0
+	each(t, func(t *testing.T, types managedfields.TypeConverter, empty func() api.Object) {
+		plan := planOf(t, types, empty())
+		mine := 0
+		defer func() { t.Logf("told %d", mine) }()
+		for seed := range int64(21) {
+			a := empty()
+			fill(filler(seed), a)
+			b := a.DeepCopyObject().(api.Object)
+			switch seed % 3 {
+			case 0:
+				fill(filler(seed+500), b) // all is different
+			case 1:
+				change(b, seed+7)
+				fallthrough
+			default:
+				change(b, seed)
+			}
+			want := compareTyped(t, types, a, b)
+			if want == nil {
+				continue
+			}
+			judged++
+			wasA, wasB := a.DeepCopyObject(), b.DeepCopyObject()
+			got, ok := plan.Compare(a, b)
+			if !reflect.DeepEqual(a, wasA) || !reflect.DeepEqual(b, wasB) {
+				t.Fatalf("seed %d: an argument was changed", seed)
+			}
+			if !ok {
+				continue
+			}
+			told++
+			mine++
+			for name, sets := range map[string][2]*fieldpath.Set{
+				"added": {got.Added, want.Added}, "removed": {got.Removed, want.Removed}, "modified": {got.Modified, want.Modified},
+			} {
+				if !sets[0].Equals(sets[1]) {
+					t.Fatalf("seed %d, %s: missing %s, too many %s", seed, name, sets[1].Difference(sets[0]), sets[0].Difference(sets[1]))
+				}
+			}
+		}
+	})
+	t.Logf("%d of %d differences told without the library", told, judged)
+	if told*3 < judged*2 {
+		t.Error("too much is left to the library")
+	}
+}
+
+func planOf(t *testing.T, types managedfields.TypeConverter, empty api.Object) *fieldset.Plan {
+	t.Helper()
+	none, err := types.ObjectToTyped(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, ok := fieldset.Compile(reflect.TypeOf(empty), none.Schema(), none.TypeRef())
+	if !ok {
+		t.Fatal("the type does not fit its schema")
+	}
+	return plan
 }
 
 // change fills some of an object's fields anew.

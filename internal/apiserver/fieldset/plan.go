@@ -2,8 +2,10 @@
 
 // Package fieldset makes managedFields cheap for Go objects. The library
 // structured-merge-diff compares any two values by a schema; most writes do not
-// need that: a creation owns what the new object has (Created), and what an update
-// left as it was need not be compared at all (Changed).
+// need that: a creation owns what the new object has (Created), an update is compared
+// by walking the two Go objects at once (Compare), and owners whose fields it did not
+// touch are neither decoded nor encoded (Owners). What is left to the library is at
+// least freed of what is the same on both sides (Changed).
 //
 // The object layer calls it. It decides nothing itself: each answer is the
 // library's own, which the tests compare, or none.
@@ -18,11 +20,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
-// Plan is how a Go type's values are walked by a schema. It is immutable.
-type Plan struct{ root *node }
+// Plan is how a Go type's values are walked by a schema. It is safe for concurrent
+// use.
+type Plan struct {
+	root  *node
+	none  *typed.TypedValue // nothing, of the schema's type
+	known known
+}
 
 // node is what the schema says of a Go type.
 type node struct {
@@ -62,7 +70,8 @@ func Compile(t reflect.Type, s *schema.Schema, ref schema.TypeRef) (p *Plan, ok 
 	root := c.node(t, ref)
 	// The empty object has the same of these.
 	root.fields = slices.DeleteFunc(root.fields, func(f field) bool { return f.JsonName == "apiVersion" || f.JsonName == "kind" })
-	return &Plan{root}, root.kind == structure
+	none := typed.AsTypedUnvalidated(value.NewValueInterface(map[string]any{}), s, ref)
+	return &Plan{root: root, none: none}, root.kind == structure
 }
 
 type compiler struct {

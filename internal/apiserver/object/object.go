@@ -97,8 +97,8 @@ type Config struct {
 // Objects is the object layer. All methods are safe for concurrent use.
 type Objects struct {
 	Config
-	managers  managers
-	creations creations
+	managers managers
+	plans    plans
 }
 
 // New returns the object layer.

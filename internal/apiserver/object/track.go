@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -33,6 +34,9 @@ func (o *Objects) track(in *request.Info, live, obj api.Object, manager string) 
 			return obj, nil
 		}
 		return m.UpdateNoErrors(live, obj, manager).(api.Object), nil
+	}
+	if o.trackChanged(in, live, obj, manager) {
+		return obj, nil
 	}
 	before, after := fieldset.Changed(live, obj)
 	tracked := m.UpdateNoErrors(before.(runtime.Object), after.(runtime.Object), manager)
@@ -87,16 +91,16 @@ func (o *Objects) trackCreated(in *request.Info, obj api.Object, manager string)
 	if in.Subresource != "" || len(obj.GetManagedFields()) > 0 {
 		return false
 	}
-	p := o.creations.plan(o, in.Served)
-	if p == nil {
+	p := o.plans.of(o, in.Served, "")
+	if p.Plan == nil {
 		return false
 	}
 	fields, ok := p.Created(obj)
 	if !ok {
 		return false
 	}
-	if reset := resetFields(in.Kind, ""); reset != nil {
-		fields = fields.RecursiveDifference(reset)
+	if p.reset != nil {
+		fields = fields.RecursiveDifference(p.reset)
 	}
 	fields = fields.Difference(stripped)
 	if fields.Empty() {
@@ -115,16 +119,65 @@ func (o *Objects) trackCreated(in *request.Info, obj api.Object, manager string)
 	return true
 }
 
-// creations holds the plans of new objects' fields, one a kind, made at first use.
-type creations struct{ made sync.Map } // schema.GroupVersionKind to *fieldset.Plan
-
-// plan returns that of a kind, nil where there is none.
-func (c *creations) plan(o *Objects, s *request.Served) *fieldset.Plan {
-	if p, ok := c.made.Load(s.GVK); ok {
-		return p.(*fieldset.Plan)
+// trackChanged records who made obj of live. It is false where that takes the
+// library.
+func (o *Objects) trackChanged(in *request.Info, live, obj api.Object, manager string) bool {
+	entries := obj.GetManagedFields()
+	switch {
+	case in.Subresource != "" || entries == nil:
+		entries = live.GetManagedFields()
+	case len(entries) == 1 && reflect.DeepEqual(entries[0], metav1.ManagedFieldsEntry{}):
+		return false // a reset
 	}
-	p := makePlan(o.TypeConverter, s)
-	c.made.Store(s.GVK, p)
+	if len(entries) == 0 {
+		return false
+	}
+	p := o.plans.of(o, in.Served, in.Subresource)
+	if p.Plan == nil {
+		return false
+	}
+	difference, ok := p.Compare(live, obj)
+	if !ok {
+		return false
+	}
+	entries, ok = p.Owners(entries, &fieldset.Write{
+		Manager: manager, Subresource: in.Subresource, APIVersion: in.Served.GVK.GroupVersion().String(),
+		Difference: difference, Reset: p.reset, Stripped: stripped,
+	})
+	if ok {
+		obj.SetManagedFields(entries)
+	}
+	return ok
+}
+
+// plans holds how the fields of objects are told apart, a kind, version and
+// subresource each, made at first use.
+type plans struct{ made sync.Map } // planKey to *plan
+
+type planKey struct {
+	kind        *api.Kind
+	version     schema.GroupVersionKind
+	subresource string
+}
+
+// plan is that of one; without a Plan there is none.
+type plan struct {
+	*fieldset.Plan
+	reset *fieldpath.Set // what cannot be written this way; nil is nothing
+}
+
+func (c *plans) of(o *Objects, s *request.Served, subresource string) *plan {
+	key := planKey{s.Kind, s.GVK, subresource}
+	if p, ok := c.made.Load(key); ok {
+		return p.(*plan)
+	}
+	p := &plan{reset: resetFields(s.Kind, subresource)}
+	if subresource == "" {
+		p.Plan = makePlan(o.TypeConverter, s)
+	} else {
+		p.Plan = c.of(o, s, "").Plan
+	}
+	c.made.Store(key, p)
 	return p
 }
 
