@@ -9,6 +9,7 @@ package codec
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,12 +49,35 @@ func EncodeStored(kind *api.Kind, hub api.Object) ([]byte, error) {
 	return marshalJSON(out)
 }
 
+// SameStored says whether EncodeStored would make the same of a hub object, which
+// is left as it is.
+func SameStored(kind *api.Kind, hub api.Object, stored []byte) (bool, error) {
+	hub = api.Own(hub)
+	hub.SetResourceVersion("")
+	hub.SetSelfLink("")
+	s := request.ServedOf(kind, kind.StoredVersion())
+	if m, ok := hub.(protoMessage); ok && s.Hub && !kind.Custom {
+		// To measure it costs less than to encode it.
+		if total, _, _ := envelopeSize(s.GVK.GroupVersion().String(), s.GVK.Kind, m); total != len(stored) {
+			return false, nil
+		}
+	}
+	encoded, err := EncodeStored(kind, hub)
+	return bytes.Equal(encoded, stored), err
+}
+
+// envelopeSize returns the size of an envelope, of what it says of the message, and
+// of the message.
+func envelopeSize(apiVersion, kind string, m protoMessage) (total, meta, size int) {
+	size = m.Size()
+	meta = 1 + varint(len(apiVersion)) + len(apiVersion) + 1 + varint(len(kind)) + len(kind)
+	return len(protobufPrefix) + 1 + varint(meta) + meta + 1 + varint(size) + size + 4, meta, size
+}
+
 // envelope marshals m into the protobuf envelope, in one buffer.
 func envelope(gvk schema.GroupVersionKind, m protoMessage) ([]byte, error) {
 	apiVersion, kind := gvk.GroupVersion().String(), gvk.Kind
-	size := m.Size()
-	meta := 1 + varint(len(apiVersion)) + len(apiVersion) + 1 + varint(len(kind)) + len(kind)
-	total := len(protobufPrefix) + 1 + varint(meta) + meta + 1 + varint(size) + size + 4
+	total, meta, size := envelopeSize(apiVersion, kind, m)
 	buf := make([]byte, 0, total)
 	buf = append(buf, protobufPrefix...)
 	buf = append(buf, 0x0a)
@@ -104,11 +128,11 @@ func DecodeStored(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
 
 func decodeStored(kind *api.Kind, value []byte) (api.Object, error) {
 	if raw, ok := bytes.CutPrefix(value, protobufPrefix); ok {
-		var u runtime.Unknown
-		if err := u.Unmarshal(raw); err != nil {
+		apiVersion, message, err := open(raw)
+		if err != nil {
 			return nil, err
 		}
-		v, err := storedVersion(kind, u.APIVersion)
+		v, err := storedVersion(kind, apiVersion)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +141,7 @@ func decodeStored(kind *api.Kind, value []byte) (api.Object, error) {
 		if !ok {
 			return nil, fmt.Errorf("%T has no protobuf form", obj)
 		}
-		if err := m.Unmarshal(u.Raw); err != nil {
+		if err := m.Unmarshal(message); err != nil {
 			return nil, err
 		}
 		return ToHub(request.ServedOf(kind, v), obj)
@@ -146,6 +170,34 @@ func decodeStored(kind *api.Kind, value []byte) (api.Object, error) {
 		return nil, err
 	}
 	return ToHub(request.ServedOf(kind, v), obj)
+}
+
+// open returns what an envelope says and holds; the message is part of it.
+func open(envelope []byte) (apiVersion string, message []byte, err error) {
+	if typeMeta, rest, ok := firstField(envelope, 0x0a); ok {
+		if version, _, ok := firstField(typeMeta, 0x0a); ok {
+			if message, _, ok := firstField(rest, 0x12); ok {
+				return string(version), message, nil
+			}
+		}
+	}
+	var u runtime.Unknown // written by somebody else, in another order
+	err = u.Unmarshal(envelope)
+	return u.APIVersion, u.Raw, err
+}
+
+// firstField returns the first field of a message, which must have the tag, and what
+// follows.
+func firstField(message []byte, tag byte) (value, rest []byte, ok bool) {
+	if len(message) == 0 || message[0] != tag {
+		return nil, nil, false
+	}
+	size, n := binary.Uvarint(message[1:])
+	if n <= 0 || size > uint64(len(message)-1-n) {
+		return nil, nil, false
+	}
+	message = message[1+n:]
+	return message[:size], message[size:], true
 }
 
 func storedVersion(kind *api.Kind, apiVersion string) (*api.Version, error) {

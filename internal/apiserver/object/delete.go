@@ -128,8 +128,9 @@ func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admissi
 	if err := admitDeletion(ctx, chain, attrs, now.object); err != nil {
 		return deletionStep{}, err
 	}
-	obj := now.object.DeepCopyObject().(api.Object)
+	obj := api.Own(now.object)
 	if kind.Rules.BeforeDelete != nil && obj.GetDeletionTimestamp() == nil {
+		obj = now.object.DeepCopyObject().(api.Object) // the kind may change what it likes
 		kind.Rules.BeforeDelete(obj)
 		if obj.GetDeletionTimestamp() != nil {
 			return deletionStep{obj: obj}, nil // marked, the kind's own way
@@ -353,7 +354,7 @@ func finished(kind *api.Kind, obj, old api.Object) bool {
 // removeFinished removes an object whose last finalizer an update took away.
 // The update is answered with the object as it was wanted.
 func (o *Objects) removeFinished(ctx context.Context, kind *api.Kind, key string, obj api.Object, now state, dryRun bool) (api.Object, *state, error) {
-	_, next, err := o.remove(ctx, kind, key, now.object.DeepCopyObject().(api.Object), now, dryRun)
+	_, next, err := o.remove(ctx, kind, key, api.Own(now.object), now, dryRun)
 	if err != nil || next != nil {
 		return nil, next, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/types"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
@@ -137,15 +136,4 @@ func Manager(manager, userAgent string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
-}
-
-// own returns a copy of a shared object whose metadata strings may be set. The
-// rest stays shared and must not be modified.
-func own(obj api.Object) api.Object {
-	if _, ok := obj.(*unstructured.Unstructured); ok {
-		return obj.DeepCopyObject().(api.Object)
-	}
-	v := reflect.New(reflect.TypeOf(obj).Elem())
-	v.Elem().Set(reflect.ValueOf(obj).Elem())
-	return v.Interface().(api.Object)
 }

@@ -23,7 +23,7 @@ func keepTimestamps(obj, old api.Object) {
 			return
 		}
 	}
-	same := own(obj)
+	same := api.Own(obj)
 	same.SetManagedFields(before)
 	same.SetResourceVersion(old.GetResourceVersion())
 	if equality.Semantic.DeepEqual(same, old) {

@@ -338,9 +338,9 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 	if err != nil {
 		return nil, nil, err
 	}
-	same, err := o.unchanged(kind, plain, now)
+	same, err := codec.SameStored(kind, now.object, plain)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, apierrors.NewInternalError(err)
 	}
 	if same && !o.stale(ctx, kind, key, plain) {
 		if newer, ok := o.refreshed(ctx, kind, key, now); ok {
@@ -375,15 +375,6 @@ func (o *Objects) replace(ctx context.Context, kind *api.Kind, key string, obj a
 	}
 	next, err := o.stateOf(kind, res.Current[0])
 	return nil, &next, err
-}
-
-// unchanged says whether plain is what is stored already.
-func (o *Objects) unchanged(kind *api.Kind, plain []byte, now state) (bool, error) {
-	stored, err := codec.EncodeStored(kind, own(now.object))
-	if err != nil {
-		return false, apierrors.NewInternalError(err)
-	}
-	return bytes.Equal(plain, stored), nil
 }
 
 // stale says whether the stored value is to be written anew although nothing

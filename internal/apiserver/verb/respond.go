@@ -166,7 +166,7 @@ func (v *Verbs) respondEntry(w http.ResponseWriter, r *http.Request, in *request
 		}
 		data = b.Bytes()
 	case accept.Format == codec.JSON:
-		data = append(data[:len(data):len(data)], '\n')
+		data = show.Line(data)
 	}
 	write(w, r, code, accept.Format.MediaType(), data)
 	return nil
