@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -158,15 +160,47 @@ func (v *Verbs) DeleteSelected(ctx context.Context, in *request.Info, selection 
 	if err != nil {
 		return nil, err
 	}
+	var group errgroup.Group
+	group.SetLimit(abreast(len(page.Entries)))
+	var failed atomic.Bool
 	for _, entry := range page.Entries {
-		one := *in
-		one.Name, one.Namespace = entry.Object.GetName(), entry.Object.GetNamespace()
-		if in.Kind.Name == "Namespace" && in.Kind.Group == "" {
-			one.Namespace = one.Name
+		if failed.Load() {
+			break
 		}
-		if _, _, err := v.Objects.Delete(ctx, &one, opts.DeepCopy()); err != nil && !apierrors.IsNotFound(err) {
-			return nil, err
-		}
+		group.Go(func() error {
+			err := v.deleteOne(ctx, in, entry.Object.GetNamespace(), entry.Object.GetName(), opts.DeepCopy())
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	return page, nil
+}
+
+// abreast is how many of n objects are deleted at a time: few go one after the
+// other, of many some together, which share the writes of the store.
+func abreast(n int) int {
+	const many, most = 100, 16
+	if n < many {
+		return 1
+	}
+	return most
+}
+
+// deleteOne deletes an object of a selection, if it is there still.
+func (v *Verbs) deleteOne(ctx context.Context, in *request.Info, namespace, name string, opts *metav1.DeleteOptions) error {
+	one := *in
+	one.Name, one.Namespace = name, namespace
+	if in.Kind.Name == "Namespace" && in.Kind.Group == "" {
+		one.Namespace = name
+	}
+	_, _, err := v.Objects.Delete(ctx, &one, opts)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
