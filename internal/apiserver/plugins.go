@@ -30,6 +30,7 @@ import (
 	"kaji/internal/apiserver/admission/nodetaint"
 	"kaji/internal/apiserver/admission/nodevolumes"
 	"kaji/internal/apiserver/admission/ownerreferences"
+	"kaji/internal/apiserver/admission/podgroupprotection"
 	"kaji/internal/apiserver/admission/podnodeselector"
 	"kaji/internal/apiserver/admission/podresize"
 	"kaji/internal/apiserver/admission/podsecurity"
@@ -86,7 +87,7 @@ var plugins = []plugin{
 	{name: extendedresourcetoleration.Name, off: true, make: needless(extendedresourcetoleration.Plugin{})},
 	{name: defaultstorageclass.Name, make: reading(defaultstorageclass.New)},
 	{name: storageobjectinuseprotection.Name, make: needless(storageobjectinuseprotection.Plugin{})},
-	{name: always.PodGroupProtected, make: needless(always.Admit(always.PodGroupProtected))},
+	{name: podgroupprotection.Name, make: needless(podgroupprotection.Plugin{})},
 	{name: ownerreferences.Name, off: true, make: func(s *Server, _ []byte) (admission.Plugin, error) {
 		return ownerreferences.New(s.kinds, s.authorizer()), nil
 	}},

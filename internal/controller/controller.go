@@ -242,6 +242,9 @@ var list = []entry{
 	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return protection.NewClasses(api, log), nil
 	}},
+	{"podgroup-protection-controller", "podgroup-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return protection.NewGroups(api, log), nil
+	}},
 	{"ephemeral-volume-controller", "ephemeral-volume-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return ephemeralvolume.New(api, log), nil
 	}},

@@ -9,13 +9,12 @@ import (
 )
 
 // onDemand are controllers that run only when they are named.
-var onDemand = map[string]bool{"bootstrap-signer-controller": true, "token-cleaner-controller": true, "selinux-warning-controller": true}
+var onDemand = map[string]bool{"podgroup-protection-controller": true, "bootstrap-signer-controller": true, "token-cleaner-controller": true, "selinux-warning-controller": true}
 
 // elsewhere are names of upstream's controllers that may be selected although
 // nothing of that name runs here: upstream starts them only with features that
 // are off by default, or only when they are named, or nobody does their work yet.
 var elsewhere = strings.Fields(`
-	podgroup-protection-controller
 	resourcepoolstatusrequest-controller
 	selinux-warning-controller
 	storageversion-garbage-collector-controller

@@ -43,25 +43,39 @@ type binding struct {
 // An error leaves everything as it was.
 func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where placement, began time.Time) error {
 	b := &binding{cycle: c, item: it, profile: p, node: where.node.Name, began: began}
-	s.snap.Nominate(c.Pod, "")
-	s.snap.Place(b.node, c.Pod)
-	for _, r := range p.reservers {
-		if st := r.Reserve(s.ctx, c, b.node); !st.OK() {
+	if err := s.assume(b); err != nil {
+		return err
+	}
+	return s.permit(b)
+}
+
+// assume puts the pod on the node and reserves what it uses.
+func (s *Scheduler) assume(b *binding) error {
+	s.snap.Nominate(b.cycle.Pod, "")
+	s.snap.Place(b.node, b.cycle.Pod)
+	for _, r := range b.profile.reservers {
+		if st := r.Reserve(s.ctx, b.cycle, b.node); !st.OK() {
 			s.undo(b)
 			return onNode(refused(st, r.Name()), "running Reserve plugin %q")
 		}
 	}
+	return nil
+}
+
+// permit asks the plugins whether an assumed pod may be bound, and binds it
+// then.
+func (s *Scheduler) permit(b *binding) error {
 	w := &waitingPod{binding: b}
-	for _, pl := range p.permitters {
-		st, timeout := pl.Permit(s.ctx, c, b.node)
+	for _, pl := range b.profile.permitters {
+		st, timeout := pl.Permit(s.ctx, b.cycle, b.node)
 		switch {
 		case st.OK():
 		case st.Code == plugin.Wait:
-			name := pl.Name()
+			uid, name := b.cycle.Pod.UID(), pl.Name()
 			w.pending = append(w.pending, name)
 			w.timers = append(w.timers, time.AfterFunc(timeout, func() {
 				s.inbox.post(func() {
-					s.rejectWaiting(c.Pod.UID(), name, fmt.Sprintf("rejected due to timeout after waiting %v at plugin %v", timeout, name))
+					s.rejectWaiting(uid, name, fmt.Sprintf("rejected due to timeout after waiting %v at plugin %v", timeout, name))
 				})
 			}))
 		default:
@@ -71,7 +85,7 @@ func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where pla
 		}
 	}
 	if len(w.pending) > 0 {
-		s.waiting.pods[c.Pod.UID()] = w
+		s.waiting.pods[b.cycle.Pod.UID()] = w
 		return nil
 	}
 	s.finish(b)

@@ -79,6 +79,9 @@ func (ch *chooser) choose(ctx context.Context, c *plugin.Cycle) (placement, erro
 		return placement{}, statusError{st, "running PreFilter plugin %q"}
 	}
 	ch.profile.metrics.point("PreFilter", plugin.Success, began)
+	if c.Keep {
+		a.judge = slices.Clone(a.judge)
+	}
 	a.rival = a.hasRivals()
 
 	if p, ok := a.fast(); ok {

@@ -25,9 +25,16 @@ import (
 func (s *Scheduler) fail(ctx context.Context, c *plugin.Cycle, it *queue.Item, p *profile, err error, began time.Time) {
 	var rejectors, pending []string
 	nomination := &plugin.Nomination{} // withdrawn, unless a plugin says otherwise
+	var group *groupError
 	reason := corev1.PodReasonSchedulerError
 	var fit *fitError
 	switch {
+	case errors.As(err, &group):
+		reason = group.reason()
+		nomination = group.nomination
+		if errors.As(group.error, &fit) {
+			rejectors, pending = fit.rejectors, fit.pending
+		}
 	case errors.Is(err, errNoNodes):
 		reason = corev1.PodReasonUnschedulable
 	case errors.As(err, &fit):
@@ -119,42 +126,42 @@ func (s *Scheduler) explain(pod *corev1.Pod, reason, message string, nomination 
 		}
 	}
 	if len(status) > 0 {
-		s.patches.put(s, pod, status)
+		s.patches.put(s, pod.UID, status, func(status map[string]any) { s.patch(s.ctx, pod, status) })
 	}
 }
 
-// patches writes statuses of pods beside the loop, for each pod in order; of
+// patches writes statuses of pods and groups beside the loop, for each in order; of
 // several that wait only the last is written.
 type patches struct {
 	mu      sync.Mutex
 	waiting map[podUID]map[string]any // nil while the first is under way
 }
 
-func (ps *patches) put(s *Scheduler, pod *corev1.Pod, status map[string]any) {
+func (ps *patches) put(s *Scheduler, uid podUID, status map[string]any, write func(map[string]any)) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if next, busy := ps.waiting[pod.UID]; busy {
+	if next, busy := ps.waiting[uid]; busy {
 		if next == nil {
 			next = map[string]any{}
-			ps.waiting[pod.UID] = next
+			ps.waiting[uid] = next
 		}
 		for k, v := range status {
 			next[k] = v
 		}
 		return
 	}
-	ps.waiting[pod.UID] = nil
+	ps.waiting[uid] = nil
 	s.workers.Go(func() {
 		for {
-			s.patch(s.ctx, pod, status)
+			write(status)
 			ps.mu.Lock()
-			status = ps.waiting[pod.UID]
+			status = ps.waiting[uid]
 			if status == nil || s.ctx.Err() != nil {
-				delete(ps.waiting, pod.UID)
+				delete(ps.waiting, uid)
 				ps.mu.Unlock()
 				return
 			}
-			ps.waiting[pod.UID] = nil
+			ps.waiting[uid] = nil
 			ps.mu.Unlock()
 		}
 	})

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -58,6 +59,9 @@ func (f *feed) watch(hints map[queue.Rejector][]plugin.EventHint) {
 	}
 	subscribe(f, func(old, new *corev1.Node) { s.nodeChanged(old, new) })
 	subscribe(f, func(old, new *corev1.Namespace) { s.namespaceChanged(old, new) })
+	if s.groups != nil {
+		subscribe(f, func(old, new *schedulingv1beta1.PodGroup) { s.groupChanged(old, new) })
+	}
 	subscribe(f, func(old, new *corev1.Pod) { s.podChanged(old, new) })
 	watchKind[*corev1.PersistentVolume](f, wanted, plugin.PersistentVolume)
 	watchKind[*corev1.PersistentVolumeClaim](f, wanted, plugin.PersistentVolumeClaim)
@@ -166,6 +170,9 @@ func (s *Scheduler) podChanged(old, pod *corev1.Pod) {
 		s.podGone(old)
 		old = nil
 	}
+	if s.groups != nil {
+		s.groups.Join(pod)
+	}
 	if pod.Spec.NodeName != "" {
 		s.podPlaced(old, pod)
 		return
@@ -191,6 +198,10 @@ func (s *Scheduler) podChanged(old, pod *corev1.Pod) {
 		actions = podActions(old, pod)
 	}
 	s.queue.Update(p, actions, time.Now())
+	if old == nil && s.groups != nil {
+		// It may complete a group; no other plugin waits for pods without a node.
+		s.happened(plugin.Event{Resource: plugin.UnscheduledPod, Action: plugin.Add}, nil, pod)
+	}
 	for _, a := range actions {
 		s.happened(plugin.Event{Resource: plugin.UnscheduledPod, Action: a}, old, pod)
 	}
@@ -237,6 +248,9 @@ func (s *Scheduler) podGone(pod *corev1.Pod) {
 		s.snap.Nominate(n, "")
 	}
 	s.queue.Delete(pod.UID)
+	if s.groups != nil {
+		s.groups.Leave(pod)
+	}
 	if w := s.waiting.pods[pod.UID]; w != nil {
 		w.stop()
 		delete(s.waiting.pods, pod.UID)

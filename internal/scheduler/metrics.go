@@ -32,6 +32,9 @@ type metrics struct {
 	unschedulable      *prometheus.GaugeVec
 	eventDuration      *prometheus.HistogramVec
 	flushed            prometheus.Counter
+	groupAttempts      *prometheus.CounterVec
+	groupDuration      *prometheus.HistogramVec
+	groupAlgorithm     *prometheus.HistogramVec
 }
 
 // newMetrics registers them; nil makes a registry.
@@ -74,6 +77,9 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	m.unschedulable = gauge("unschedulable_pods", "The number of unschedulable pods broken down by plugin name.", "plugin", "profile")
 	m.eventDuration = histogram("event_handling_duration_seconds", "Event handling latency in seconds.", exp(0.0001, 2, 12), "event")
 	m.flushed = counter("pod_scheduled_after_flush_total", "Number of pods that were successfully scheduled after being flushed from unschedulablePods due to timeout.").WithLabelValues()
+	m.groupAttempts = counter("podgroup_schedule_attempts_total", "Number of attempts to schedule pod group, by the result. 'unschedulable' means a pod group could not be scheduled, while 'error' means an internal scheduler problem.", "result", "profile")
+	m.groupDuration = histogram("podgroup_scheduling_attempt_duration_seconds", "Pod group scheduling attempt latency in seconds", exp(0.001, 2, 15), "result", "profile")
+	m.groupAlgorithm = histogram("podgroup_scheduling_algorithm_duration_seconds", "Pod group scheduling algorithm latency in seconds", exp(0.001, 2, 15))
 	return m
 }
 

@@ -29,8 +29,12 @@ type profile struct {
 	permitters  []plugin.Permitter
 	preBinders  []plugin.PreBinder
 	binders     []plugin.Binder
-	extenders   []*extender
-	hints       map[queue.Rejector][]plugin.EventHint
+
+	groupJudges      []plugin.GroupJudge
+	groupPostFilters []plugin.GroupPostFilterer
+
+	extenders []*extender
+	hints     map[queue.Rejector][]plugin.EventHint
 }
 
 // judge is a plugin that filters, scores, or both.
@@ -60,6 +64,8 @@ func newProfile(p *config.Profile, deps *dependencies, h plugin.Handle) (*profil
 
 	out.preEnqueue = enabled[plugin.PreEnqueuer](p, made, config.PreEnqueue)
 	out.postFilters = enabled[plugin.PostFilterer](p, made, config.PostFilter)
+	out.groupJudges = enabled[plugin.GroupJudge](p, made, config.PlacementFeasible)
+	out.groupPostFilters = enabled[plugin.GroupPostFilterer](p, made, config.PodGroupPostFilter)
 	out.reservers = enabled[plugin.Reserver](p, made, config.Reserve)
 	out.permitters = enabled[plugin.Permitter](p, made, config.Permit)
 	out.preBinders = enabled[plugin.PreBinder](p, made, config.PreBind)

@@ -16,6 +16,7 @@ import (
 	"kaji/internal/scheduler/plugin/defaultbinder"
 	"kaji/internal/scheduler/plugin/defaultpreemption"
 	"kaji/internal/scheduler/plugin/dynamicresources"
+	"kaji/internal/scheduler/plugin/gangscheduling"
 	"kaji/internal/scheduler/plugin/imagelocality"
 	"kaji/internal/scheduler/plugin/interpodaffinity"
 	"kaji/internal/scheduler/plugin/nodeaffinity"
@@ -32,6 +33,7 @@ import (
 	"kaji/internal/scheduler/plugin/volumebinding"
 	"kaji/internal/scheduler/plugin/volumerestrictions"
 	"kaji/internal/scheduler/plugin/volumezone"
+	"kaji/internal/scheduler/podgroup"
 	"kaji/internal/scheduler/snapshot"
 )
 
@@ -42,6 +44,7 @@ type dependencies struct {
 	log     *slog.Logger
 	ignored sets.Set[string] // resources that only extenders look at
 	devices *dynamicresources.Promises
+	groups  *podgroup.Groups // nil when there are none
 }
 
 type constructor func(d *dependencies, h plugin.Handle, args runtime.Object) (plugin.Plugin, error)
@@ -53,17 +56,20 @@ var registry = map[string]constructor{
 	nodeports.Name:         simple(func(*dependencies) plugin.Plugin { return nodeports.New() }),
 	tainttoleration.Name:   simple(func(*dependencies) plugin.Plugin { return tainttoleration.New() }),
 	schedulinggates.Name:   simple(func(*dependencies) plugin.Plugin { return schedulinggates.New() }),
-	prioritysort.Name:      simple(func(*dependencies) plugin.Plugin { return prioritysort.New() }),
-	defaultbinder.Name:     simple(func(d *dependencies) plugin.Plugin { return defaultbinder.New(d.client) }),
-	imagelocality.Name:     simple(func(d *dependencies) plugin.Plugin { return imagelocality.New(d.snap) }),
+	gangscheduling.Name: func(d *dependencies, h plugin.Handle, _ runtime.Object) (plugin.Plugin, error) {
+		return gangscheduling.New(h, d.groups), nil
+	},
+	prioritysort.Name:  simple(func(*dependencies) plugin.Plugin { return prioritysort.New() }),
+	defaultbinder.Name: simple(func(d *dependencies) plugin.Plugin { return defaultbinder.New(d.client) }),
+	imagelocality.Name: simple(func(d *dependencies) plugin.Plugin { return imagelocality.New(d.snap) }),
 	interpodaffinity.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.InterPodAffinityArgs) (plugin.Plugin, error) {
 		return interpodaffinity.New(d.snap, a), nil
 	}),
 	podtopologyspread.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.PodTopologySpreadArgs) (plugin.Plugin, error) {
 		return podtopologyspread.New(d.client, d.snap, a), nil
 	}),
-	defaultpreemption.Name: with(func(_ *dependencies, h plugin.Handle, a *configv1.DefaultPreemptionArgs) (plugin.Plugin, error) {
-		return defaultpreemption.New(h, a), nil
+	defaultpreemption.Name: with(func(d *dependencies, h plugin.Handle, a *configv1.DefaultPreemptionArgs) (plugin.Plugin, error) {
+		return defaultpreemption.New(h, d.groups, a), nil
 	}),
 	nodeaffinity.Name: with(func(_ *dependencies, _ plugin.Handle, a *configv1.NodeAffinityArgs) (plugin.Plugin, error) {
 		return nodeaffinity.New(a)

@@ -28,6 +28,7 @@ import (
 	"kaji/internal/scheduler/config"
 	"kaji/internal/scheduler/plugin"
 	"kaji/internal/scheduler/plugin/dynamicresources"
+	"kaji/internal/scheduler/podgroup"
 	"kaji/internal/scheduler/queue"
 	"kaji/internal/scheduler/snapshot"
 )
@@ -46,6 +47,8 @@ type Config struct {
 	// MaxUnschedulable is after what time a pod is retried without any event;
 	// zero means 5 minutes.
 	MaxUnschedulable time.Duration
+	// PodGroups turns groups of pods on: the feature gate GenericWorkload.
+	PodGroups bool
 	// Metrics is where the scheduler's metrics are registered and what Handler
 	// serves; nil is a registry of its own.
 	Metrics *prometheus.Registry
@@ -60,6 +63,7 @@ type Scheduler struct {
 
 	snap     *snapshot.Snapshot
 	queue    *queue.Queue
+	groups   *podgroup.Groups // nil when there are none
 	profiles map[string]*profile
 	choosers map[string]*chooser
 	waiting  waiting
@@ -98,13 +102,19 @@ func New(cfg Config) (*Scheduler, error) {
 	s.patches.waiting = map[podUID]map[string]any{}
 	s.waiting.pods = map[podUID]*waitingPod{}
 	s.feed = newFeed(s)
+	if cfg.PodGroups {
+		s.groups = podgroup.New()
+	}
 	extenders, err := newExtenders(s.cfg.Extenders, s.log)
 	if err != nil {
 		return nil, err
 	}
-	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders), devices: dynamicresources.NewPromises()}
+	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders), groups: s.groups, devices: dynamicresources.NewPromises()}
 	hints := map[queue.Rejector][]plugin.EventHint{}
 	profiles := config.Profiles(s.cfg)
+	if cfg.PodGroups {
+		config.EnableGroups(profiles)
+	}
 	for i := range profiles {
 		p, err := newProfile(&profiles[i], deps, &handle{s, profiles[i].Name})
 		if err != nil {
@@ -127,12 +137,25 @@ func New(cfg Config) (*Scheduler, error) {
 		PreEnqueue: func(pod *corev1.Pod) *plugin.Status {
 			return s.profiles[pod.Spec.SchedulerName].mayEnqueue(pod)
 		},
-		Incoming: func(queue, event string) {
-			s.metrics.incomingPods.WithLabelValues(queue, event).Inc()
-			s.metrics.incomingEntities.WithLabelValues(queue, event, "pod").Inc()
+		GroupOf: s.groupOf(),
+		Incoming: func(queue, event string, pods int, group bool) {
+			kind := "pod"
+			if group {
+				kind = "podgroup"
+			}
+			s.metrics.incomingPods.WithLabelValues(queue, event).Add(float64(pods))
+			s.metrics.incomingEntities.WithLabelValues(queue, event, kind).Inc()
 		},
 	})
 	return s, nil
+}
+
+// groupOf tells the queue which pods are placed together, nil when none are.
+func (s *Scheduler) groupOf() func(*corev1.Pod) (podgroup.Key, bool) {
+	if s.groups == nil {
+		return nil
+	}
+	return podgroup.KeyOf
 }
 
 // Run schedules until ctx ends, or until the leadership is lost, which is an
@@ -183,20 +206,17 @@ func (s *Scheduler) schedule(ctx context.Context) error {
 	}
 }
 
-// attempt tries to place one pod.
+// attempt tries to place one pod, or a group.
 func (s *Scheduler) attempt(ctx context.Context, it *queue.Item) {
-	pod := it.Pod.Object
-	ch := s.choosers[pod.Spec.SchedulerName]
-	if pod.DeletionTimestamp != nil {
-		s.recorder.event(ch.profile.name, pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling",
-			fmt.Sprintf("skip schedule deleting pod: %s/%s", pod.Namespace, pod.Name))
+	if it.Group != nil {
+		s.attemptGroup(ctx, it)
+		return
+	}
+	if s.needsNone(it) {
 		s.queue.Done(it)
 		return
 	}
-	if s.snap.Pod(pod.UID) != nil {
-		s.queue.Done(it) // assumed: it is on its way to a node
-		return
-	}
+	ch := s.choosers[it.Pod.Object.Spec.SchedulerName]
 	began := time.Now()
 	c := &plugin.Cycle{Pod: it.Pod, Snapshot: s.snap}
 	for _, e := range ch.profile.extenders {
@@ -210,6 +230,18 @@ func (s *Scheduler) attempt(ctx context.Context, it *queue.Item) {
 	if err != nil {
 		s.fail(ctx, c, it, ch.profile, err, began)
 	}
+}
+
+// needsNone says whether a pod needs no attempt: it is being deleted, or is on
+// its way to a node.
+func (s *Scheduler) needsNone(it *queue.Item) bool {
+	pod := it.Pod.Object
+	if pod.DeletionTimestamp != nil {
+		s.recorder.event(pod.Spec.SchedulerName, pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling",
+			fmt.Sprintf("skip schedule deleting pod: %s/%s", pod.Namespace, pod.Name))
+		return true
+	}
+	return s.snap.Pod(pod.UID) != nil
 }
 
 // inbox carries functions to the loop.

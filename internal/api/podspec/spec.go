@@ -86,6 +86,9 @@ func validateNames(spec *corev1.PodSpec, p *field.Path) field.ErrorList {
 		}
 	}
 	errs = append(errs, validateHostnameOverride(spec, p.Child("hostnameOverride"))...)
+	if g := spec.SchedulingGroup; g != nil {
+		errs = append(errs, validateSchedulingGroup(g, p.Child("schedulingGroup", "podGroupName"))...)
+	}
 	subdomain(spec.ServiceAccountName, "serviceAccountName")
 	subdomain(spec.NodeName, "nodeName")
 	if spec.Hostname != "" {
@@ -99,6 +102,13 @@ func validateNames(spec *corev1.PodSpec, p *field.Path) field.ErrorList {
 		errs = append(errs, rule.Messages(p.Child("runtimeClassName"), *spec.RuntimeClassName, apivalidation.NameIsDNSSubdomain(*spec.RuntimeClassName, false))...)
 	}
 	return errs
+}
+
+func validateSchedulingGroup(g *corev1.PodSchedulingGroup, p *field.Path) field.ErrorList {
+	if g.PodGroupName == nil {
+		return field.ErrorList{field.Invalid(p, g.PodGroupName, "must specify one of: `podGroupName`")}
+	}
+	return rule.Subdomain(*g.PodGroupName, p)
 }
 
 func validateHostnameOverride(spec *corev1.PodSpec, p *field.Path) field.ErrorList {

@@ -168,7 +168,7 @@ func (cl *Cluster) scheduler(group *lifecycle.Group) error {
 		}
 		configuration := config.Default()
 		configuration.LeaderElection.LeaderElect = new(bool) // alone is this cluster's business
-		s, err := scheduler.New(scheduler.Config{Client: client, Configuration: configuration, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName})
+		s, err := scheduler.New(scheduler.Config{Client: client, Configuration: configuration, Logger: cl.c.Logger.With("component", "scheduler"), Hostname: cl.c.NodeName, PodGroups: cl.plane.PodGroups()})
 		if err != nil {
 			return fmt.Errorf("scheduler: %w", err)
 		}
@@ -195,6 +195,10 @@ func (cl *Cluster) manager() (*controller.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	controllers := []string{"*", "bootstrap-signer-controller", "token-cleaner-controller"} // nodes join by tokens
+	if cl.plane.PodGroups() {
+		controllers = append(controllers, "podgroup-protection-controller")
+	}
 	var balancer *servicelb.Config
 	if cl.c.LoadBalancer {
 		balancer = &servicelb.Config{Pools: cl.c.LoadBalancerPools, Reserved: cl.ownPorts(),
@@ -209,7 +213,7 @@ func (cl *Cluster) manager() (*controller.Manager, error) {
 			own, err := cl.plane.Client("system:serviceaccount:kube-system:"+account, []string{"system:serviceaccounts", "system:serviceaccounts:kube-system"}, "kube-controller-manager")
 			return client.WithInformers(own, shared), err
 		},
-		Controllers:  []string{"*", "bootstrap-signer-controller", "token-cleaner-controller"}, // nodes join by tokens
+		Controllers:  controllers,
 		ClusterCIDRs: cl.c.PodCIDRs, RootCA: cl.plane.Keys.CA.Cert, Signers: signers(cl.plane.Keys.CA), TokenKey: cl.plane.Keys.Signing, Logger: cl.c.Logger.With("component", "controller"),
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -131,6 +132,9 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	for name, on := range o.FeatureGates {
 		if of := gates[name]; of != "" && !on {
 			c.Controllers = append([]string{"-" + of}, c.Controllers...)
+		}
+		if name == "GenericWorkload" && on {
+			c.Controllers = append(slices.Clip(c.Controllers), "podgroup-protection-controller")
 		}
 	}
 	if err := o.workers(&c); err != nil {

@@ -50,7 +50,11 @@ func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry})
+	groups, err := o.PodGroups()
+	if err != nil {
+		return err
+	}
+	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry, PodGroups: groups})
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -120,6 +121,11 @@ func (p *Plane) assemble(ctx context.Context) error {
 		return err
 	}
 	all := catalog.All()
+	if on, err := gate(o.FeatureGates, groupGate); err != nil {
+		return err
+	} else if on {
+		all = catalog.WithGroups(all)
+	}
 	if o.ServeMetrics {
 		all = append(all, metrics.Kinds()...)
 	}
@@ -200,6 +206,22 @@ func (p *Plane) object(ctx context.Context, resource, namespace, name string) (m
 	return entry.Object, nil
 }
 
+// groupGate is the one gate, off by default, that the server knows.
+const groupGate = "GenericWorkload"
+
+// gate says whether --feature-gates turns a gate on that is off by default.
+func gate(gates map[string]string, name string) (bool, error) {
+	value, said := gates[name]
+	if !said {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, fmt.Errorf("--feature-gates: %s=%s: want true or false", name, value)
+	}
+	return on, nil
+}
+
 // served applies --runtime-config to the catalog.
 func served(all []*api.Kind, config map[string]string) ([]*api.Kind, error) {
 	on := func(gv schema.GroupVersion, optIn bool) bool {
@@ -213,7 +235,7 @@ func served(all []*api.Kind, config map[string]string) ([]*api.Kind, error) {
 			}
 		}
 		if optIn {
-			return config["api/legacy"] == "true" || config["api/all"] == "true"
+			return config["api/legacy"] == "true" || config["api/all"] == "true" || config["api/beta"] == "true" && strings.Contains(gv.Version, "beta")
 		}
 		return config["api/all"] != "false" || gv.Group == ""
 	}
@@ -315,10 +337,20 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 	if !p.trust.usesRBAC() {
 		return nil
 	}
-	if err := bootstrap.Ensure(ctx, self); err != nil && ctx.Err() == nil {
+	ensure := bootstrap.Ensure
+	if p.PodGroups() {
+		ensure = bootstrap.EnsureWithGroups
+	}
+	if err := ensure(ctx, self); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
+}
+
+// PodGroups says whether groups of pods are there (GenericWorkload).
+func (p *Plane) PodGroups() bool {
+	on, _ := gate(p.Options.FeatureGates, groupGate)
+	return on
 }
 
 // Ready is closed once everything that every cluster has exists.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package protection keeps claims, volumes and VolumeAttributesClasses that are
-// in use from going: each has a finalizer, taken off when nothing uses the
+// Package protection keeps claims, volumes, VolumeAttributesClasses and groups of
+// pods that are in use from going: each has a finalizer, taken off when nothing uses the
 // object any more. The controller manager runs one controller for each kind.
 package protection
 
@@ -27,6 +27,7 @@ type Controller[T client.Object] struct {
 	used      func(context.Context, T) (bool, error)
 	tell      func(context.Context, T) error // what is known of one that stays; may be nil
 	copied    func(T) T
+	taken     bool // the finalizer is only taken off: admission put it on
 	queue     *queue.Queue[queue.Key]
 	synced    []cache.SharedIndexInformer
 }
@@ -58,7 +59,7 @@ func (c *Controller[T]) reconcile(ctx context.Context, key queue.Key) error {
 	}
 	has := slices.Contains(o.GetFinalizers(), c.finalizer)
 	if deleting := o.GetDeletionTimestamp() != nil; deleting != has {
-		if deleting {
+		if deleting || c.taken {
 			return nil
 		}
 		return c.stays(ctx, o)

@@ -3,6 +3,8 @@
 package config
 
 import (
+	"slices"
+
 	configv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/utils/ptr"
 )
@@ -35,6 +37,20 @@ func DefaultPlugins() *configv1.Plugins {
 	}}}
 }
 
+// EnableGroups adds the plugin of the feature gate GenericWorkload to profiles
+// that do not turn it off.
+func EnableGroups(profiles []Profile) {
+	const name = "GangScheduling"
+	for i := range profiles {
+		set := &profiles[i].Plugins.MultiPoint
+		has := slices.ContainsFunc(set.Enabled, func(p configv1.Plugin) bool { return p.Name == name })
+		off := slices.ContainsFunc(set.Disabled, func(p configv1.Plugin) bool { return p.Name == name || p.Name == "*" })
+		if !has && !off {
+			set.Enabled = append(slices.Clip(set.Enabled), configv1.Plugin{Name: name})
+		}
+	}
+}
+
 // merge lays what a profile says over the defaults.
 func merge(base, own *configv1.Plugins) *configv1.Plugins {
 	if own == nil {
@@ -54,6 +70,7 @@ func merge(base, own *configv1.Plugins) *configv1.Plugins {
 		{&base.PreBind, &own.PreBind},
 		{&base.Bind, &own.Bind},
 		{&base.PostBind, &own.PostBind},
+		{&base.PodGroupPostFilter, &own.PodGroupPostFilter},
 	} {
 		*s.base = mergeSet(*s.base, *s.own)
 	}

@@ -27,6 +27,9 @@ const (
 	PreBind
 	Bind
 	PostBind
+	PodGroupPostFilter
+	// PlacementFeasible cannot be configured on its own.
+	PlacementFeasible
 )
 
 // Profile is a profile with everything settled.
@@ -45,6 +48,7 @@ func (p *Profile) set(point Point) *configv1.PluginSet {
 		PreEnqueue: &pl.PreEnqueue, QueueSort: &pl.QueueSort, PreFilter: &pl.PreFilter, Filter: &pl.Filter,
 		PostFilter: &pl.PostFilter, PreScore: &pl.PreScore, Score: &pl.Score, Reserve: &pl.Reserve,
 		Permit: &pl.Permit, PreBind: &pl.PreBind, Bind: &pl.Bind, PostBind: &pl.PostBind,
+		PodGroupPostFilter: &pl.PodGroupPostFilter, PlacementFeasible: {},
 	}[point]
 }
 
@@ -59,7 +63,7 @@ func (p *Profile) Names() []string {
 		}
 	}
 	add(&p.Plugins.MultiPoint)
-	for point := PreEnqueue; point <= PostBind; point++ {
+	for point := PreEnqueue; point <= PodGroupPostFilter; point++ {
 		add(p.set(point))
 	}
 	return names

@@ -138,6 +138,8 @@ type Cycle struct {
 	// priority taken as placed. It follows changes made within
 	// Snapshot.Simulate. Valid until the end of PostFilter.
 	Fits func(ctx context.Context, n *snapshot.Node) *Status
+	// Keep lets Fits stay valid past later attempts for other pods.
+	Keep bool
 	// Extenders take part in preemption; see Extender.
 	Extenders []Extender
 }

@@ -16,6 +16,14 @@ func (h *heap) pop() *Item      { return stdheap.Pop((*sorted)(h)).(*Item) }
 func (h *heap) fix(it *Item)    { stdheap.Fix((*sorted)(h), it.index) }
 func (h *heap) remove(it *Item) { stdheap.Remove((*sorted)(h), it.index) }
 
+// pods counts the pods in the heap.
+func (h *heap) pods() (n int) {
+	for _, it := range h.items {
+		n += it.size()
+	}
+	return n
+}
+
 // sorted is the heap as the standard library sees it.
 type sorted heap
 

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/scheduler/plugin"
+	"kaji/internal/scheduler/podgroup"
 	"kaji/internal/scheduler/snapshot"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,9 +44,13 @@ type Config struct {
 	Hints map[Rejector][]plugin.EventHint
 	// PreEnqueue asks the plugins whether a pod may be active.
 	PreEnqueue func(pod *corev1.Pod) *plugin.Status
+	// GroupOf says which group of pods a pod is placed with; nil when there are
+	// no groups.
+	GroupOf func(pod *corev1.Pod) (podgroup.Key, bool)
 	// Incoming is told of every move: the queue (active, backoff,
-	// unschedulable, gated) and what caused it. May be nil.
-	Incoming func(queue, event string)
+	// unschedulable, gated), what caused it, and how many pods move; group says
+	// that they are a group. May be nil.
+	Incoming func(queue, event string, pods int, group bool)
 }
 
 // Rejector is a plugin of a profile.
@@ -60,11 +65,14 @@ const (
 	errorBackoff // failed, waits in any case
 	unschedulable
 	inFlight
+	grouped // in a group, or waiting to be in one
 )
 
-// Item is a waiting pod.
+// Item is a waiting pod, or a group of them.
 type Item struct {
 	Pod *snapshot.Pod
+	// Group is set instead of Pod when the item is a group.
+	Group *Group
 	// Attempts counts how often it was popped; Initial is the first time.
 	Attempts int
 	Initial  time.Time
@@ -82,15 +90,49 @@ type Item struct {
 	movesAtPop uint64
 	place      place
 	index      int
+	owner      *group // of a member
 }
 
 // Gated returns the plugin that keeps the pod from being active, "" for none.
-func (it *Item) Gated() string { return it.gate }
+func (it *Item) Gated() string {
+	if it.owner != nil && it.owner.item != nil {
+		return it.owner.item.gate
+	}
+	return it.gate
+}
+
+func (it *Item) priority() int32 {
+	if it.Group != nil {
+		return it.Group.Priority
+	}
+	return it.Pod.Priority()
+}
+
+// pods calls yield for the pod, or for every member.
+func (it *Item) pods(yield func(*Item) bool) {
+	if it.Group == nil {
+		yield(it)
+		return
+	}
+	for _, m := range it.Group.Members {
+		if !yield(m) {
+			return
+		}
+	}
+}
+
+func (it *Item) size() int {
+	if it.Group != nil {
+		return len(it.Group.Members)
+	}
+	return 1
+}
 
 // Queue is created by New.
 type Queue struct {
-	cfg   Config
-	items map[types.UID]*Item
+	cfg    Config
+	items  map[types.UID]*Item
+	groups map[podgroup.Key]*group
 
 	active, backoff, errors heap
 	stuck                   map[*Item]struct{}
@@ -110,7 +152,7 @@ func New(cfg Config) *Queue {
 		cfg.MaxUnschedulable = 5 * time.Minute
 	}
 	if cfg.Incoming == nil {
-		cfg.Incoming = func(string, string) {}
+		cfg.Incoming = func(string, string, int, bool) {}
 	}
 	if cfg.PreEnqueue == nil {
 		cfg.PreEnqueue = func(*corev1.Pod) *plugin.Status { return nil }
@@ -118,6 +160,7 @@ func New(cfg Config) *Queue {
 	return &Queue{
 		cfg:        cfg,
 		items:      map[types.UID]*Item{},
+		groups:     map[podgroup.Key]*group{},
 		active:     heap{less: inOrder},
 		backoff:    heap{less: byExpiry},
 		errors:     heap{less: byExpiry},
@@ -128,7 +171,7 @@ func New(cfg Config) *Queue {
 
 // inOrder is PrioritySort: higher priority first, then who waits longer.
 func inOrder(a, b *Item) bool {
-	if p, q := a.Pod.Priority(), b.Pod.Priority(); p != q {
+	if p, q := a.priority(), b.priority(); p != q {
 		return p > q
 	}
 	return a.Timestamp.Before(b.Timestamp)
@@ -147,15 +190,21 @@ type Counts struct{ Active, Backoff, Unschedulable, Gated, InFlight int }
 
 // Counts returns the sizes of the queue's parts.
 func (q *Queue) Counts() Counts {
-	c := Counts{Active: q.active.len(), Backoff: q.backoff.len() + q.errors.len()}
+	c := Counts{Active: q.active.pods(), Backoff: q.backoff.pods() + q.errors.pods()}
+	stuck := 0
 	for it := range q.stuck {
+		n := it.size()
+		stuck += n
 		if it.gate != "" {
-			c.Gated++
+			c.Gated += n
 		} else {
-			c.Unschedulable++
+			c.Unschedulable += n
 		}
 	}
-	c.InFlight = len(q.items) - c.Active - c.Backoff - len(q.stuck)
+	for _, g := range q.groups {
+		stuck += len(g.parked)
+	}
+	c.InFlight = len(q.items) - c.Active - c.Backoff - stuck
 	return c
 }
 
@@ -170,6 +219,10 @@ func (q *Queue) Add(p *snapshot.Pod, now time.Time) {
 	}
 	it := &Item{Pod: p, Timestamp: now}
 	q.items[p.UID()] = it
+	if q.join(it) {
+		q.addMember(it)
+		return
+	}
 	q.activate(it, podAdd)
 }
 
@@ -189,6 +242,8 @@ func (q *Queue) Update(p *snapshot.Pod, actions []plugin.Action, now time.Time) 
 		q.backoff.fix(it)
 	case errorBackoff:
 		q.errors.fix(it)
+	case grouped:
+		q.reconsider(it.owner)
 	case unschedulable:
 		for _, a := range actions {
 			e := plugin.Event{Resource: plugin.TargetPod, Action: a}
@@ -218,16 +273,27 @@ func (q *Queue) Pop(now time.Time) *Item {
 	case q.backoff.len() > 0:
 		// Nothing better to do: a rejected pod need not wait to the end.
 		it = q.backoff.items[0]
-		if s := q.cfg.PreEnqueue(it.Pod.Object); !s.OK() {
+		if s := q.mayEnqueue(it); !s.OK() {
 			q.leave(it)
 			q.gate(it, s, PopFromBackoffQ)
 			return q.Pop(now)
 		}
 		q.backoff.pop()
-		q.cfg.Incoming("active", PopFromBackoffQ)
+		q.incoming(it, "active", PopFromBackoffQ)
 	default:
 		return nil
 	}
+	q.depart(it, now)
+	if it.Group != nil {
+		it.owner.busy = true
+		for _, m := range it.Group.Members {
+			q.depart(m, now)
+		}
+	}
+	return it
+}
+
+func (q *Queue) depart(it *Item, now time.Time) {
 	it.place = inFlight
 	it.Attempts++
 	if it.Initial.IsZero() {
@@ -235,7 +301,6 @@ func (q *Queue) Pop(now time.Time) *Item {
 	}
 	it.rejectors, it.pending, it.gate = nil, nil, ""
 	it.movesAtPop = q.moves
-	return it
 }
 
 // complete moves pods whose time has come to the active queue.
@@ -280,12 +345,16 @@ func (q *Queue) Reject(it *Item, rejectors, pending []string, now time.Time) {
 	it.rejectors, it.pending = rejectors, pending
 	it.Timestamp = now
 	it.Flushed = false
+	if it.owner != nil {
+		q.addMember(it)
+		return
+	}
 	if len(rejectors)+len(pending) == 0 {
 		it.errors++
 		it.until = now.Add(q.delay(it.errors))
 		it.place = errorBackoff
 		q.errors.push(it)
-		q.cfg.Incoming("backoff", ScheduleAttemptFailure)
+		q.incoming(it, "backoff", ScheduleAttemptFailure)
 		return
 	}
 	it.errors = 0
@@ -297,7 +366,7 @@ func (q *Queue) Reject(it *Item, rejectors, pending []string, now time.Time) {
 		return
 	}
 	q.strand(it)
-	q.cfg.Incoming("unschedulable", ScheduleAttemptFailure)
+	q.incoming(it, "unschedulable", ScheduleAttemptFailure)
 }
 
 func (q *Queue) delay(failures int) time.Duration {
@@ -322,7 +391,7 @@ func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time, conce
 			continue
 		}
 		for it := range items {
-			if !slices.ContainsFunc(concerns, func(concern func(*snapshot.Pod) bool) bool { return !concern(it.Pod) }) {
+			if it.concerned(concerns) {
 				helped = append(helped, it)
 			}
 		}
@@ -335,6 +404,16 @@ func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time, conce
 	}
 }
 
+// concerned says whether all of concerns say yes to the pod, or to a member.
+func (it *Item) concerned(concerns []func(*snapshot.Pod) bool) bool {
+	for m := range it.pods {
+		if !slices.ContainsFunc(concerns, func(concern func(*snapshot.Pod) bool) bool { return !concern(m.Pod) }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (q *Queue) registered(r Rejector, e plugin.Event) bool {
 	hints, ok := q.cfg.Hints[r]
 	return !ok || slices.ContainsFunc(hints, func(h plugin.EventHint) bool { return h.Matches(e) })
@@ -343,13 +422,18 @@ func (q *Queue) registered(r Rejector, e plugin.Event) bool {
 // requeue moves an unschedulable pod if the event is worth it.
 func (q *Queue) requeue(it *Item, e plugin.Event, before, after any, now time.Time) bool {
 	worth := func(name string) bool {
-		hints, ok := q.cfg.Hints[Rejector{it.Pod.Object.Spec.SchedulerName, name}]
-		if !ok {
-			return true
+		for m := range it.pods {
+			if it.Group != nil && !slices.Contains(m.rejectors, name) {
+				continue
+			}
+			hints, ok := q.cfg.Hints[Rejector{m.Pod.Object.Spec.SchedulerName, name}]
+			if !ok || slices.ContainsFunc(hints, func(h plugin.EventHint) bool {
+				return h.Matches(e) && (h.Worth == nil || h.Worth(m.Pod.Object, before, after))
+			}) {
+				return true
+			}
 		}
-		return slices.ContainsFunc(hints, func(h plugin.EventHint) bool {
-			return h.Matches(e) && (h.Worth == nil || h.Worth(it.Pod.Object, before, after))
-		})
+		return false
 	}
 	switch {
 	case slices.ContainsFunc(it.pending, worth):
@@ -370,34 +454,53 @@ func (q *Queue) back(it *Item, event string, now time.Time) {
 		q.activate(it, event)
 		return
 	}
-	if s := q.cfg.PreEnqueue(it.Pod.Object); !s.OK() {
+	if s := q.mayEnqueue(it); !s.OK() {
 		q.gate(it, s, event)
 		return
 	}
 	it.place = backoff
 	q.backoff.push(it)
-	q.cfg.Incoming("backoff", event)
+	q.incoming(it, "backoff", event)
 }
 
 // activate makes a pod active unless a plugin keeps it gated.
 func (q *Queue) activate(it *Item, event string) {
-	if s := q.cfg.PreEnqueue(it.Pod.Object); !s.OK() {
+	if s := q.mayEnqueue(it); !s.OK() {
 		q.gate(it, s, event)
 		return
 	}
 	it.gate = ""
 	it.place = active
 	q.active.push(it)
-	q.cfg.Incoming("active", event)
+	q.incoming(it, "active", event)
+}
+
+// mayEnqueue asks whether the pod, or every member, may be active.
+func (q *Queue) mayEnqueue(it *Item) *plugin.Status {
+	if it.Group == nil {
+		return q.cfg.PreEnqueue(it.Pod.Object)
+	}
+	return q.membersMayEnqueue(it)
+}
+
+func (q *Queue) incoming(it *Item, queue, event string) {
+	q.cfg.Incoming(queue, event, it.size(), it.Group != nil)
 }
 
 func (q *Queue) gate(it *Item, s *plugin.Status, event string) {
 	it.gate = s.Plugin
 	it.rejectors, it.pending = append(it.rejectors, s.Plugin), nil
+	if it.Group != nil {
+		for m := range it.pods {
+			if m.gate != "" {
+				it.rejectors = append(it.rejectors, m.gate)
+			}
+		}
+	}
 	slices.Sort(it.rejectors)
 	it.rejectors = slices.Compact(it.rejectors)
 	q.strand(it)
-	q.cfg.Incoming("gated", event)
+	q.incoming(it, "gated", event)
 }
 
 func (q *Queue) strand(it *Item) {
@@ -415,10 +518,17 @@ func (q *Queue) rejectorsOf(it *Item) []Rejector {
 	out := make([]Rejector, 0, len(it.rejectors)+len(it.pending))
 	for _, list := range [][]string{it.rejectors, it.pending} {
 		for _, name := range list {
-			out = append(out, Rejector{it.Pod.Object.Spec.SchedulerName, name})
+			out = append(out, Rejector{it.profile(), name})
 		}
 	}
 	return out
+}
+
+func (it *Item) profile() string {
+	if it.Group != nil {
+		return it.Group.profile
+	}
+	return it.Pod.Object.Spec.SchedulerName
 }
 
 // leave takes an item out of the part it is in.
@@ -438,6 +548,8 @@ func (q *Queue) leave(it *Item) {
 				delete(q.byRejector, r)
 			}
 		}
+	case grouped:
+		q.quit(it)
 	}
 	it.place = nowhere
 }
@@ -447,6 +559,11 @@ func (q *Queue) Activate(uid types.UID) {
 	it := q.items[uid]
 	if it == nil {
 		return
+	}
+	if it.place == grouped {
+		if it = it.owner.item; it == nil {
+			return
+		}
 	}
 	switch it.place {
 	case backoff, errorBackoff, unschedulable:

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package always is the admission plug-ins that ask for nothing: AlwaysAdmit
-// lets every request through and AlwaysDeny none. PodGroupProtection is here,
-// too: the kind it protects is not served by default, so that it never has
-// anything to do.
+// lets every request through and AlwaysDeny none.
 //
 // The API server's admission chain calls them.
 package always
@@ -17,9 +15,8 @@ import (
 
 // The names that the plug-ins are enabled by.
 const (
-	AdmitName         = "AlwaysAdmit"
-	DenyName          = "AlwaysDeny"
-	PodGroupProtected = "PodGroupProtection"
+	AdmitName = "AlwaysAdmit"
+	DenyName  = "AlwaysDeny"
 )
 
 // Admit is a plug-in that does nothing; its value is the plug-in's name.

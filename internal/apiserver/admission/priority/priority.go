@@ -2,7 +2,7 @@
 
 // Package priority is the admission plug-in Priority: a new pod gets the value
 // and the preemption policy of its PriorityClass, or of the class that is the
-// default, and only one class may be that.
+// default, a new group of pods the value, and only one class may be the default.
 //
 // The API server's admission chain calls it.
 package priority
@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 
 	"kaji/internal/apiserver/admission"
 )
@@ -41,6 +42,9 @@ func (p *Plugin) Handles(op admission.Operation) bool {
 
 // Mutate implements admission.Mutator.
 func (p *Plugin) Mutate(ctx context.Context, a *admission.Attributes) error {
+	if a.Is(schedulingv1beta1.GroupName, "podgroups", "") && a.Operation == admission.Create {
+		return p.assignGroup(ctx, a)
+	}
 	if !a.Is("", "pods", "") {
 		return nil
 	}
@@ -64,7 +68,7 @@ func (p *Plugin) Mutate(ctx context.Context, a *admission.Attributes) error {
 }
 
 func (p *Plugin) assign(ctx context.Context, a *admission.Attributes, pod *corev1.Pod) error {
-	class, err := p.classOf(ctx, a, pod)
+	class, err := p.classOf(ctx, a, pod.Spec.PriorityClassName)
 	if err != nil {
 		return err
 	}
@@ -86,9 +90,29 @@ func (p *Plugin) assign(ctx context.Context, a *admission.Attributes, pod *corev
 	return nil
 }
 
-// classOf returns the pod's class or the default one, nil when there is none.
-func (p *Plugin) classOf(ctx context.Context, a *admission.Attributes, pod *corev1.Pod) (*schedulingv1.PriorityClass, error) {
-	name := pod.Spec.PriorityClassName
+// assignGroup gives a group of pods its priority.
+func (p *Plugin) assignGroup(ctx context.Context, a *admission.Attributes) error {
+	group, ok := a.Object.(*schedulingv1beta1.PodGroup)
+	if !ok {
+		return nil
+	}
+	class, err := p.classOf(ctx, a, group.Spec.PriorityClassName)
+	if err != nil {
+		return err
+	}
+	value := int32(0)
+	if class != nil {
+		value, group.Spec.PriorityClassName = class.Value, class.Name
+	}
+	if has := group.Spec.Priority; has != nil && *has != value {
+		return a.Forbidden(fmt.Errorf("priority set in the pod group (%d) must match the priority computed (%d) based on the priority class set in the spec", *has, value))
+	}
+	group.Spec.Priority = &value
+	return nil
+}
+
+// classOf returns the named class or the default one, nil when there is none.
+func (p *Plugin) classOf(ctx context.Context, a *admission.Attributes, name string) (*schedulingv1.PriorityClass, error) {
 	if name == "" {
 		class, err := p.standard(ctx)
 		if err != nil {

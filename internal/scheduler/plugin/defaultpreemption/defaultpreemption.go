@@ -21,6 +21,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/scheduler/plugin"
+	"kaji/internal/scheduler/podgroup"
 	"kaji/internal/scheduler/snapshot"
 )
 
@@ -33,19 +34,23 @@ type Plugin struct {
 	pods              client.Typed[*corev1.Pod]
 	budgets           client.Typed[*policyv1.PodDisruptionBudget]
 	percent, absolute int
+	groups            *podgroup.Groups // nil when there are none
 
-	preempting map[types.UID]struct{} // pods whose victims are being evicted
+	preempting map[types.UID]struct{} // pods and groups whose victims are being evicted
+	// evicted are pods that had to go for a group and are still in the snapshot:
+	// the informer may be behind with the news that they end.
+	evicted map[types.UID]struct{}
 
 	noVictims, notHelpful *plugin.Status
 }
 
-// New returns the plugin.
-func New(h plugin.Handle, args *configv1.DefaultPreemptionArgs) *Plugin {
+// New returns the plugin; groups is nil when there are no groups of pods.
+func New(h plugin.Handle, groups *podgroup.Groups, args *configv1.DefaultPreemptionArgs) *Plugin {
 	c := h.Client()
 	p := &Plugin{
-		h: h, pods: client.For[*corev1.Pod](c), budgets: client.For[*policyv1.PodDisruptionBudget](c),
+		h: h, groups: groups, pods: client.For[*corev1.Pod](c), budgets: client.For[*policyv1.PodDisruptionBudget](c),
 		percent: int(ptr.Deref(args.MinCandidateNodesPercentage, 10)), absolute: int(ptr.Deref(args.MinCandidateNodesAbsolute, 100)),
-		preempting: map[types.UID]struct{}{},
+		preempting: map[types.UID]struct{}{}, evicted: map[types.UID]struct{}{},
 		noVictims:  plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "No preemption victims found for incoming pod"),
 		notHelpful: plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "Preemption is not helpful for scheduling"),
 	}
@@ -59,6 +64,14 @@ func (p *Plugin) Name() string { return Name }
 // PreEnqueue implements plugin.PreEnqueuer: a pod waits until the evictions
 // that it caused have been asked for.
 func (p *Plugin) PreEnqueue(pod *corev1.Pod) *plugin.Status {
+	if _, in := podgroup.KeyOf(pod); in && p.groups != nil {
+		if g := p.groups.Of(pod); g != nil {
+			if _, busy := p.preempting[g.Object.UID]; busy {
+				return plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "waiting for the preemption for this pod group to be finished")
+			}
+		}
+		return nil
+	}
 	if _, busy := p.preempting[pod.UID]; busy {
 		return plugin.NewStatus(Name, plugin.UnschedulableAndUnresolvable, "waiting for the preemption for this pod to be finished")
 	}
@@ -99,7 +112,7 @@ func (p *Plugin) PostFilter(ctx context.Context, c *plugin.Cycle) (*plugin.Nomin
 	}
 	best := choose(found)
 	p.h.Preempted(len(best.victims.Pods))
-	p.evict(c, best)
+	p.preempt(c, best)
 	return &plugin.Nomination{NodeName: best.node.Name}, plugin.NewStatus(Name, plugin.Success,
 		fmt.Sprintf("preemption: found a potential placement for pod on node %s, preempting %d victims", best.node.Name, len(best.victims.Pods)))
 }
@@ -172,28 +185,21 @@ func (p *Plugin) candidates(ctx context.Context, c *plugin.Cycle) ([]candidate, 
 
 // victims finds the least important pods whose removal makes room on n.
 func (p *Plugin) victims(ctx context.Context, c *plugin.Cycle, n *snapshot.Node, budgets []*policyv1.PodDisruptionBudget) (out *plugin.Victims, st *plugin.Status) {
-	var lower []*snapshot.Pod
-	for _, v := range n.Pods {
-		if v.Priority() < c.Pod.Priority() {
-			lower = append(lower, v)
-		}
-	}
+	lower := p.units(c.Snapshot, n.Pods, c.Pod.Priority())
 	if len(lower) == 0 {
 		return nil, p.noVictims
 	}
-	slices.SortFunc(lower, important)
+	slices.SortFunc(lower, importantUnit)
 	c.Snapshot.Simulate(func() {
-		for _, v := range lower {
-			c.Snapshot.Withdraw(n, v)
-		}
-		removed := map[*snapshot.Pod]bool{}
-		for _, v := range lower {
-			removed[v] = true
+		removed := map[*unit]bool{}
+		for _, u := range lower {
+			withdraw(c.Snapshot, u)
+			removed[u] = true
 		}
 		defer func() {
-			for _, v := range lower {
-				if removed[v] {
-					c.Snapshot.Lend(n, v)
+			for _, u := range lower {
+				if removed[u] {
+					lend(c.Snapshot, u)
 				}
 			}
 		}()
@@ -201,22 +207,21 @@ func (p *Plugin) victims(ctx context.Context, c *plugin.Cycle, n *snapshot.Node,
 			return
 		}
 		out = &plugin.Victims{}
-		reprieve := func(list []*snapshot.Pod) (evicted int64) {
-			for _, v := range list {
-				c.Snapshot.Lend(n, v)
+		reprieve := func(list []*unit) {
+			for _, u := range list {
+				lend(c.Snapshot, u)
 				if c.Fits(ctx, n) == nil {
-					delete(removed, v)
+					delete(removed, u)
 					continue
 				}
-				c.Snapshot.Withdraw(n, v)
-				out.Pods = append(out.Pods, v.Object)
-				evicted++
+				withdraw(c.Snapshot, u)
+				out.NumPDBViolations += u.violations
+				out.Pods = append(out.Pods, u.objects()...)
 			}
-			return evicted
 		}
 		// Those protected by a budget get the first chance to stay.
 		violating, free := violations(lower, budgets)
-		out.NumPDBViolations = reprieve(violating)
+		reprieve(violating)
 		reprieve(free)
 	})
 	if st != nil {
@@ -225,8 +230,6 @@ func (p *Plugin) victims(ctx context.Context, c *plugin.Cycle, n *snapshot.Node,
 	slices.SortFunc(out.Pods, importantObject)
 	return out, nil
 }
-
-func important(a, b *snapshot.Pod) int { return importantObject(a.Object, b.Object) }
 
 // importantObject orders by priority, then by who has run longer.
 func importantObject(a, b *corev1.Pod) int {

@@ -57,6 +57,17 @@ func (p *Plugin) PostFilter(_ context.Context, c *plugin.Cycle) (*plugin.Nominat
 	return nil, plugin.NewStatus(Name, plugin.Unschedulable)
 }
 
+// PostFilterGroup implements plugin.GroupPostFilterer: PostFilter for each pod of
+// the group that was tried.
+func (p *Plugin) PostFilterGroup(ctx context.Context, g *plugin.GroupCycle) (map[types.UID]string, *plugin.Status) {
+	for _, c := range g.Cycles {
+		if c.State[Name] != nil {
+			_, _ = p.PostFilter(ctx, c)
+		}
+	}
+	return nil, plugin.NewStatus(Name, plugin.Unschedulable, "deallocation and deletion of ResourceClaims completed")
+}
+
 // Reserve implements plugin.Reserver.
 func (p *Plugin) Reserve(_ context.Context, c *plugin.Cycle, nodeName string) *plugin.Status {
 	st, _ := c.State[Name].(*state)

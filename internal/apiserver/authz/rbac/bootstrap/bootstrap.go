@@ -29,12 +29,63 @@ import (
 //go:embed policy.jsonl
 var policy []byte
 
+// groups is what the feature gate GenericWorkload adds.
+//
+//go:embed groups.jsonl
+var groups []byte
+
 // parallel bounds the writes under way: they share the store's group commit.
 const parallel = 16
 
 // Ensure creates what is missing and mends what differs. It is safe to run on
 // several servers at once.
-func Ensure(ctx context.Context, c client.Interface) error {
+func Ensure(ctx context.Context, c client.Interface) error { return ensureAll(ctx, c, policy) }
+
+// EnsureWithGroups is Ensure with the feature gate GenericWorkload on.
+func EnsureWithGroups(ctx context.Context, c client.Interface) error {
+	all, err := extend(policy, groups)
+	if err != nil {
+		return fmt.Errorf("bootstrap policy: %w", err)
+	}
+	return ensureAll(ctx, c, all)
+}
+
+// extend adds objects to a policy; the rules of a role that it has already join
+// that role's.
+func extend(policy, more []byte) ([]byte, error) {
+	rules := map[string][]rbacv1.PolicyRule{}
+	var out, rest bytes.Buffer
+	for line := range bytes.Lines(more) {
+		var role rbacv1.ClusterRole
+		if err := json.Unmarshal(line, &role); err != nil {
+			return nil, err
+		}
+		if role.Kind == "ClusterRole" && role.Annotations == nil {
+			rules[role.Name] = role.Rules
+		} else {
+			rest.Write(line)
+		}
+	}
+	for line := range bytes.Lines(policy) {
+		var role rbacv1.ClusterRole
+		if err := json.Unmarshal(line, &role); err != nil {
+			return nil, err
+		}
+		if extra := rules[role.Name]; role.Kind == "ClusterRole" && extra != nil {
+			role.Rules = append(role.Rules, extra...)
+			var err error
+			if line, err = json.Marshal(&role); err != nil {
+				return nil, err
+			}
+			line = append(line, '\n')
+		}
+		out.Write(line)
+	}
+	out.Write(rest.Bytes())
+	return out.Bytes(), nil
+}
+
+func ensureAll(ctx context.Context, c client.Interface, policy []byte) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for line := range bytes.Lines(policy) {
