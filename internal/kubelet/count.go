@@ -17,8 +17,16 @@ func (k *Kubelet) countProbe(pod *corev1.Pod, container string, kind probe.Kind,
 	k.meter.ProbeRuns.WithLabelValues(string(kind), result, container, pod.Name, pod.Namespace, string(pod.UID)).Inc()
 }
 
-// countStart counts the start of a container, or of a sandbox where kind is "podsandbox".
+// countStart counts the start of a container, of a sandbox where kind is
+// "podsandbox", and once more of a pod in a user namespace.
 func (k *Kubelet) countStart(kind string, err error) {
+	if kind == "user_namespace" {
+		k.meter.UserNamespaces.Inc()
+		if err != nil {
+			k.meter.UserNamespaceErrors.Inc()
+		}
+		return
+	}
 	k.meter.Started.WithLabelValues(kind).Inc()
 	if err != nil {
 		k.meter.StartErrors.WithLabelValues(grpcstatus.Code(err).String(), kind).Inc()

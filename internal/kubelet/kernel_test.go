@@ -211,6 +211,18 @@ func TestRealMetrics(t *testing.T) {
 	r.within(30*time.Second, "the start in /metrics/resource", func() bool { return started.MatchString(r.ask("/metrics/resource")) })
 }
 
+// Pods in user namespaces are counted, those that cannot start too.
+func TestRealUserNamespaces(t *testing.T) {
+	r := startReal(t)
+	r.create(script("lost", ``, func(p *corev1.Pod) {
+		hostUsers := false
+		p.Spec.HostUsers, p.Spec.Containers[0].Command = &hostUsers, []string{"bogus"}
+	}))
+	for _, want := range []string{"kubelet_started_user_namespaced_pods_total 1\n", "kubelet_started_user_namespaced_pods_errors_total 1\n"} {
+		r.within(time.Minute, want, func() bool { return strings.Contains(r.ask("/metrics"), want) })
+	}
+}
+
 // A container with probes becomes ready, and is restarted when it stops
 // answering.
 func TestRealProbes(t *testing.T) {

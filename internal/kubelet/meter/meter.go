@@ -31,6 +31,9 @@ type Meter struct {
 	StartErrors *prometheus.CounterVec
 	// Sandboxes counts sandboxes started, SandboxErrors those that failed.
 	Sandboxes, SandboxErrors prometheus.Counter
+	// UserNamespaces counts pods started in user namespaces, UserNamespaceErrors
+	// those that failed.
+	UserNamespaces, UserNamespaceErrors prometheus.Counter
 	// Operations of the runtime, those that failed, and their time in seconds.
 	Operations, OperationErrors *prometheus.CounterVec
 	OperationTime               *prometheus.HistogramVec
@@ -85,7 +88,7 @@ func New(g Gauges) *Meter {
 		ConstLabels: prometheus.Labels{"static": ""}}, g.DesiredPods)
 	groups := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_cgroup_version", Help: "[ALPHA] cgroup version on the hosts."})
 	groups.Set(g.CgroupVersion)
-	m.registry.MustRegister(m.Sandboxes, m.SandboxErrors, m.Operations, m.OperationErrors, m.OperationTime, m.Relist, m.RelistInterval, m.Groups, groups)
+	m.registry.MustRegister(m.UserNamespaces, m.UserNamespaceErrors, m.Sandboxes, m.SandboxErrors, m.Operations, m.OperationErrors, m.OperationTime, m.Relist, m.RelistInterval, m.Groups, groups)
 	m.registry.MustRegister(m.PodStart, m.PodWorker, m.Evictions, m.Started, m.StartErrors, name, build, pods, containers, desired,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.probes.MustRegister(m.ProbeRuns, m.ProbeTime)
@@ -99,6 +102,10 @@ func (m *Meter) operations() {
 		Help: "[ALPHA] Duration in seconds for a probe response."}, []string{"probe_type", "container", "pod", "namespace"})
 	m.Sandboxes = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_started_pods_total", Help: "[ALPHA] Cumulative number of pods started"})
 	m.SandboxErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_started_pods_errors_total", Help: "[ALPHA] Cumulative number of errors when starting pods"})
+	m.UserNamespaces = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_started_user_namespaced_pods_total",
+		Help: "[ALPHA] Cumulative number of pods with user namespaces started. This metric will only be collected on Linux."})
+	m.UserNamespaceErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_started_user_namespaced_pods_errors_total",
+		Help: "[ALPHA] Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux."})
 	m.Operations = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_runtime_operations_total",
 		Help: "[ALPHA] Cumulative number of runtime operations by operation type."}, []string{"operation_type"})
 	m.OperationErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_runtime_operations_errors_total",

@@ -4,6 +4,8 @@ package podrun
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +24,21 @@ import (
 // HTTPDoer sends requests of hooks.
 type HTTPDoer interface {
 	Do(*http.Request) (*http.Response, error)
+}
+
+// hookClient asks whether a pod answers, not who it is, as probes do; it stays
+// with the host that it was sent to.
+func hookClient() *http.Client {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	return &http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
+		if next.URL.Hostname() != via[0].URL.Hostname() {
+			return http.ErrUseLastResponse
+		}
+		if len(via) >= 10 {
+			return errors.New("stopped after 10 redirects")
+		}
+		return nil
+	}}
 }
 
 // hook runs a lifecycle hook to its end; ips may be nil, then they are asked for.
@@ -105,16 +122,15 @@ func (r *Runner) httpHook(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	if req.Header.Get("User-Agent") == "" {
 		req.Header.Set("User-Agent", "kube-lifecycle/1.37")
 	}
-	doer := r.cfg.Hooks
-	if doer == nil {
-		doer = http.DefaultClient
-	}
-	answer, err := doer.Do(req)
+	answer, err := r.cfg.Hooks.Do(req)
 	if err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		plain := req.Clone(ctx)
 		plain.URL.Scheme = "http"
 		plain.Header.Del("Authorization")
-		answer, err = doer.Do(plain)
+		if answer, err = r.cfg.Hooks.Do(plain); err == nil {
+			r.cfg.Recorder.Eventf(Reference(pod), corev1.EventTypeWarning, "LifecycleHTTPFallback",
+				"request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", req.URL.Host)
+		}
 	}
 	if err != nil {
 		return err

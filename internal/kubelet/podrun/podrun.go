@@ -97,10 +97,12 @@ type Config struct {
 	CPUPeriod time.Duration
 	// BackOff and MaxBackOff delay restarts; zero means 10 s and 5 min.
 	BackOff, MaxBackOff time.Duration
-	// Hooks runs lifecycle hooks that are requests; nil means a plain client.
+	// Hooks runs lifecycle hooks that are requests; nil means a client that
+	// trusts every server.
 	Hooks HTTPDoer
 	// Counted is told of each container and sandbox that was started or could not
-	// be, by kind: container, init_container, ephemeral_container, podsandbox.
+	// be, by kind: container, init_container, ephemeral_container, podsandbox; and
+	// as user_namespace of the first steps of each pod with a user namespace.
 	Counted func(kind string, err error)
 }
 
@@ -124,6 +126,9 @@ func New(cfg Config) *Runner {
 	}
 	if cfg.CPUPeriod == 0 {
 		cfg.CPUPeriod = 100 * time.Millisecond
+	}
+	if cfg.Hooks == nil {
+		cfg.Hooks = hookClient()
 	}
 	r := &Runner{cfg: cfg, backoff: flowcontrol.NewBackOff(cfg.BackOff, cfg.MaxBackOff)}
 	r.mu.waiting = map[types.UID]map[string]status.Reason{}

@@ -3,6 +3,7 @@
 package podrun
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ type Result struct {
 	// RetryAt is when to call again although nothing has happened; zero for
 	// no such time.
 	RetryAt time.Time
+	// failed is why a container could not be started.
+	failed error
 }
 
 func (r *Result) retry(at time.Time) {
@@ -65,17 +68,26 @@ func (r *Runner) Sync(ctx context.Context, pod *corev1.Pod, a *actual.Pod, resta
 	if len(plan.Start) == 0 && !plan.CreateSandbox {
 		return result, r.update(ctx, pod, plan, &result)
 	}
-	s, err := r.ensureSandbox(ctx, pod, a, plan, &result)
+	err := r.begin(ctx, pod, a, plan, &result)
+	if plan.CreateSandbox && pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		r.counted("user_namespace", cmp.Or(err, result.failed))
+	}
+	return result, err
+}
+
+// begin starts what the plan starts, within a sandbox.
+func (r *Runner) begin(ctx context.Context, pod *corev1.Pod, a *actual.Pod, plan *Plan, result *Result) error {
+	s, err := r.ensureSandbox(ctx, pod, a, plan, result)
 	if err != nil {
-		return result, err
+		return err
 	}
 	for _, c := range plan.Start {
-		r.startOne(ctx, pod, c, a, s, &result)
+		r.startOne(ctx, pod, c, a, s, result)
 		if ctx.Err() != nil {
-			return result, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return result, r.update(ctx, pod, plan, &result)
+	return r.update(ctx, pod, plan, result)
 }
 
 // restart removes the containers of a pod; their logs stay.
@@ -111,6 +123,9 @@ func (r *Runner) startOne(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		err = failure
 	} else {
 		err = r.start(ctx, pod, c, a, s)
+	}
+	if err != nil {
+		result.failed = err
 	}
 	var failure *Failure
 	switch {
