@@ -368,6 +368,16 @@ func assemble(c Config, of []entry) (*Manager, error) {
 	return m, nil
 }
 
+// Names are the controllers' names, without those that lack what they need.
+func (m *Manager) Names() (names []string) {
+	for _, c := range m.running {
+		if _, idle := c.Controller.(off); !idle {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
 // Run runs all controllers until ctx ends, or one fails.
 func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(meter.With(queue.WithWorkers(ctx, m.workers), m.metrics))

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -77,7 +78,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz), log: log}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz, manager.Names()), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
@@ -238,7 +239,7 @@ func newProcessMetrics() *processMetrics {
 	m.rest = newRESTMetrics(r)
 	m.leading = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
 		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
-	r.MustRegister(m.leading, versionInfo(), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(m.leading, versionInfo(), buildInfo(), collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -264,10 +265,10 @@ func buildInfo() prometheus.Collector {
 }
 
 // controllerHandler serves what upstream serves at port 10257.
-func controllerHandler(metrics *processMetrics, configz map[string]any) http.Handler {
+func controllerHandler(metrics *processMetrics, configz map[string]any, controllers []string) http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { writeHealth(w, r, controllers) })
 	}
 	if configz != nil {
 		mux.HandleFunc("/configz", serveConfigz(configz))
@@ -278,4 +279,18 @@ func controllerHandler(metrics *processMetrics, configz map[string]any) http.Han
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// writeHealth says that all is well; asked for more, it names the controllers. A
+// controller that fails, or a lost lease, ends the process.
+func writeHealth(w http.ResponseWriter, r *http.Request, controllers []string) {
+	if _, verbose := r.URL.Query()["verbose"]; !verbose {
+		fmt.Fprint(w, "ok")
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	for _, name := range controllers {
+		fmt.Fprintf(w, "[+]%s ok\n", name)
+	}
+	fmt.Fprintf(w, "%s check passed\n", strings.TrimPrefix(r.URL.Path, "/"))
 }

@@ -28,7 +28,7 @@ func parsed(t *testing.T, args ...string) *ControllerOptions {
 // TestConfigz: the configuration is shown in upstream's form.
 func TestConfigz(t *testing.T) {
 	o := parsed(t, "--concurrent-deployment-syncs=7", "--controllers=*,-ttl", "--node-monitor-grace-period=40s", "--cluster-cidr=10.0.0.0/8,fd00::/64")
-	s := httptest.NewServer(controllerHandler(newProcessMetrics(), controllerConfigz(o.given)))
+	s := httptest.NewServer(controllerHandler(newProcessMetrics(), controllerConfigz(o.given), []string{"job-controller", "ttl-controller"}))
 	defer s.Close()
 	var got map[string]map[string]map[string]any
 	if err := json.Unmarshal([]byte(get(t, s.URL+"/configz")), &got); err != nil {
@@ -52,7 +52,13 @@ func TestConfigz(t *testing.T) {
 			t.Errorf("there is no flag %s", name)
 		}
 	}
-	if metrics := get(t, s.URL+"/metrics"); !strings.Contains(metrics, "taint_eviction_controller_pod_deletions_total 0") || !strings.Contains(metrics, "version_info{") {
+	if got := get(t, s.URL+"/healthz"); got != "ok" {
+		t.Errorf("health: %q", got)
+	}
+	if got, want := get(t, s.URL+"/healthz?verbose"), "[+]job-controller ok\n[+]ttl-controller ok\nhealthz check passed\n"; got != want {
+		t.Errorf("health in words: %q, want %q", got, want)
+	}
+	if metrics := get(t, s.URL+"/metrics"); !strings.Contains(metrics, "go_sched_latencies_seconds_bucket") || !strings.Contains(metrics, "taint_eviction_controller_pod_deletions_total 0") || !strings.Contains(metrics, "version_info{") {
 		t.Error("metrics lack what is always there")
 	}
 }
