@@ -4,10 +4,12 @@ package scheduler
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/scheduler/plugin"
 )
 
 // handle is what the plugins of one profile may use.
@@ -48,10 +50,10 @@ func (h *handle) Waiting(yield func(pod *corev1.Pod, nodeName string)) {
 	}
 }
 
-func (h *handle) Allow(uid podUID, plugin string) bool { return h.s.allowWaiting(uid, plugin) }
+func (h *handle) Allow(uid podUID, name string) bool { return h.s.allowWaiting(uid, name) }
 
-func (h *handle) Reject(uid podUID, plugin, reason string) bool {
-	return h.s.rejectWaiting(uid, plugin, reason)
+func (h *handle) Reject(uid podUID, name, reason string) bool {
+	return h.s.rejectWaiting(uid, name, reason)
 }
 
 func (h *handle) PodByName(namespace, name string) *corev1.Pod {
@@ -67,4 +69,20 @@ func (h *handle) Preempted(victims int) {
 	if victims > 0 {
 		h.s.metrics.preemptionVictims.Observe(float64(victims))
 	}
+}
+
+func (h *handle) PreemptedByGroup(result plugin.Code, victims int) {
+	h.s.metrics.groupPreemptions.WithLabelValues(result.String()).Inc()
+	if victims > 0 {
+		h.s.metrics.groupVictims.WithLabelValues().Observe(float64(victims))
+	}
+}
+
+func (h *handle) Evicted(took time.Duration, err error) {
+	result := "success"
+	if err != nil {
+		result = "error"
+	}
+	h.s.metrics.evictions.WithLabelValues(result).Inc()
+	h.s.metrics.evictionTime.WithLabelValues(result).Observe(took.Seconds())
 }

@@ -35,6 +35,10 @@ type metrics struct {
 	groupAttempts      *prometheus.CounterVec
 	groupDuration      *prometheus.HistogramVec
 	groupAlgorithm     *prometheus.HistogramVec
+	groupPreemptions   *prometheus.CounterVec
+	groupVictims       *prometheus.HistogramVec
+	evictions          *prometheus.CounterVec
+	evictionTime       *prometheus.HistogramVec
 }
 
 // newMetrics registers them; nil makes a registry.
@@ -80,6 +84,10 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	m.groupAttempts = counter("podgroup_schedule_attempts_total", "Number of attempts to schedule pod group, by the result. 'unschedulable' means a pod group could not be scheduled, while 'error' means an internal scheduler problem.", "result", "profile")
 	m.groupDuration = histogram("podgroup_scheduling_attempt_duration_seconds", "Pod group scheduling attempt latency in seconds", exp(0.001, 2, 15), "result", "profile")
 	m.groupAlgorithm = histogram("podgroup_scheduling_algorithm_duration_seconds", "Pod group scheduling algorithm latency in seconds", exp(0.001, 2, 15))
+	m.groupPreemptions = counter("workload_preemption_attempts_total", "Total preemption attempts initiated by workload (including pod groups) in the cluster till now.", "result")
+	m.groupVictims = histogram("workload_preemption_victims", "Number of pod preemption victims caused by workload preemption.", exp(1, 2, 11))
+	m.evictions = counter("preemption_goroutines_execution_total", "Number of preemption goroutines executed.", "result")
+	m.evictionTime = histogram("preemption_goroutines_duration_seconds", "Duration in seconds for running goroutines for the preemption.", exp(0.01, 2, 20), "result")
 	return m
 }
 

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"kaji/internal/api"
-	"kaji/internal/api/badvalue"
 	"kaji/internal/api/rule"
 	"kaji/internal/api/table"
 )
@@ -96,7 +95,7 @@ func validateWorkload(spec, old *schedulingv1beta1.WorkloadSpec) field.ErrorList
 	for i := range spec.PodGroupTemplates {
 		t, at := &spec.PodGroupTemplates[i], templates.Index(i)
 		if seen[t.Name] {
-			errs = append(errs, field.Duplicate(at, badvalue.Of(t)))
+			errs = append(errs, field.Duplicate(at, *t))
 		}
 		seen[t.Name] = true
 		if old != nil && before[t.Name] == nil {

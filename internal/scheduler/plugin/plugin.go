@@ -191,4 +191,8 @@ type Handle interface {
 	PodByName(namespace, name string) *corev1.Pod
 	// Preempted counts an attempt to preempt; victims is 0 when none was found.
 	Preempted(victims int)
+	// PreemptedByGroup is Preempted for a group of pods.
+	PreemptedByGroup(result Code, victims int)
+	// Evicted reports, from beside the loop, how the evictions for one preemptor went.
+	Evicted(took time.Duration, err error)
 }

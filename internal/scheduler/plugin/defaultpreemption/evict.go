@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -74,6 +75,7 @@ func (p *Plugin) evict(who *preemptor, all []*corev1.Pod, rivals []*snapshot.Pod
 		}
 	}
 	p.h.Go(func(ctx context.Context) {
+		began := time.Now()
 		for _, r := range rivals {
 			p.forgetNomination(ctx, r.Object)
 		}
@@ -89,6 +91,7 @@ func (p *Plugin) evict(who *preemptor, all []*corev1.Pod, rivals []*snapshot.Pod
 			})
 		}
 		err := group.Wait()
+		p.h.Evicted(time.Since(began), err)
 		p.h.Post(func() {
 			delete(p.preempting, who.uid)
 			for _, uid := range who.pods {

@@ -18,18 +18,24 @@ import (
 // priority is thought away; if the group can be placed then, as much as fits
 // beside it stays.
 func (p *Plugin) PostFilterGroup(ctx context.Context, c *plugin.GroupCycle) (map[types.UID]string, *plugin.Status) {
+	nodes, victims, st := p.preemptForGroup(ctx, c)
+	p.h.PreemptedByGroup(st.CodeOf(), victims)
+	return nodes, st
+}
+
+func (p *Plugin) preemptForGroup(ctx context.Context, c *plugin.GroupCycle) (map[types.UID]string, int, *plugin.Status) {
 	refuse := func(code plugin.Code, message string) *plugin.Status {
 		return plugin.NewStatus(Name, code, "pod group preemption: "+message)
 	}
 	if pol := c.Pods[0].Object.Spec.PreemptionPolicy; pol != nil && *pol == corev1.PreemptNever {
-		return nil, refuse(plugin.Unschedulable, "not eligible due to preemptionPolicy=Never.")
+		return nil, 0, refuse(plugin.Unschedulable, "not eligible due to preemptionPolicy=Never.")
 	}
 	if p.underWay(c) {
 		nodes := map[types.UID]string{}
 		for _, pod := range c.Pods {
 			nodes[pod.UID()] = nominated(c.Snapshot, pod)
 		}
-		return nodes, refuse(plugin.Success, "ongoing preemption on nominated nodes")
+		return nodes, 0, refuse(plugin.Success, "ongoing preemption on nominated nodes")
 	}
 	var running []*snapshot.Pod
 	for _, n := range c.Snapshot.Slots() {
@@ -39,14 +45,13 @@ func (p *Plugin) PostFilterGroup(ctx context.Context, c *plugin.GroupCycle) (map
 	}
 	lower := p.units(c.Snapshot, running, c.Group.Priority())
 	if len(lower) == 0 {
-		return nil, refuse(plugin.UnschedulableAndUnresolvable, "No preemption victims found for incoming preemptor")
+		return nil, 0, refuse(plugin.UnschedulableAndUnresolvable, "No preemption victims found for incoming preemptor")
 	}
 	slices.SortFunc(lower, importantUnit)
 	places, victims, st := p.groupVictims(ctx, c, lower)
 	if !st.OK() {
-		return nil, refuse(st.Code, st.Message())
+		return nil, 0, refuse(st.Code, st.Message())
 	}
-	p.h.Preempted(len(victims))
 	who := &preemptor{kind: "podgroup", uid: c.Group.Object.UID, node: "cluster", scheduler: c.Pods[0].Object.Spec.SchedulerName, related: c.Group.Object}
 	for _, pod := range c.Pods {
 		who.pods = append(who.pods, pod.UID())
@@ -56,7 +61,7 @@ func (p *Plugin) PostFilterGroup(ctx context.Context, c *plugin.GroupCycle) (map
 	for _, place := range places {
 		nodes[place.Cycle.Pod.UID()] = place.Node.Name
 	}
-	return nodes, refuse(plugin.Success, fmt.Sprintf("found a placement for podgroup, preempting %d victims", len(victims)))
+	return nodes, len(victims), refuse(plugin.Success, fmt.Sprintf("found a placement for podgroup, preempting %d victims", len(victims)))
 }
 
 // nominated is the node that a pod is nominated for, also when its status does
