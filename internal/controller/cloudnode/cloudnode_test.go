@@ -47,7 +47,7 @@ func run(t *testing.T, test func(b *bubble.Bubble, nodes client.Typed[*corev1.No
 		c := cloudnode.Config{Client: api, Cloud: provider}
 		return []bubble.Controller{cloudnode.NewInitializer(c), cloudnode.NewLifecycle(c)}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) { test(b, client.For[*corev1.Node](b.API), path) })
+	bubble.RunAs(t, "node-controller", start, func(b *bubble.Bubble) { test(b, client.For[*corev1.Node](b.API), path) })
 }
 
 func create(b *bubble.Bubble, name string, annotations map[string]string, ready corev1.ConditionStatus) {

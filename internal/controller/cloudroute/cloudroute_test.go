@@ -68,7 +68,7 @@ func TestRoutesFollowNodes(t *testing.T) {
 		routes = &table{routes: []cloud.Route{{Node: "gone", CIDR: "10.244.9.0/24"}, {Node: "other", CIDR: "10.0.0.0/24"}, {Blackhole: true, CIDR: "10.244.8.0/24"}}}
 		return []bubble.Controller{cloudroute.New(cloudroute.Config{Client: api, Routes: routes, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}})}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) {
+	bubble.RunAs(t, "route-controller", start, func(b *bubble.Bubble) {
 		nodes := client.For[*corev1.Node](b.API)
 		create := func(name, cidr string) {
 			b.Helper()

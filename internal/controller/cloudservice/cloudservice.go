@@ -164,9 +164,10 @@ func (c *Controller) remove(ctx context.Context, s *corev1.Service) error {
 }
 
 // finalizers replaces a Service's finalizers, if nobody else changes them
-// meanwhile.
+// meanwhile. It writes them with the status: the account has no right to write
+// more of Services, in no cluster.
 func (c *Controller) finalizers(ctx context.Context, s *corev1.Service, list []string) error {
-	_, err := c.services.MergePatch(ctx, s.Namespace, s.Name, map[string]any{"metadata": map[string]any{"finalizers": list, "uid": s.UID, "resourceVersion": s.ResourceVersion}}, "")
+	_, err := c.services.MergePatch(ctx, s.Namespace, s.Name, map[string]any{"metadata": map[string]any{"finalizers": list, "uid": s.UID, "resourceVersion": s.ResourceVersion}}, "status")
 	return err
 }
 

@@ -67,7 +67,7 @@ func run(t *testing.T, full bool, test func(b *bubble.Bubble, of func(string) (s
 		all = &balancers{nodes: map[string]string{}, full: full}
 		return []bubble.Controller{cloudservice.New(cloudservice.Config{Client: api, Balancers: all})}
 	}
-	bubble.Run(t, start, func(b *bubble.Bubble) { test(b, func(name string) (string, bool) { return all.of(name) }) },
+	bubble.RunAs(t, "service-controller", start, func(b *bubble.Bubble) { test(b, func(name string) (string, bool) { return all.of(name) }) },
 		kajitest.WithServer(func(c *apiserver.Config) { c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/24")} }))
 }
 

@@ -15,9 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/bubble"
 	"kaji/internal/controller/nodelifecycle"
 	"kaji/kajitest"
 )
+
+// account is the controller's own: the tests run with its rights only.
+const account = "node-controller"
 
 // world is a control plane with the controller, in a bubble.
 type world struct {
@@ -28,10 +32,11 @@ type world struct {
 func run(t *testing.T, f func(t *testing.T, w world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		cluster := kajitest.Start(t)
+		cluster := kajitest.Start(t, kajitest.WithRBAC())
+		defer bubble.Allowed(t, cluster, account)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		c := nodelifecycle.New(nodelifecycle.Config{Client: cluster.Client()})
+		c := nodelifecycle.New(nodelifecycle.Config{Client: bubble.Account(cluster, account)})
 		go func() { done <- c.Run(ctx) }()
 		defer func() {
 			cancel()
