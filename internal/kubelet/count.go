@@ -3,6 +3,8 @@
 package kubelet
 
 import (
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +47,22 @@ func (k *Kubelet) countRunning(before, now *corev1.PodStatus) {
 	if before.Phase != corev1.PodRunning && now.Phase == corev1.PodRunning && before.StartTime != nil && !before.StartTime.IsZero() {
 		k.meter.PodStart.Observe(time.Since(before.StartTime.Time).Seconds())
 	}
+}
+
+// countEnded counts containers that have ended, each end once.
+func (k *Kubelet) countEnded(before, now *corev1.PodStatus) {
+	count := func(kind string, before, now []corev1.ContainerStatus) {
+		for i := range now {
+			end := now[i].State.Terminated
+			known := slices.ContainsFunc(before, func(b corev1.ContainerStatus) bool { return b.Name == now[i].Name && b.State.Terminated != nil })
+			if end != nil && !known {
+				k.meter.Ended.WithLabelValues(kind, strconv.Itoa(int(end.ExitCode)), end.Reason).Inc()
+			}
+		}
+	}
+	count("init_container", before.InitContainerStatuses, now.InitContainerStatuses)
+	count("container", before.ContainerStatuses, now.ContainerStatuses)
+	count("ephemeral_container", before.EphemeralContainerStatuses, now.EphemeralContainerStatuses)
 }
 
 // countList counts a listing of the runtime.

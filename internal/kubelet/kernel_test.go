@@ -171,6 +171,8 @@ func TestRealPods(t *testing.T) {
 		}
 	}))
 	pod := r.waitPhase("once", corev1.PodFailed)
+	counted := `kubelet_terminated_containers_total{container_type="container",exit_code="7",reason="Error"} 1`
+	r.within(time.Minute, counted, func() bool { return strings.Contains(r.ask("/metrics"), counted) })
 	ended := pod.Status.ContainerStatuses[0].State.Terminated
 	if ended == nil || ended.ExitCode != 7 || ended.Reason != "Error" || strings.TrimSpace(ended.Message) != "last" {
 		t.Errorf("got %+v, want exit 7 with last words", ended)

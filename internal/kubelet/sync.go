@@ -275,6 +275,7 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 	}
 	s := status.Generate(in)
 	k.countRunning(&old, &s)
+	k.countEnded(&old, &s)
 	k.deviceStatus(pod.UID, &s)
 	if change != nil {
 		change(&s)

@@ -29,6 +29,8 @@ type Meter struct {
 	// Started counts containers started, by kind; StartErrors those that failed.
 	Started     *prometheus.CounterVec
 	StartErrors *prometheus.CounterVec
+	// Ended counts containers that ended, by kind, exit code and reason.
+	Ended *prometheus.CounterVec
 	// Sandboxes counts sandboxes started, SandboxErrors those that failed.
 	Sandboxes, SandboxErrors prometheus.Counter
 	// UserNamespaces counts pods started in user namespaces, UserNamespaceErrors
@@ -73,6 +75,8 @@ func New(g Gauges) *Meter {
 		Help: "[ALPHA] Cumulative number of containers started"}, []string{"container_type"})
 	m.StartErrors = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_started_containers_errors_total",
 		Help: "[ALPHA] Cumulative number of errors when starting containers"}, []string{"code", "container_type"})
+	m.Ended = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_terminated_containers_total",
+		Help: "[ALPHA] Cumulative number of container terminations."}, []string{"container_type", "exit_code", "reason"})
 	m.operations()
 	name := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_node_name", Help: "[ALPHA] The node's name. The count is always 1.",
 		ConstLabels: prometheus.Labels{"node": g.NodeName}})
@@ -89,7 +93,7 @@ func New(g Gauges) *Meter {
 	groups := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_cgroup_version", Help: "[ALPHA] cgroup version on the hosts."})
 	groups.Set(g.CgroupVersion)
 	m.registry.MustRegister(m.UserNamespaces, m.UserNamespaceErrors, m.Sandboxes, m.SandboxErrors, m.Operations, m.OperationErrors, m.OperationTime, m.Relist, m.RelistInterval, m.Groups, groups)
-	m.registry.MustRegister(m.PodStart, m.PodWorker, m.Evictions, m.Started, m.StartErrors, name, build, pods, containers, desired,
+	m.registry.MustRegister(m.PodStart, m.PodWorker, m.Evictions, m.Started, m.StartErrors, m.Ended, name, build, pods, containers, desired,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.probes.MustRegister(m.ProbeRuns, m.ProbeTime)
 	return m

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -66,7 +67,10 @@ func (r *Ranges) Get(pod types.UID) (uint32, error) {
 	if first, ok := r.first[pod]; ok {
 		return first, nil
 	}
-	for n := uint32(1); n <= r.max; n++ {
+	// Any free one: what pods of other nodes write to shared storage should
+	// rarely be a namesake's.
+	for _, i := range rand.Perm(int(r.max)) {
+		n := uint32(i) + 1 //nolint:gosec // some hundred
 		if _, taken := r.holder[n]; taken {
 			continue
 		}

@@ -3,6 +3,7 @@
 package userns
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,21 +14,28 @@ import (
 // Pods share no range, keep theirs over a restart, and leave it to others.
 func TestRanges(t *testing.T) {
 	dir := t.TempDir()
-	get := func(r *Ranges, pod types.UID, want uint32) {
+	get := func(r *Ranges, pod types.UID) uint32 {
 		t.Helper()
-		if first, err := r.Get(pod); err != nil || first != want {
-			t.Errorf("pod %s: %d, %v, want %d", pod, first, err, want)
+		first, err := r.Get(pod)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return first
 	}
 	r := New(dir, 2)
-	get(r, "a", 65536)
-	get(r, "b", 131072)
-	get(r, "a", 65536)
+	a, b := get(r, "a"), get(r, "b")
+	if a+b != 3*Length || a%Length != 0 {
+		t.Fatalf("a has %d, b %d", a, b)
+	}
+	if again := get(r, "a"); again != a {
+		t.Errorf("a has %d, then %d", a, again)
+	}
 	if _, err := r.Get("c"); err == nil {
 		t.Error("a third pod found a range of two")
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "b", "userns"))
-	if want := `{"uidMappings":[{"hostId":131072,"containerId":0,"length":65536}],"gidMappings":[{"hostId":131072,"containerId":0,"length":65536}]}`; err != nil || string(data) != want {
+	one := fmt.Sprintf(`[{"hostId":%d,"containerId":0,"length":65536}]`, b)
+	if want := fmt.Sprintf(`{"uidMappings":%s,"gidMappings":%s}`, one, one); err != nil || string(data) != want {
 		t.Errorf("the file is %s, %v", data, err)
 	}
 
@@ -35,8 +43,24 @@ func TestRanges(t *testing.T) {
 	if err := r.Release("a"); err != nil {
 		t.Fatal(err)
 	}
-	get(r, "b", 131072)
-	get(r, "c", 65536)
+	if again, c := get(r, "b"), get(r, "c"); again != b || c != a {
+		t.Errorf("b has %d, c %d, want %d and %d", again, c, b, a)
+	}
+}
+
+// Nodes seldom give their first pods the same range.
+func TestNodesDiffer(t *testing.T) {
+	seen := map[uint32]bool{}
+	for range 100 {
+		first, err := New(t.TempDir(), 110).Get("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[first] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("a hundred nodes gave %d ranges", len(seen))
+	}
 }
 
 func TestForeignFile(t *testing.T) {
