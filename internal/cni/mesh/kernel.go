@@ -30,6 +30,10 @@ func apply(me self, peers []peer) error {
 	wanted := map[string]*netlink.Route{}
 	var far []peer
 	for _, p := range peers {
+		if !p.node.IsValid() {
+			far = append(far, p)
+			continue
+		}
 		link, near, err := onLink(p.node)
 		switch {
 		case err != nil:
@@ -91,7 +95,8 @@ func prune(wanted map[string]*netlink.Route) error {
 	return errors.Join(errs...)
 }
 
-// overlay adds the routes to nodes behind gateways, over VXLAN.
+// overlay adds the routes to nodes behind gateways, or of another family than
+// their pods, over VXLAN.
 func overlay(me self, far []peer, wanted map[string]*netlink.Route) error {
 	if len(far) == 0 {
 		return removeOverlay()
@@ -105,12 +110,12 @@ func overlay(me self, far []peer, wanted map[string]*netlink.Route) error {
 	}
 	index := link.Attrs().Index
 	for _, p := range far {
-		mac := hardware(p.node)
+		mac := hardware(p.over)
 		gateway := p.pods.Addr()
 		neighbour := &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST, IP: gateway.AsSlice(), HardwareAddr: mac}
-		forward := &netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.node.AsSlice(), HardwareAddr: mac}
+		forward := &netlink.Neigh{LinkIndex: index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, IP: p.over.AsSlice(), HardwareAddr: mac}
 		if err := errors.Join(netlink.NeighSet(neighbour), netlink.NeighSet(forward)); err != nil {
-			return fmt.Errorf("overlay: node %s: %w", p.node, err)
+			return fmt.Errorf("overlay: node %s: %w", p.over, err)
 		}
 		wanted[p.pods.String()] = &netlink.Route{Dst: ipNet(p.pods), Gw: gateway.AsSlice(), LinkIndex: index, Protocol: protocol, Flags: int(netlink.FLAG_ONLINK)}
 	}
@@ -150,6 +155,9 @@ func ensureOverlay(me self) (netlink.Link, error) {
 	for _, p := range me.pods {
 		// The host itself speaks to far pods from the first address of its range.
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Addr().BitLen(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD // nobody else has it, and it is wanted now
+		}
 		if err := netlink.AddrReplace(link, addr); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,7 @@
 
 // Package mesh keeps the ways from this node to the pods of the others: a route
 // over the other node's address where both share a link, VXLAN where they do
-// not. Package app runs it on each node beside the service proxy.
+// not, and for pods of a family that the nodes have no addresses of. Package app runs it on each node beside the service proxy.
 //
 // The kernel is its ledger: routes carry a protocol number of their own, and
 // what is not wanted any more is found by that and taken away. It touches no
@@ -88,11 +88,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 // peer is another node's pods and where the node is reached.
 type peer struct {
 	pods netip.Prefix
-	node netip.Addr
+	// node is an address of the pods' family, the zero Addr where the node has
+	// none; over, its first address, is the end of the overlay.
+	node, over netip.Addr
 }
 
-// peers returns the ranges of the other nodes, each with an address of its own
-// family, or whichever the node has.
+// peers returns the ranges of the other nodes.
 func (m *Mesh) peers() []peer {
 	var out []peer
 	for _, n := range m.nodes.CachedList("", nil) {
@@ -100,10 +101,15 @@ func (m *Mesh) peers() []peer {
 			continue
 		}
 		addrs := addresses(n)
+		if len(addrs) == 0 {
+			continue
+		}
 		for _, cidr := range ranges(n) {
+			p := peer{pods: cidr, over: addrs[0]}
 			if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == cidr.Addr().Is4() }); i >= 0 {
-				out = append(out, peer{cidr, addrs[i]})
+				p.node = addrs[i]
 			}
+			out = append(out, p)
 		}
 	}
 	return out

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -27,7 +28,13 @@ func node(t *testing.T, addr, pods, pod string) end {
 func (e end) to(others ...end) []peer {
 	var out []peer
 	for _, o := range others {
-		out = append(out, peer{o.pods[0], o.addrs[0]})
+		for _, pods := range o.pods {
+			p := peer{pods: pods, over: o.addrs[0]}
+			if pods.Addr().Is4() == o.addrs[0].Is4() {
+				p.node = o.addrs[0]
+			}
+			out = append(out, p)
+		}
 	}
 	return out
 }
@@ -58,6 +65,26 @@ func TestNeighboursByRoute(t *testing.T) {
 	}
 	a.Do(func() error { return apply(a.self, nil) })
 	a.MustNotReach("tcp", "10.244.2.5:80")
+}
+
+// Pods have both families although the nodes have addresses of one only.
+func TestOtherFamilyByOverlay(t *testing.T) {
+	a, b := node(t, "192.168.7.1", "10.244.1.0/24", "10.244.1.5"), node(t, "192.168.7.2", "10.244.2.0/24", "10.244.2.5")
+	a.pods, b.pods = append(a.pods, netip.MustParsePrefix("fd44:0:0:1::/64")), append(b.pods, netip.MustParsePrefix("fd44:0:0:2::/64"))
+	a.Connect("eth0", "192.168.7.1/24", b.Namespace, "eth0", "192.168.7.2/24")
+	b.Address("lo", "fd44:0:0:2::5/128")
+	b.Serve("[::]:81", "pod6")
+	b.Serve("10.244.2.5:80", "pod4")
+	both(a, b)
+	both(a, b)
+	a.MustReach("tcp", "10.244.2.5:80", "pod4 192.168.7.1")
+	// The kernel takes a moment to make up its mind about a new address.
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		if _, _, err := a.Ask("tcp", "[fd44:0:0:2::5]:81"); err == nil {
+			break
+		}
+	}
+	a.MustReach("tcp", "[fd44:0:0:2::5]:81", "pod6 fd44:0:0:1::")
 }
 
 func TestFarNodesByOverlay(t *testing.T) {
