@@ -142,11 +142,8 @@ func (k *Kubelet) subPath(uid types.UID, container string, index int, volumeName
 	defer root.Close()
 	f, err := root.Open(sub)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := root.MkdirAll(sub, 0o750); err != nil {
+		if err := makeBelow(root, sub); err != nil {
 			return "", fmt.Errorf("make the sub-path: %w", err)
-		}
-		if info, err := os.Stat(dir); err == nil { // as upstream: with the volume's own mode
-			_ = root.Chmod(sub, info.Mode().Perm()) // best effort, the directory is usable in any case
 		}
 		f, err = root.Open(sub)
 	}
@@ -174,6 +171,29 @@ func (k *Kubelet) subPath(uid types.UID, container string, index int, volumeName
 		return "", fmt.Errorf("make the place of the sub-path: %w", err)
 	}
 	return target, k.cfg.Mounter.Bind(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), target, false)
+}
+
+// makeBelow makes the directories of a sub-path that are not there, each with
+// the mode of the volume, set-group-id and sticky bits with it.
+func makeBelow(root *os.Root, sub string) error {
+	info, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	at := ""
+	for part := range strings.SplitSeq(filepath.Clean(sub), "/") {
+		at = filepath.Join(at, part)
+		err := root.Mkdir(at, 0o750)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// Best effort: the directory is usable in any case.
+		_ = root.Chmod(at, info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky))
+	}
+	return nil
 }
 
 // removeSubPaths takes a pod's sub-path mounts away.

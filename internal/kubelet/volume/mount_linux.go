@@ -31,7 +31,7 @@ var _ Mounter = Kernel{}
 
 // Tmpfs implements Mounter.
 func (Kernel) Tmpfs(dir string, size int64) error {
-	data := "mode=0777"
+	data := "mode=1777"
 	if size > 0 {
 		data += fmt.Sprintf(",size=%d", size)
 	}

@@ -114,8 +114,10 @@ func (d *driver) Setup(ctx context.Context, r volume.Request) (volume.Mounted, e
 			return mounted, err
 		}
 	}
-	if err := os.Chmod(r.Dir, 0o777); err != nil {
-		return mounted, fmt.Errorf("make the directory: %w", err)
+	if !d.memory { // a tmpfs has its mode
+		if err := os.Chmod(r.Dir, 0o777); err != nil {
+			return mounted, fmt.Errorf("make the directory: %w", err)
+		}
 	}
 	return mounted, write(r.Dir, files, r.FSGroup)
 }
