@@ -87,6 +87,7 @@ func TestTheShortestDelayCounts(t *testing.T) {
 		q.AddAfter("a", time.Minute)
 		q.AddAfter("a", 2*time.Minute)
 		<-time.After(2 * time.Hour)
+		synctest.Wait()
 		if len(at) != 1 || at[0] != time.Minute {
 			t.Errorf("ran at %v, want once after a minute", at)
 		}
