@@ -26,20 +26,28 @@ import (
 // grace period ask for it. deleted says that it is gone. The result is the
 // object or a Status, as the kind answers deletions.
 func (o *Objects) Delete(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) (result runtime.Object, deleted bool, err error) {
-	return o.delete(ctx, in, opts, o.Admission)
+	return o.delete(ctx, in, admission.Of(ctx, in, admission.Delete, opts, isDryRun(opts.DryRun)), opts, o.Admission)
+}
+
+// DeleteOneOf is Delete for one object of a collection: admission is told of a
+// request that names none.
+func (o *Objects) DeleteOneOf(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) error {
+	attrs := admission.Of(ctx, in, admission.Delete, opts, isDryRun(opts.DryRun))
+	attrs.Name = ""
+	_, _, err := o.delete(ctx, in, attrs, opts, o.Admission)
+	return err
 }
 
 // Remove is Delete without admission, for deletions the server itself makes on
 // behalf of another request.
 func (o *Objects) Remove(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions) (result runtime.Object, deleted bool, err error) {
-	return o.delete(ctx, in, opts, nil)
+	return o.delete(ctx, in, admission.Of(ctx, in, admission.Delete, opts, isDryRun(opts.DryRun)), opts, nil)
 }
 
-func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.DeleteOptions, chain admission.Chain) (result runtime.Object, deleted bool, err error) {
+func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission.Attributes, opts *metav1.DeleteOptions, chain admission.Chain) (result runtime.Object, deleted bool, err error) {
 	kind := in.Kind
 	namespace := in.ObjectNamespace()
 	key := kind.Key(namespace, in.Name)
-	attrs := admission.Of(ctx, in, admission.Delete, opts, isDryRun(opts.DryRun))
 	now, err := o.present(ctx, kind, namespace, in.Name)
 	if err != nil {
 		return nil, false, err
@@ -53,7 +61,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, opts *metav1.Del
 			// Somebody who waited for the mark, a node's agent say, was faster.
 			return o.answer(in.Served, done), true, nil
 		}
-		step, err := o.deletion(ctx, in.Served, chain, attrs, opts, now)
+		step, err := o.deletion(ctx, in, chain, attrs, opts, now)
 		if err != nil {
 			if newer, ok := o.refreshed(ctx, kind, key, now); ok {
 				now = newer
@@ -117,10 +125,10 @@ type deletionStep struct {
 }
 
 // deletion decides the next step. The object of now is not modified.
-func (o *Objects) deletion(ctx context.Context, s *request.Served, chain admission.Chain, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
-	kind := s.Kind
+func (o *Objects) deletion(ctx context.Context, in *request.Info, chain admission.Chain, attrs *admission.Attributes, opts *metav1.DeleteOptions, now state) (deletionStep, error) {
+	kind := in.Kind
 	if now.object == nil {
-		return deletionStep{}, apierrors.NewNotFound(s.GVR.GroupResource(), attrs.Name)
+		return deletionStep{}, apierrors.NewNotFound(in.Served.GVR.GroupResource(), in.Name)
 	}
 	if err := CheckPreconditions(kind, now.object, opts); err != nil {
 		return deletionStep{}, err
@@ -178,9 +186,6 @@ func admitDeletion(ctx context.Context, chain admission.Chain, attrs *admission.
 	}
 	with := attrs.With(nil, old)
 	with.Object = nil
-	if with.Name == "" {
-		with.Name = old.GetName()
-	}
 	if err := chain.Mutate(ctx, with); err != nil {
 		return err
 	}

@@ -166,7 +166,7 @@ func (o *Objects) stateOf(kind *api.Kind, kv store.KeyValue) (state, error) {
 	}
 	obj, err := o.Decode(kind, kv)
 	if err != nil {
-		return state{}, apierrors.NewInternalError(err)
+		return state{}, apierrors.NewInternalError(unreadable(kv, err))
 	}
 	return state{object: obj, revision: kv.ModRevision, ttl: kv.TTL}, nil
 }

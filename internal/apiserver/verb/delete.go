@@ -5,7 +5,6 @@ package verb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync/atomic"
 
@@ -68,7 +67,11 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		return err
 	}
 	if unsafe := opts.IgnoreStoreReadErrorWithClusterBreakingPotential; unsafe != nil && *unsafe {
-		return v.deleteUnreadable(ctx, in)
+		result, err := v.Objects.DeleteUnreadable(ctx, in, opts)
+		if err != nil {
+			return err
+		}
+		return v.respond(w, r, in, http.StatusOK, accept, result)
 	}
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
@@ -80,17 +83,6 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		code = http.StatusAccepted
 	}
 	return v.respond(w, r, in, code, accept, result)
-}
-
-// deleteUnreadable answers a deletion that is meant for what cannot be decoded:
-// objects that can be are not deleted so, and others the cache does not hold.
-func (v *Verbs) deleteUnreadable(ctx context.Context, in *request.Info) error {
-	if _, err := v.Objects.Get(ctx, in.Served, in.ObjectNamespace(), in.Name, ""); err != nil {
-		return err
-	}
-	return apierrors.NewConflict(in.GVR().GroupResource(), in.Name, fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, "+
-		"ResourceVersion: 0, AdditionalErrorMsg: unsafe deletion is not allowed because the object is decodable from storage",
-		in.Kind.Key(in.ObjectNamespace(), in.Name)))
 }
 
 // permanent refuses to delete what the cluster itself needs.
@@ -198,7 +190,7 @@ func (v *Verbs) deleteOne(ctx context.Context, in *request.Info, namespace, name
 	if in.Kind.Name == "Namespace" && in.Kind.Group == "" {
 		one.Namespace = name
 	}
-	_, _, err := v.Objects.Delete(ctx, &one, opts)
+	err := v.Objects.DeleteOneOf(ctx, &one, opts)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

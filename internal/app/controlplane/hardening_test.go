@@ -4,6 +4,7 @@ package controlplane
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"kaji/internal/pki"
 )
 
 // Keys, credentials and the store are their owner's only.
@@ -184,37 +187,100 @@ func TestUnsupportedIsRefused(t *testing.T) {
 	}
 }
 
-// The names upstream's components have may do what their roles say.
+// withCertificate returns who shows a client certificate of the cluster's authority.
+func (p *Plane) withCertificate(t *testing.T, name string, groups ...string) *asker {
+	t.Helper()
+	pair, err := p.Keys.CA.Issue(pki.Leaf{CommonName: name, Organizations: groups, Client: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := pair.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := p.as(t, "")
+	a.tls().Certificates = []tls.Certificate{certificate}
+	return a
+}
+
+// The certificates of upstream's components may do what their roles say, and
+// nothing else.
 func TestComponentsIdentities(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	for user, may := range map[string]string{
-		"system:kube-scheduler": "/api/v1/pods", "system:kube-controller-manager": "/apis/apps/v1/deployments",
-		"system:kube-proxy": "/apis/discovery.k8s.io/v1/endpointslices",
+	const lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+	for user, has := range map[string]struct{ may, mayNot []string }{
+		"system:kube-scheduler": {
+			may: []string{"GET /api/v1/pods", "GET /api/v1/nodes", "GET /apis/storage.k8s.io/v1/csinodes", "GET /apis/resource.k8s.io/v1/resourceslices",
+				"DELETE /api/v1/namespaces/default/pods/none", "GET " + lease + "/kube-scheduler", "POST /apis/authorization.k8s.io/v1/subjectaccessreviews"},
+			mayNot: []string{"GET /api/v1/secrets", "DELETE /api/v1/nodes/any", "DELETE " + lease + "/kube-controller-manager", "POST /api/v1/namespaces/default/pods",
+				"GET /apis/rbac.authorization.k8s.io/v1/clusterroles", "GET /debug/pprof/"},
+		},
+		"system:kube-controller-manager": {
+			may: []string{"GET /apis/apps/v1/deployments", "GET /api/v1/secrets", "GET " + lease + "/kube-controller-manager",
+				"POST /api/v1/namespaces/kube-system/serviceaccounts", "POST /apis/authentication.k8s.io/v1/tokenreviews"},
+			mayNot: []string{"DELETE /api/v1/nodes/any", "POST /api/v1/namespaces/default/pods", "POST /apis/rbac.authorization.k8s.io/v1/clusterroles",
+				"POST " + "/apis/apps/v1/namespaces/default/deployments"},
+		},
+		"system:kube-proxy": {
+			may:    []string{"GET /apis/discovery.k8s.io/v1/endpointslices", "GET /api/v1/services", "GET /api/v1/nodes"},
+			mayNot: []string{"GET /api/v1/pods", "GET /api/v1/secrets", "DELETE /api/v1/nodes/any", "POST /api/v1/namespaces/default/services"},
+		},
 	} {
-		a := p.as(t, "root", "Impersonate-User: "+user)
-		if got := a.do("GET", may, ""); got.code != 200 {
-			t.Errorf("%s: %v", user, got)
+		a := p.withCertificate(t, user)
+		for _, request := range has.may {
+			method, path, _ := strings.Cut(request, " ")
+			if got := a.do(method, path, ""); got.code == 401 || got.code == 403 {
+				t.Errorf("%s: %s: %v", user, request, got)
+			}
 		}
-		if got := a.do("DELETE", "/api/v1/nodes/any", ""); got.code != 403 {
-			t.Errorf("%s: %v", user, got)
+		for _, request := range has.mayNot {
+			method, path, _ := strings.Cut(request, " ")
+			if got := a.do(method, path, ""); got.code != 403 {
+				t.Errorf("%s: %s: %v", user, request, got)
+			}
 		}
 	}
-	root := p.as(t, "root")
+}
+
+// A node's certificate reaches what its pods use, and writes about itself alone.
+func TestNodesIdentity(t *testing.T) {
+	t.Parallel()
+	p := start(t, "--enable-admission-plugins", "NodeRestriction")
+	root, node := p.as(t, "root"), p.withCertificate(t, "system:node:n1", "system:nodes")
+	const nodes, pods = "/api/v1/nodes", "/api/v1/namespaces/default/pods"
 	root.must(secrets, secretOf("theirs"))
-	node := p.as(t, "root", "Impersonate-User: system:node:n1", "Impersonate-Group: system:nodes")
+	root.must(secrets, secretOf("mine"))
+	root.must("/api/v1/namespaces/default/serviceaccounts", "metadata: {name: sa}")
+	node.must(nodes, "metadata: {name: n1}")
+	node.refused("POST", nodes, "metadata: {name: n2}", 403, `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`)
+	node.refused("GET", secrets+"/mine", "", 403, `secrets "mine" is forbidden: User "system:node:n1" cannot get resource "secrets" in API group "" in the namespace "default": node: no relationship found between node 'n1' and this object`)
+	root.must(pods, `
+metadata: {name: p}
+spec: {nodeName: n1, serviceAccountName: sa, containers: [{name: c, image: i}], volumes: [{name: s, secret: {secretName: mine}}]}`)
+	waitUntil(t, "a pod's Secret stays closed to its node", func() bool { return node.do("GET", secrets+"/mine", "").code == 200 })
 	node.refused("GET", secrets+"/theirs", "", 403, `secrets "theirs" is forbidden: User "system:node:n1" cannot get resource "secrets" in API group "" in the namespace "default": node: no relationship found between node 'n1' and this object`)
-	if got := node.do("GET", secrets, ""); got.code != 403 {
-		t.Errorf("a node lists secrets: %v", got)
-	}
-	const nodes = "/api/v1/nodes"
-	node.must(nodes, `{"metadata":{"name":"n1"}}`)
-	node.refused("POST", nodes, `{"metadata":{"name":"n2"}}`, 403, `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`)
+	node.refused("POST", "/api/v1/namespaces/default/serviceaccounts/sa/token", "apiVersion: authentication.k8s.io/v1\nkind: TokenRequest\nspec: {audiences: []}",
+		403, `serviceaccounts "sa" is forbidden: node requested token not bound to a pod`)
 	const requests = "/apis/certificates.k8s.io/v1/podcertificaterequests"
-	if got := node.do("GET", requests+"?fieldSelector=spec.nodeName=n1", ""); got.code != 200 {
-		t.Errorf("a node lists its requests of certificates: %v", got)
-	}
 	node.refused("GET", requests+"?fieldSelector=spec.nodeName=n2", "", 403, `podcertificaterequests.certificates.k8s.io is forbidden: User "system:node:n1" cannot list resource "podcertificaterequests" in API group "certificates.k8s.io" at the cluster scope: node: can only list/watch podcertificaterequests with nodeName field selector`)
+	for _, path := range []string{pods + "/p", nodes + "/n1", "/api/v1/pods?fieldSelector=spec.nodeName=n1", "/apis/node.k8s.io/v1/runtimeclasses", requests + "?fieldSelector=spec.nodeName=n1"} {
+		if got := node.do("GET", path, ""); got.code != 200 {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	for _, path := range []string{secrets, "/api/v1/pods", "/api/v1/pods?fieldSelector=spec.nodeName=n2", "/apis/rbac.authorization.k8s.io/v1/clusterroles", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"} {
+		if got := node.do("GET", path, ""); got.code != 403 {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	merge := p.withCertificate(t, "system:node:n1", "system:nodes")
+	merge.header.Set("Content-Type", "application/merge-patch+json")
+	merge.refused("PATCH", nodes+"/n1", `{"metadata":{"labels":{"node-restriction.kubernetes.io/a":"b"}}}`, 403,
+		`nodes "n1" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/a`)
+	if got := node.do("DELETE", nodes+"/n1", ""); got.code != 403 {
+		t.Errorf("a node deletes itself: %v", got)
+	}
 }
 
 // lockedBuffer is a log that several goroutines write to.
