@@ -26,8 +26,17 @@ const index = "controller.owner"
 // Index lets Claim and Owned look up a kind of object by its controller; call
 // it before the informer starts.
 func Index[T client.Object](objects client.Typed[T]) {
-	objects.AddIndex(index, func(o T) []string { return podstate.OwnerUID(o) })
+	objects.AddIndex(index, func(o T) []string {
+		if owner := podstate.OwnerUID(o); owner != nil {
+			return owner
+		}
+		return []string{orphans(o.GetNamespace())}
+	})
 }
+
+// orphans is the key in the index of a namespace's objects without a controller.
+// No UID has a slash.
+func orphans(namespace string) string { return "orphans/" + namespace }
 
 // Owned returns the objects whose controller has the UID.
 func Owned[T client.Object](objects client.Typed[T], owner types.UID) []T {
@@ -73,8 +82,8 @@ func (c Claim[T]) Claimed(ctx context.Context) ([]T, error) {
 		return out, nil
 	}
 	checked := false
-	for _, o := range c.Objects.CachedList(c.Owner.GetNamespace(), c.Selector) {
-		if metav1.GetControllerOf(o) != nil || o.GetDeletionTimestamp() != nil || !c.matches(o) || c.Counts != nil && !c.Counts(o) {
+	for _, o := range c.Objects.ByIndex(index, orphans(c.Owner.GetNamespace())) {
+		if o.GetDeletionTimestamp() != nil || !c.matches(o) || c.Counts != nil && !c.Counts(o) {
 			continue
 		}
 		if !checked {
