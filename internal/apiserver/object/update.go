@@ -46,6 +46,16 @@ type Change struct {
 	Unadmitted bool
 	// View overrides the rules of the subresource that the request names.
 	View *api.Subresource
+	// Facade, when set, is what admission sees instead of the whole objects.
+	Facade *Facade
+}
+
+// Facade is a part of an object that has a type of its own.
+type Facade struct {
+	// Show returns the part of an object.
+	Show func(api.Object) (api.Object, error)
+	// Take writes what admission made of the part back into the object.
+	Take func(part, obj api.Object) error
 }
 
 // Replace is the Change of a PUT: obj is a hub object, and stays the caller's.
@@ -121,7 +131,7 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 		attrs = admission.Of(ctx, in, admission.Create, createOptions(opts), dryRun)
 	}
 	if !change.Unadmitted {
-		if err := o.mutateAdmission(ctx, attrs, obj, now.object); err != nil {
+		if err := o.mutateUpdate(ctx, attrs, change.Facade, obj, now.object); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -137,7 +147,7 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 	}
 	keepTimestamps(obj, now.object)
 	if !change.Unadmitted {
-		if err := o.validateAdmission(ctx, attrs, obj, now.object); err != nil {
+		if err := o.validateUpdate(ctx, attrs, change.Facade, obj, now.object); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -181,6 +191,41 @@ func (o *Objects) mutateAdmission(ctx context.Context, attrs *admission.Attribut
 	}
 	dedupOwners(ctx, obj, duplicateOwnersAfter)
 	return nil
+}
+
+// mutateUpdate is mutateAdmission of the facade, if there is one.
+func (o *Objects) mutateUpdate(ctx context.Context, attrs *admission.Attributes, facade *Facade, obj, old api.Object) error {
+	if facade == nil || len(o.Admission) == 0 {
+		return o.mutateAdmission(ctx, attrs, obj, old)
+	}
+	part, before, err := facade.both(obj, old)
+	if err != nil {
+		return err
+	}
+	if err := o.Admission.Mutate(ctx, attrs.With(part, before)); err != nil {
+		return err
+	}
+	return facade.Take(part, obj)
+}
+
+// validateUpdate is validateAdmission of the facade, if there is one.
+func (o *Objects) validateUpdate(ctx context.Context, attrs *admission.Attributes, facade *Facade, obj, old api.Object) error {
+	if facade == nil || len(o.Admission) == 0 {
+		return o.validateAdmission(ctx, attrs, obj, old)
+	}
+	part, before, err := facade.both(obj, old)
+	if err != nil {
+		return err
+	}
+	return o.Admission.Validate(ctx, attrs.With(part, before))
+}
+
+func (f *Facade) both(obj, old api.Object) (part, before api.Object, err error) {
+	if part, err = f.Show(obj); err != nil {
+		return nil, nil, err
+	}
+	before, err = f.Show(old)
+	return part, before, err
 }
 
 // createByUpdate creates what a PUT or an apply names and is not there.

@@ -269,11 +269,25 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		obj.SetManagedFields(managed)
 		return obj, nil
 	}
-	result, _, err := v.Objects.Update(ctx, in, object.Change{UID: uid, Apply: apply, View: scaleView(in.Kind)}, opts)
+	result, _, err := v.Objects.Update(ctx, in, object.Change{UID: uid, Apply: apply, View: scaleView(in.Kind), Facade: scaleFacade(in.Kind)}, opts)
 	if err != nil {
 		return nil, err
 	}
 	return scaleOf(in.Kind, result)
+}
+
+// scaleFacade shows admission the Scale of an object.
+func scaleFacade(kind *api.Kind) *object.Facade {
+	return &object.Facade{
+		Show: func(obj api.Object) (api.Object, error) { return scaleOf(kind, obj) },
+		Take: func(part, obj api.Object) error {
+			scale, ok := part.(*autoscalingv1.Scale)
+			if !ok {
+				return apierrors.NewInternalError(fmt.Errorf("admission made a %T of a Scale", part))
+			}
+			return kind.Scale.Set(obj, scale.Spec.Replicas)
+		},
+	}
 }
 
 // scaleView is a write of the whole object that creates nothing.

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,10 @@ const (
 	// again is when a quota is counted a second time after its limits changed:
 	// what was made just before is charged by nobody, and informers may be late.
 	again = 3 * time.Second
+	// rest is how long a quota must have been left alone before less is written
+	// than was charged: a charge stands before the object it is for. A quota that
+	// is charged all the time is written after patience all the same.
+	rest, patience = 200 * time.Millisecond, 5 * time.Second
 )
 
 // Config configures a Controller. Client is needed.
@@ -57,6 +62,15 @@ type Controller struct {
 	period  time.Duration
 	log     *slog.Logger
 	monitors
+
+	mu    sync.Mutex
+	lower map[queue.Key]lowering
+}
+
+// lowering is a quota of which less is used than was charged.
+type lowering struct {
+	revision    string    // of the quota as it was seen last
+	seen, first time.Time // since when it was that, and since when less is used
 }
 
 // New returns a controller.
@@ -74,6 +88,7 @@ func New(cfg Config) *Controller {
 		quotas:  client.For[*corev1.ResourceQuota](cfg.Client),
 		classes: client.For[*resourcev1.DeviceClass](cfg.Client),
 		period:  cfg.Period, log: cfg.Logger,
+		lower: map[queue.Key]lowering{},
 	}
 	c.queue = queue.New("resourcequota_primary", cfg.Logger, c.reconcile)
 	c.monitors = monitors{api: cfg.Client, served: cfg.Served, changed: c.changed, running: map[schema.GroupResource]*monitor{}}
@@ -146,6 +161,7 @@ func (c *Controller) changed(gr schema.GroupResource, namespace string) {
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	q, err := c.quotas.Cached(key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
+		c.settled(key)
 		return nil
 	}
 	if err != nil {
@@ -156,8 +172,15 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		c.queue.AddAfter(key, discoveryTime)
 	}
 	// What cannot be counted now keeps its last value.
-	used := quota.Mask(q.Status.Used, quota.Names(q.Spec.Hard))
+	before := quota.Mask(q.Status.Used, quota.Names(q.Spec.Hard))
+	used := maps.Clone(before)
 	maps.Copy(used, counted)
+	if less := quota.Exceeding(before, used); len(less) == 0 {
+		c.settled(key)
+	} else if !c.rested(key, q.ResourceVersion) {
+		maps.Copy(used, quota.Mask(before, less))
+		c.queue.AddAfter(key, rest)
+	}
 	if quota.Equal(q.Spec.Hard, q.Status.Hard) && quota.Equal(used, q.Status.Used) && q.Status.Hard != nil && q.Status.Used != nil {
 		return countErr
 	}
@@ -171,6 +194,34 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		err = nil
 	}
 	return errors.Join(countErr, err)
+}
+
+// rested says whether a quota has been as it is for long enough to be sure that
+// what is missing of what was charged does not just come into being.
+func (c *Controller) rested(key queue.Key, revision string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	l, known := c.lower[key]
+	if !known {
+		l.first = now
+	}
+	if l.revision != revision {
+		l.revision, l.seen = revision, now
+	}
+	c.lower[key] = l
+	if now.Sub(l.seen) < rest && now.Sub(l.first) < patience {
+		return false
+	}
+	delete(c.lower, key)
+	return true
+}
+
+// settled forgets that less was used.
+func (c *Controller) settled(key queue.Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.lower, key)
 }
 
 // count measures everything that a quota limits. With an error it returns what

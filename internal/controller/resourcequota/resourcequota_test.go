@@ -163,6 +163,33 @@ func TestSecondCount(t *testing.T) {
 	})
 }
 
+// A count that falls between the charge and the object it is for takes nothing
+// back: somebody else would get it.
+func TestChargeBeforeObject(t *testing.T) {
+	in(t, func(b *bench) {
+		b.pod("a", "")
+		b.limit(values{"pods": "5"})
+		b.want(values{"pods": "5"}, values{"pods": "1"})
+		time.Sleep(5 * time.Second)
+		if _, err := b.quotas.MergePatch(b.t.Context(), "default", "q", map[string]any{"status": map[string]any{"used": values{"pods": "2"}}}, "status"); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := b.pods.Delete(b.t.Context(), "default", "a", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		q, err := b.quotas.Get(b.t.Context(), "default", "q")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if pods := q.Status.Used[corev1.ResourcePods]; pods.String() != "2" {
+			t.Errorf("the count made %s of what was charged", pods.String())
+		}
+		b.want(values{"pods": "5"}, values{"pods": "0"})
+	})
+}
+
 // A wrong status is corrected when all quotas are counted afresh.
 func TestCorrection(t *testing.T) {
 	in(t, func(b *bench) {

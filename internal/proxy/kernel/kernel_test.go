@@ -410,5 +410,5 @@ func TestForeignRulesAreLeftAlone(t *testing.T) {
 	if err := l.kernel.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	l.expect(l.pods[2], "tcp", "10.96.9.9:80", "pod0<-10.244.0.1")
+	l.expect(l.pods[2], "tcp", "10.96.9.9:80", "pod0<-10.244.2.2")
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
@@ -131,6 +132,95 @@ func TestWebhookOnAttach(t *testing.T) {
 		err := pods.Post().Namespace("default").Resource("pods").Name("p").SubResource("attach").Param("stdin", "true").Do(t.Context()).Error()
 		text := fmt.Sprint(err)
 		return strings.Contains(text, "no attaching with") && strings.Contains(text, `PodAttachOptions`) && strings.Contains(text, `stdin`), text
+	})
+}
+
+// Policies see the Scale of an object that is scaled, and of a collection that is
+// deleted no name.
+func TestPolicySeesWhatTheRequestNames(t *testing.T) {
+	c := kajitest.Start(t)
+	var policy admissionregistrationv1.ValidatingAdmissionPolicy
+	var binding admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	parse(t, `
+metadata: {name: see}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [apps], apiVersions: [v1], operations: [UPDATE], resources: [deployments/scale]}
+    - {apiGroups: [apps], apiVersions: [v1], operations: [DELETE], resources: [deployments]}
+  validations:
+  - {expression: "request.operation == 'DELETE' || object.spec.replicas < 5", messageExpression: "object.kind + ' from ' + string(oldObject.spec.replicas) + ' to ' + string(object.spec.replicas)"}
+  - {expression: "request.operation != 'DELETE'", messageExpression: "'deletes [' + request.name + '] ' + oldObject.metadata.name"}
+`, &policy)
+	parse(t, "metadata: {name: see}\nspec: {policyName: see, validationActions: [Deny]}", &binding)
+	var d appsv1.Deployment
+	parse(t, `
+metadata: {name: d, namespace: default}
+spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}
+`, &d)
+	deployments := kubernetes.NewForConfigOrDie(c.RESTConfig()).AppsV1().Deployments("default")
+	if _, err := deployments.Create(t.Context(), &d, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create(t, c, registration("validatingadmissionpolicies"), &policy, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create(t, c, registration("validatingadmissionpolicybindings"), &binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	scale := func(replicas int) error {
+		body := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+		_, err := deployments.Patch(t.Context(), "d", types.MergePatchType, body, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}, "scale")
+		return err
+	}
+	eventually(t, func() (bool, string) {
+		text := fmt.Sprint(scale(9))
+		return strings.HasSuffix(text, "denied request: Scale from 1 to 9"), text
+	})
+	if err := scale(3); err != nil {
+		t.Error(err)
+	}
+	err := deployments.Delete(t.Context(), "d", metav1.DeleteOptions{})
+	if !strings.HasSuffix(fmt.Sprint(err), `"d" is forbidden: ValidatingAdmissionPolicy 'see' with binding 'see' denied request: deletes [d] d`) {
+		t.Errorf("one: %v", err)
+	}
+	err = deployments.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
+	if !strings.HasSuffix(fmt.Sprint(err), `"Unknown" is forbidden: ValidatingAdmissionPolicy 'see' with binding 'see' denied request: deletes [] d`) {
+		t.Errorf("all: %v", err)
+	}
+}
+
+// A webhook sees the Scale as well, and what it changes there is stored.
+func TestWebhookOnScale(t *testing.T) {
+	c := kajitest.Start(t)
+	server := hook(t, func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		if !strings.Contains(string(r.Object.Raw), `"kind":"Scale"`) || !strings.Contains(string(r.OldObject.Raw), `"kind":"Scale"`) || r.Kind.Kind != "Scale" {
+			return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: fmt.Sprintf("%v %s", r.Kind, r.Object.Raw)}}
+		}
+		return &admissionv1.AdmissionResponse{Allowed: true, PatchType: ptr.To(admissionv1.PatchTypeJSONPatch),
+			Patch: []byte(`[{"op":"replace","path":"/spec/replicas","value":4}]`)}
+	})
+	config := mutating(server, admissionregistrationv1.Fail)
+	config.Webhooks[0].Rules[0] = admissionregistrationv1.RuleWithOperations{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Update},
+		Rule: admissionregistrationv1.Rule{APIGroups: []string{"apps"}, APIVersions: []string{"v1"}, Resources: []string{"deployments/scale"}}}
+	if _, err := create(t, c, registration("mutatingwebhookconfigurations"), config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.Deployment
+	parse(t, `
+metadata: {name: d, namespace: default}
+spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}
+`, &d)
+	deployments := kubernetes.NewForConfigOrDie(c.RESTConfig()).AppsV1().Deployments("default")
+	if _, err := deployments.Create(t.Context(), &d, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() (bool, string) {
+		got, err := deployments.Patch(t.Context(), "d", types.MergePatchType, []byte(`{"spec":{"replicas":2}}`), metav1.PatchOptions{}, "scale")
+		if err != nil {
+			return false, err.Error()
+		}
+		return got.Spec.Replicas != nil && *got.Spec.Replicas == 4, fmt.Sprint(got.Spec.Replicas)
 	})
 }
 

@@ -3,6 +3,7 @@
 package dynamic
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 
@@ -127,7 +128,7 @@ func (o *objects) Convert(in, out, _ any) error {
 		// What a policy has changed comes back without its Go type.
 		gvk := to.GetObjectKind().GroupVersionKind()
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, to); err != nil {
-			return fmt.Errorf("cannot read the changed object as %T: %w", out, err)
+			return unfitting(u, to, err)
 		}
 		if !gvk.Empty() {
 			to.GetObjectKind().SetGroupVersionKind(gvk)
@@ -139,6 +140,19 @@ func (o *objects) Convert(in, out, _ any) error {
 		return fmt.Errorf("cannot convert %T to %T", in, out)
 	}
 	target.Elem().Set(source.Elem())
+	return nil
+}
+
+// unfitting words why content does not fit a Go type as the decoder of JSON
+// does, whose words users know.
+func unfitting(u *unstructured.Unstructured, to runtime.Object, err error) error {
+	data, marshalErr := json.Marshal(u.Object)
+	if marshalErr != nil {
+		return err
+	}
+	if decodeErr := json.Unmarshal(data, to); decodeErr != nil {
+		return decodeErr
+	}
 	return nil
 }
 
