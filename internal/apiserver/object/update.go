@@ -52,6 +52,7 @@ type Change struct {
 
 // Facade is a part of an object that has a type of its own.
 type Facade struct {
+	Kind schema.GroupVersionKind
 	// Show returns the part of an object.
 	Show func(api.Object) (api.Object, error)
 	// Take writes what admission made of the part back into the object.
@@ -202,7 +203,9 @@ func (o *Objects) mutateUpdate(ctx context.Context, attrs *admission.Attributes,
 	if err != nil {
 		return err
 	}
-	if err := o.Admission.Mutate(ctx, attrs.With(part, before)); err != nil {
+	with := attrs.With(part, before)
+	with.Kind = facade.Kind
+	if err := o.Admission.Mutate(ctx, with); err != nil {
 		return err
 	}
 	return facade.Take(part, obj)
@@ -217,7 +220,9 @@ func (o *Objects) validateUpdate(ctx context.Context, attrs *admission.Attribute
 	if err != nil {
 		return err
 	}
-	return o.Admission.Validate(ctx, attrs.With(part, before))
+	with := attrs.With(part, before)
+	with.Kind = facade.Kind
+	return o.Admission.Validate(ctx, with)
 }
 
 func (f *Facade) both(obj, old api.Object) (part, before api.Object, err error) {

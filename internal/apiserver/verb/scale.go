@@ -279,6 +279,7 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 // scaleFacade shows admission the Scale of an object.
 func scaleFacade(kind *api.Kind) *object.Facade {
 	return &object.Facade{
+		Kind: scaleGVK,
 		Show: func(obj api.Object) (api.Object, error) { return scaleOf(kind, obj) },
 		Take: func(part, obj api.Object) error {
 			scale, ok := part.(*autoscalingv1.Scale)
