@@ -245,7 +245,7 @@ func (m *Machine) purge(t testing.TB) {
 	}
 	if t.Failed() {
 		if data, err := os.ReadFile(filepath.Join(m.DataDir(), "kaji.log")); err == nil {
-			t.Logf("the end of the cluster's log:\n%s", data[max(0, len(data)-8000):])
+			t.Logf("the end of the cluster's log:\n%s", data[max(0, len(data)-40000):])
 		}
 	}
 	if out, err := m.Run(t, "kaji", "down", "--purge"); err != nil {

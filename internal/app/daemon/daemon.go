@@ -121,7 +121,20 @@ func Stop(ctx context.Context, path string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("process %d did not end in time and was killed", pid), syscall.Kill(pid, syscall.SIGKILL))
+			return errors.Join(fmt.Errorf("process %d did not end in time and was killed; its log says what it was at", pid), kill(pid))
 		}
 	}
+}
+
+// kill ends a process that does not end by itself. It writes down first where each
+// of its goroutines stands, if it still can.
+func kill(pid int) error {
+	_ = syscall.Kill(pid, syscall.SIGQUIT)
+	for range 100 {
+		if syscall.Kill(pid, 0) != nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
 }
