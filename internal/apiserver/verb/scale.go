@@ -280,7 +280,13 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 func scaleFacade(kind *api.Kind) *object.Facade {
 	return &object.Facade{
 		Kind: scaleGVK,
-		Show: func(obj api.Object) (api.Object, error) { return scaleOf(kind, obj) },
+		Show: func(obj api.Object) (api.Object, error) {
+			scale, err := scaleBefore(kind, obj)
+			if err == nil && scale.Spec.Replicas == noReplicas {
+				scale.Spec.Replicas = 0 // as it would be without the field
+			}
+			return scale, err
+		},
 		Take: func(part, obj api.Object) error {
 			scale, ok := part.(*autoscalingv1.Scale)
 			if !ok {
