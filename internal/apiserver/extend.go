@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -42,7 +43,7 @@ func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
 		Reinvoke:       chain, Logger: s.log,
 	}
 	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
-		cfg.Services = &resolve.Services{Cache: s.cache, Kind: services.Kind}
+		cfg.Services = s.resolver(services)
 	}
 	s.dynamic = dynamic.New(cfg)
 	at := slices.IndexFunc(chain, func(p admission.Plugin) bool { return slices.Contains(last, p.Name()) })
@@ -50,6 +51,15 @@ func (s *Server) withDynamic(chain []admission.Plugin) []admission.Plugin {
 		at = len(chain)
 	}
 	return slices.Insert(slices.Clone(chain), at, admission.Plugin(s.dynamic.Mutator()), admission.Plugin(s.dynamic.Validator()))
+}
+
+// resolver finds where Services answer.
+func (s *Server) resolver(services *request.Served) *resolve.Services {
+	r := &resolve.Services{Cache: s.cache, Kind: services.Kind}
+	if slices := s.kinds.Kind(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice")); slices != nil && s.cfg.RouteToEndpoints {
+		r.Slices = slices.Kind
+	}
+	return r
 }
 
 // newAggregate returns what sends requests to other API servers, nil where
@@ -62,7 +72,7 @@ func (s *Server) newAggregate() *aggregate.Aggregator {
 	}
 	return aggregate.New(aggregate.Config{
 		Cache: s.cache, Kind: own.Kind, Kinds: s.kinds, Client: s.self,
-		Services:    &resolve.Services{Cache: s.cache, Kind: services.Kind},
+		Services:    s.resolver(services),
 		Certificate: s.cfg.FrontProxy, Logger: s.log,
 	})
 }
@@ -97,7 +107,7 @@ func (s *Server) newCustom() *crd.Controller {
 		Serve: s.AddKind, Unserve: s.RemoveKind, Sharing: s.sharing, Logger: s.log,
 	}
 	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
-		cfg.Convert = crd.Webhooks(&resolve.Services{Cache: s.cache, Kind: services.Kind})
+		cfg.Convert = crd.Webhooks(s.resolver(services))
 	}
 	return crd.New(cfg)
 }

@@ -101,6 +101,9 @@ type Config struct {
 	// family first; NodePorts is the range of node ports, upstream's when zero.
 	ServiceRanges []netip.Prefix
 	NodePorts     alloc.PortRange
+	// RouteToEndpoints lets webhooks and aggregated servers be reached at the
+	// endpoints of their Services, where cluster IPs lead nowhere.
+	RouteToEndpoints bool
 	// Advertise is where other members of the cluster reach the server: the
 	// endpoint of the Service "kubernetes". Without it the Service has none.
 	Advertise netip.AddrPort

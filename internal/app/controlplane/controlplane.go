@@ -165,6 +165,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Advertise:         p.advertise(),
 		Identity:          serverID(),
 		NodePorts:         ports,
+		RouteToEndpoints:  o.EnableAggregatorRouting,
 		KubeletTLS:        kubelets,
 		FrontProxy:        p.Keys.FrontProxy.get,
 		EnabledAdmission:  o.Admission.Enable,
