@@ -13,8 +13,8 @@ import (
 // Directories of a sub-path are as the volume is: a volume in memory is sticky,
 // one with an fsGroup gives its group on.
 func TestSubPathsMode(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it mounts")
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: it mounts")
 	}
 	dir, mounter := t.TempDir(), volume.Kernel{}
 	k := &Kubelet{cfg: Config{RootDir: t.TempDir(), Mounter: mounter}}
