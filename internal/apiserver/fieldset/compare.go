@@ -188,54 +188,52 @@ func (c *comparison) elements(n *node, x, y reflect.Value) bool {
 	if !ok {
 		return false
 	}
-	for i := range y.Len() {
-		element, ok := name(n, y.Index(i))
-		if !ok {
-			return false
-		}
-		was, found := before.Get(element)
+	elem := n.elem
+	if n.kind == set {
+		elem = single
+	}
+	for i, element := range after.names {
+		was, found := before.at.Get(element)
 		switch {
 		case !found:
-			ok = c.only(n.elementNode(), y.Index(i), element, c.Added)
+			ok = c.only(elem, y.Index(i), element, c.Added)
 		case n.kind == keyed:
-			ok = c.both(n.elem, x.Index(was.(int)), y.Index(i), element)
+			ok = c.both(elem, x.Index(was.(int)), y.Index(i), element)
 		}
 		if !ok {
 			return false
 		}
 	}
-	for i := range x.Len() {
-		element, ok := name(n, x.Index(i))
-		if !ok {
-			return false
-		}
-		if _, found := after.Get(element); !found && !c.only(n.elementNode(), x.Index(i), element, c.Removed) {
+	for i, element := range before.names {
+		if _, found := after.at.Get(element); !found && !c.only(elem, x.Index(i), element, c.Removed) {
 			return false
 		}
 	}
 	return true
 }
 
-// elementNode is what the elements of a list are.
-func (n *node) elementNode() *node {
-	if n.kind == set {
-		return &node{kind: leaf}
-	}
-	return n.elem
+// single is what an element of a set is.
+var single = &node{kind: leaf}
+
+// names are those of the elements of a list, and where each stands.
+type names struct {
+	names []fieldpath.PathElement
+	at    fieldpath.PathElementMap
 }
 
-// named indexes the elements of a list by their names, which must differ.
-func named(n *node, list reflect.Value) (fieldpath.PathElementMap, bool) {
-	all := fieldpath.MakePathElementMap(list.Len())
-	for i := range list.Len() {
+// named names the elements of a list. It is false where two have the same name.
+func named(n *node, list reflect.Value) (names, bool) {
+	all := names{make([]fieldpath.PathElement, list.Len()), fieldpath.MakePathElementMap(list.Len())}
+	for i := range all.names {
 		element, ok := name(n, list.Index(i))
 		if !ok {
 			return all, false
 		}
-		if _, twice := all.Get(element); twice {
+		if _, twice := all.at.Get(element); twice {
 			return all, false
 		}
-		all.Insert(element, i)
+		all.names[i] = element
+		all.at.Insert(element, i)
 	}
 	return all, true
 }
