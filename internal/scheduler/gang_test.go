@@ -3,7 +3,6 @@
 package scheduler_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -34,20 +33,7 @@ func startGroups(t *testing.T) *world {
 	cfg := config.Default()
 	cfg.LeaderElection.LeaderElect = ptr.To(false)
 	cfg.PodInitialBackoffSeconds, cfg.PodMaxBackoffSeconds = ptr.To[int64](1), ptr.To[int64](1)
-	s, err := scheduler.New(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, PodGroups: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.web = s.Handler()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	w.run(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, PodGroups: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	return w
 }
 

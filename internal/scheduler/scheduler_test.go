@@ -57,21 +57,27 @@ func start(t *testing.T, change ...func(*configv1.KubeSchedulerConfiguration)) *
 	for _, f := range change {
 		f(cfg)
 	}
-	s, err := scheduler.New(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, Hostname: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	w.run(scheduler.Config{Client: w, Configuration: cfg, Seed: 1, Hostname: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	return w
+}
+
+// run runs a scheduler in the world until the test ends.
+func (w *world) run(cfg scheduler.Config) {
+	w.t.Helper()
+	s, err := scheduler.New(cfg)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.web = s.Handler()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	w.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			w.t.Error(err)
 		}
 	})
-	return w
 }
 
 func create[T client.Object](w *world, obj T) T {
