@@ -246,7 +246,7 @@ func TestComponentsIdentities(t *testing.T) {
 // A node's certificate reaches what its pods use, and writes about itself alone.
 func TestNodesIdentity(t *testing.T) {
 	t.Parallel()
-	p := start(t, "--enable-admission-plugins", "NodeRestriction")
+	p := start(t)
 	root, node := p.as(t, "root"), p.withCertificate(t, "system:node:n1", "system:nodes")
 	const nodes, pods = "/api/v1/nodes", "/api/v1/namespaces/default/pods"
 	root.must(secrets, secretOf("theirs"))
