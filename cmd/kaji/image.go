@@ -14,6 +14,7 @@ import (
 
 	"kaji/internal/app/depot"
 	"kaji/internal/app/node"
+	"kaji/internal/app/progress"
 	"kaji/internal/container/image"
 )
 
@@ -101,7 +102,9 @@ func (f *imageFlags) transfer(verb, short string) *cobra.Command {
 					if verb == "push" {
 						err = c.Push(cmd.Context(), name, auth)
 					} else {
-						_, err = c.Pull(cmd.Context(), name, auth)
+						show := progress.NewPull(cmd.ErrOrStderr(), name)
+						_, err = c.Pull(cmd.Context(), name, auth, show.Layer)
+						show.Close()
 					}
 					if err != nil {
 						return err

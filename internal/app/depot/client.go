@@ -143,13 +143,28 @@ func (c *Client) List(ctx context.Context) ([]*image.Image, error) {
 	return c.images(ctx, http.MethodGet, "/images", nil, image.Auth{}, nil)
 }
 
-// Pull brings an image from its registry.
-func (c *Client) Pull(ctx context.Context, name string, auth image.Auth) (*image.Image, error) {
-	list, err := c.images(ctx, http.MethodPost, "/pull", url.Values{"image": {name}}, auth, nil)
+// Pull brings an image from its registry; tell hears how far its layers are.
+func (c *Client) Pull(ctx context.Context, name string, auth image.Auth, tell func(image.LayerProgress)) (*image.Image, error) {
+	resp, err := c.do(ctx, http.MethodPost, "/pull", url.Values{"image": {name}}, auth, nil)
 	if err != nil {
 		return nil, err
 	}
-	return list[0], nil
+	defer resp.Body.Close()
+	for in := json.NewDecoder(resp.Body); ; {
+		var m message
+		switch err := in.Decode(&m); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil, errors.New("the runtime ended during the pull")
+		case err != nil:
+			return nil, err
+		case m.Error != "":
+			return nil, errors.New(m.Error)
+		case m.Image != nil:
+			return m.Image, nil
+		case m.Layer != nil:
+			tell(*m.Layer)
+		}
+	}
 }
 
 // Push brings an image to the registry that its name says.

@@ -81,8 +81,7 @@ func handler(store *image.Store) http.Handler {
 			answer(w, nil, err)
 			return
 		}
-		img, err := store.Pull(r.Context(), r.FormValue("image"), auth)
-		answer(w, []*image.Image{img}, err)
+		pull(w, r, store, auth)
 	})
 	mux.HandleFunc("POST /push", func(w http.ResponseWriter, r *http.Request) {
 		auth, err := credentials(r)
@@ -100,6 +99,29 @@ func handler(store *image.Store) http.Handler {
 	})
 	mux.HandleFunc("GET /export", func(w http.ResponseWriter, r *http.Request) { export(w, r, store) })
 	return mux
+}
+
+// message is one line of the answer to a pull: how far a layer is, or at the
+// end the image or what went wrong.
+type message struct {
+	Layer *image.LayerProgress `json:"layer,omitempty"`
+	Image *image.Image         `json:"image,omitempty"`
+	Error string               `json:"error,omitempty"`
+}
+
+// pull streams messages.
+func pull(w http.ResponseWriter, r *http.Request, store *image.Store, auth image.Auth) {
+	out, flush := json.NewEncoder(w), http.NewResponseController(w)
+	say := func(m message) {
+		_ = out.Encode(m) // an error is that of a client that has left,
+		_ = flush.Flush() // whose context ends the pull
+	}
+	img, err := store.Pull(r.Context(), r.FormValue("image"), auth, func(p image.LayerProgress) { say(message{Layer: &p}) })
+	if err != nil {
+		say(message{Error: err.Error()})
+		return
+	}
+	say(message{Image: img})
 }
 
 // export streams an archive; an error after its beginning ends the connection,

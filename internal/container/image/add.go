@@ -30,55 +30,21 @@ const (
 )
 
 // add stores an image under the given names. Layers that are here already are
-// not read.
-func (s *Store) add(ctx context.Context, from v1.Image, tags, digests []string) (*Image, error) {
-	rawManifest, err := from.RawManifest()
+// not read. to hears how far they are, if it is not nil.
+func (s *Store) add(ctx context.Context, from v1.Image, tags, digests []string, to *teller) (*Image, error) {
+	img, manifest, rawConfig, rawManifest, err := describe(from)
 	if err != nil {
 		return nil, err
 	}
-	rawConfig, err := from.RawConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	if len(rawManifest) > maxManifest || len(rawConfig) > maxConfig {
-		return nil, errors.New("manifest or configuration of the image is too large")
-	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(rawManifest))
-	if err != nil {
-		return nil, fmt.Errorf("manifest of the image: %w", err)
-	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
-	if err != nil {
-		return nil, fmt.Errorf("configuration of the image: %w", err)
-	}
-	id := digestOf(rawConfig)
-	if want := manifest.Config.Digest.String(); id != want {
-		return nil, fmt.Errorf("configuration of the image has digest %s, want %s", id, want)
-	}
-	if len(manifest.Layers) != len(config.RootFS.DiffIDs) || len(manifest.Layers) > maxLayers {
-		return nil, fmt.Errorf("image has %d layers, but %d in its configuration (at most %d)",
-			len(manifest.Layers), len(config.RootFS.DiffIDs), maxLayers)
-	}
-	img := &Image{
-		ID: id, Manifest: digestOf(rawManifest), RepoTags: tags, RepoDigests: digests,
-		Size: manifest.Config.Size, Since: time.Now(), Config: config,
-	}
-	for i, l := range manifest.Layers {
-		if !l.MediaType.IsLayer() || !l.MediaType.IsDistributable() {
-			return nil, fmt.Errorf("layer %s has the unsupported media type %s", l.Digest, l.MediaType)
-		}
-		if l.Digest.Algorithm != "sha256" || config.RootFS.DiffIDs[i].Algorithm != "sha256" {
-			return nil, fmt.Errorf("layer %s: only sha256 is supported", l.Digest)
-		}
-		img.Blobs = append(img.Blobs, l.Digest.String())
-		img.DiffIDs = append(img.DiffIDs, config.RootFS.DiffIDs[i].String())
-		img.Size += l.Size
-	}
+	img.RepoTags, img.RepoDigests = tags, digests
 	defer s.hold(append(append([]string{img.ID, img.Manifest}, img.Blobs...), img.DiffIDs...)...)()
+	if to != nil {
+		to.layers = len(manifest.Layers)
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
 	for i, desc := range manifest.Layers {
-		group.Go(func() error { return s.addLayer(gctx, from, desc, img.DiffIDs[i]) })
+		group.Go(func() error { return s.addLayer(gctx, from, desc, img.DiffIDs[i], to) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -92,13 +58,62 @@ func (s *Store) add(ctx context.Context, from v1.Image, tags, digests []string) 
 	return img, s.put(img)
 }
 
+// describe reads what an image says about itself and checks it; layers are not
+// read.
+func describe(from v1.Image) (img *Image, manifest *v1.Manifest, rawConfig, rawManifest []byte, err error) {
+	rawManifest, err = from.RawManifest()
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	rawConfig, err = from.RawConfigFile()
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if len(rawManifest) > maxManifest || len(rawConfig) > maxConfig {
+		return nil, nil, nil, nil, errors.New("manifest or configuration of the image is too large")
+	}
+	manifest, err = v1.ParseManifest(bytes.NewReader(rawManifest))
+	if err != nil {
+		return nil, nil, nil, nil, fmt.Errorf("manifest of the image: %w", err)
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
+	if err != nil {
+		return nil, nil, nil, nil, fmt.Errorf("configuration of the image: %w", err)
+	}
+	id := digestOf(rawConfig)
+	if want := manifest.Config.Digest.String(); id != want {
+		return nil, nil, nil, nil, fmt.Errorf("configuration of the image has digest %s, want %s", id, want)
+	}
+	if len(manifest.Layers) != len(config.RootFS.DiffIDs) || len(manifest.Layers) > maxLayers {
+		return nil, nil, nil, nil, fmt.Errorf("image has %d layers, but %d in its configuration (at most %d)",
+			len(manifest.Layers), len(config.RootFS.DiffIDs), maxLayers)
+	}
+	img = &Image{
+		ID: id, Manifest: digestOf(rawManifest), Size: manifest.Config.Size, Since: time.Now(), Config: config,
+	}
+	for i, l := range manifest.Layers {
+		if !l.MediaType.IsLayer() || !l.MediaType.IsDistributable() {
+			return nil, nil, nil, nil, fmt.Errorf("layer %s has the unsupported media type %s", l.Digest, l.MediaType)
+		}
+		if l.Digest.Algorithm != "sha256" || config.RootFS.DiffIDs[i].Algorithm != "sha256" {
+			return nil, nil, nil, nil, fmt.Errorf("layer %s: only sha256 is supported", l.Digest)
+		}
+		img.Blobs = append(img.Blobs, l.Digest.String())
+		img.DiffIDs = append(img.DiffIDs, config.RootFS.DiffIDs[i].String())
+		img.Size += l.Size
+	}
+	return img, manifest, rawConfig, rawManifest, nil
+}
+
 func digestOf(raw []byte) string {
 	sum := sha256.Sum256(raw)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // addLayer brings one layer: its blob and its unpacked directory, in one pass.
-func (s *Store) addLayer(ctx context.Context, from v1.Image, desc v1.Descriptor, diffID string) error {
+func (s *Store) addLayer(ctx context.Context, from v1.Image, desc v1.Descriptor, diffID string, to *teller) error {
+	at := LayerProgress{Digest: desc.Digest.String(), State: LayerWaiting, Total: desc.Size}
+	to.say(at)
 	unlock, err := s.layers.lock(ctx, diffID)
 	if err != nil {
 		return err
@@ -108,6 +123,8 @@ func (s *Store) addLayer(ctx context.Context, from v1.Image, desc v1.Descriptor,
 	_, blobErr := os.Stat(blob)
 	_, dirErr := os.Stat(s.layerDir(diffID))
 	if blobErr == nil && dirErr == nil {
+		at.State, at.Done = LayerPresent, desc.Size
+		to.say(at)
 		return nil
 	}
 	if free, err := s.free(); err == nil && free < desc.Size {
@@ -133,7 +150,8 @@ func (s *Store) addLayer(ctx context.Context, from v1.Image, desc v1.Descriptor,
 	defer os.RemoveAll(tmp)
 	stop := context.AfterFunc(ctx, func() { _ = in.Close() })
 	defer stop()
-	if err := s.unpack(in, tmp, desc, diffID); err != nil {
+	at.State = LayerPulling
+	if err := s.unpack(&counted{in: in, to: to, at: at}, tmp, desc, diffID); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -142,10 +160,14 @@ func (s *Store) addLayer(ctx context.Context, from v1.Image, desc v1.Descriptor,
 	if err := os.Rename(filepath.Join(tmp, "blob"), blob); err != nil {
 		return err
 	}
-	if dirErr == nil {
-		return nil // the same files, compressed in another way
+	if dirErr != nil { // else it has the same files, compressed in another way
+		if err := os.Rename(filepath.Join(tmp, "layer"), s.layerDir(diffID)); err != nil {
+			return err
+		}
 	}
-	return os.Rename(filepath.Join(tmp, "layer"), s.layerDir(diffID))
+	at.State, at.Done = LayerPulled, desc.Size
+	to.say(at)
+	return nil
 }
 
 // unpack reads a compressed layer into tmp/blob and tmp/layer/fs and checks

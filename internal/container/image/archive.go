@@ -173,7 +173,7 @@ func (s *Store) importLayout(ctx context.Context, dir string) ([]*Image, error) 
 				digests = append(digests, ref.byDigest(desc.Digest.String()))
 			}
 		}
-		img, err := s.add(ctx, from, tags, digests)
+		img, err := s.add(ctx, from, tags, digests, nil)
 		if err != nil {
 			return images, err
 		}
@@ -244,7 +244,7 @@ func (s *Store) importDocker(ctx context.Context, file string) ([]*Image, error)
 			}
 			tags = append(tags, ref.byTag())
 		}
-		img, err := s.add(ctx, from, tags, nil)
+		img, err := s.add(ctx, from, tags, nil, nil)
 		if err != nil {
 			return images, err
 		}

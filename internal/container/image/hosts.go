@@ -36,7 +36,8 @@ import (
 //	  client = [["client.pem", "client.key"]]
 //	  skip_verify = false
 type hosts struct {
-	dir string
+	dir   string
+	stall time.Duration
 
 	mu         sync.Mutex
 	transports map[string]http.RoundTripper // by their settings
@@ -153,7 +154,7 @@ func (h *hosts) transport(c hostConfig) (http.RoundTripper, error) {
 	if h.transports == nil {
 		h.transports = map[string]http.RoundTripper{}
 	}
-	h.transports[key] = resuming{t}
+	h.transports[key] = resuming{t, h.stall}
 	return h.transports[key], nil
 }
 

@@ -52,13 +52,15 @@ func (e *PullError) Unwrap() error { return e.Err }
 const pullTries = 3
 
 // Pull brings an image from its registry, or from a mirror of it. Layers that
-// are here already are not transferred.
-func (s *Store) Pull(ctx context.Context, image string, auth Auth) (*Image, error) {
+// are here already are not transferred. A pull takes as long as bytes come; one
+// that stalls is cut (see Config.Stall). tell, when given, hears how far the
+// layers are, in one call at a time.
+func (s *Store) Pull(ctx context.Context, image string, auth Auth, tell ...func(LayerProgress)) (*Image, error) {
 	ref, err := parseReference(image)
 	if err != nil {
 		return nil, &PullError{PullMalformed, fmt.Errorf("failed to parse image reference %q: %w", image, err)}
 	}
-	img, err := s.pull(ctx, ref, auth)
+	img, err := s.pull(ctx, ref, auth, tell)
 	if err == nil {
 		return img, nil
 	}
@@ -90,7 +92,7 @@ func reasonOf(err error) PullReason {
 	return PullFailed
 }
 
-func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, error) {
+func (s *Store) pull(ctx context.Context, ref reference, auth Auth, tell []func(LayerProgress)) (*Image, error) {
 	sources, err := s.hosts.sources(ref.registry(), "pull")
 	if err != nil {
 		return nil, err
@@ -105,7 +107,7 @@ func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, err
 			}
 			continue
 		}
-		img, err := s.take(ctx, ref, desc)
+		img, err := s.take(ctx, ref, desc, tell)
 		if err == nil {
 			return img, nil
 		}
@@ -118,8 +120,9 @@ func (s *Store) pull(ctx context.Context, ref reference, auth Auth) (*Image, err
 }
 
 // take brings the image that a source describes. A connection that breaks is
-// tried again: layers that have come whole are not transferred twice.
-func (s *Store) take(ctx context.Context, ref reference, desc *remote.Descriptor) (*Image, error) {
+// tried again, unless the registry sends nothing at all: layers that have come
+// whole are not transferred twice.
+func (s *Store) take(ctx context.Context, ref reference, desc *remote.Descriptor, tell []func(LayerProgress)) (*Image, error) {
 	var tags []string
 	if ref.digest == "" {
 		tags = []string{ref.byTag()}
@@ -130,9 +133,14 @@ func (s *Store) take(ctx context.Context, ref reference, desc *remote.Descriptor
 	if err != nil {
 		return nil, err
 	}
+	var to *teller
+	if len(tell) > 0 {
+		to = &teller{tell: tell[0]}
+	}
 	for try := 1; ; try++ {
-		img, err := s.add(ctx, from, tags, []string{ref.byDigest(desc.Digest.String())})
-		if err == nil || try == pullTries || ctx.Err() != nil || !isBroken(err) {
+		img, err := s.add(ctx, from, tags, []string{ref.byDigest(desc.Digest.String())}, to)
+		_, waited := errors.AsType[stalled](err)
+		if err == nil || try == pullTries || ctx.Err() != nil || waited || !isBroken(err) {
 			return img, err
 		}
 		s.cfg.Logger.Warn("pulling an image: the connection broke; trying again", "image", ref, "err", err)

@@ -43,6 +43,9 @@ type Config struct {
 	Pinned []string
 	// Limits bound each layer; zero means layer.DefaultLimits.
 	Limits layer.Limits
+	// Stall is how long a registry may send nothing before the connection is
+	// given up and the rest asked for again, a few times; zero means a minute.
+	Stall  time.Duration
 	Logger *slog.Logger
 }
 
@@ -84,11 +87,14 @@ type Store struct {
 // Open opens or makes the store below cfg.Root and removes what an interrupted
 // pull left.
 func Open(cfg Config) (*Store, error) {
+	if cfg.Stall == 0 {
+		cfg.Stall = defaultStall
+	}
 	if cfg.Limits == (layer.Limits{}) {
 		cfg.Limits = layer.DefaultLimits
 	}
 	s := &Store{cfg: cfg, images: map[string]*Image{}, names: map[string]string{}, busy: map[string]int{}}
-	s.hosts = &hosts{dir: cfg.HostsDir}
+	s.hosts = &hosts{dir: cfg.HostsDir, stall: cfg.Stall}
 	for _, dir := range []string{"blobs", "layers", "records", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {
 			return nil, err
