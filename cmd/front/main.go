@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command front is what a user calls kaji: a small program that starts in a few
-// milliseconds, answers what needs nothing, and replaces itself with kubectl or
+// milliseconds, answers what needs little, and replaces itself with kubectl or
 // the main program (cmd/kaji), which it holds packed, for everything else. See
 // docs/decisions/0006-a-light-front.md.
 package main
@@ -19,6 +19,7 @@ import (
 	"kaji/internal/app/kubectl"
 	"kaji/internal/app/packed"
 	"kaji/internal/app/program"
+	"kaji/internal/cni/command"
 )
 
 //go:embed all:assets
@@ -33,6 +34,8 @@ func main() {
 	own := strings.HasPrefix(name, "kaji") && len(args) > 0
 	var err error
 	switch {
+	case name == command.Name || own && len(args) == 1 && args[0] == "cni":
+		command.Main(program.Release())
 	case own && len(args) == 1 && args[0] == "version":
 		fmt.Println(program.Version())
 	case own && args[0] == "kubectl":

@@ -14,10 +14,11 @@ import (
 	"kaji/internal/app/daemon"
 	"kaji/internal/app/home"
 	"kaji/internal/app/logging"
+	"kaji/internal/app/node"
 )
 
 func agentCommand() *cobra.Command {
-	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", ProxyMetricsBindAddress: "127.0.0.1:10249", Ingress: servedIngress()}
+	c := agent.Config{Name: "agent", KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", ProxyMetricsBindAddress: "127.0.0.1:10249", Ingress: servedIngress(), Plugins: node.DefaultPlugins()}
 	var dataDir, tokenFile string
 	var nodeIPs []string
 	var log logging.Options
@@ -76,6 +77,7 @@ certificate is kept in the data directory; the token is not needed again.`,
 	fs.StringSliceVar(&nodeIPs, "node-ip", nil, "addresses of the node, one a family; those of the default route when empty")
 	fs.Int32Var(&c.KubeletPort, "port", c.KubeletPort, "port of the node agent's server")
 	addIngressFlags(fs, &c.Ingress)
+	addPluginFlags(fs, &c.Plugins)
 	fs.StringVar(&c.HealthzBindAddress, "healthz-bind-address", c.HealthzBindAddress, "where the service proxy answers health checks; empty is nowhere")
 	fs.StringVar(&c.ProxyMetricsBindAddress, "proxy-metrics-bind-address", c.ProxyMetricsBindAddress, "where the service proxy serves metrics, as kube-proxy does; empty is nowhere")
 	log.AddFlags(fs)

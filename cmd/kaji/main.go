@@ -17,6 +17,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"kaji/internal/app/program"
+	"kaji/internal/cni/command"
 )
 
 // upstream maps argv[0] to the verb that stands in for it.
@@ -33,6 +36,10 @@ func main() {
 	name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
 	if verb, ok := upstreamVerb(name); ok {
 		args = append([]string{verb}, args...)
+	}
+	if name == command.Name {
+		command.Main(program.Release())
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -94,6 +101,7 @@ func commands() []*cobra.Command {
 		cloudControllerManagerCommand(),
 		schedulerCommand(),
 		runtimeCommand(),
+		cniCommand(),
 		kubeletCommand(),
 		proxyCommand(),
 		etcdCommand(),

@@ -35,6 +35,8 @@ import (
 type clusterFlags struct {
 	name, nodeName, domain string
 	podCIDRs, disable      []string
+	podNetwork             string
+	plugins                node.Plugins
 	nodes                  int
 	nodeNetwork, network   string
 	loadBalancer           bool
@@ -46,11 +48,12 @@ type clusterFlags struct {
 }
 
 func newClusterFlags() *clusterFlags {
-	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: servedIngress(), gatewayAPI: true}
+	return &clusterFlags{name: clusterName(), domain: "cluster.local", podCIDRs: []string{"10.244.0.0/16"}, nodes: 1, nodeNetwork: "100.127.0.0/24", loadBalancer: true, ingress: servedIngress(), gatewayAPI: true,
+		podNetwork: embeddedNetwork, plugins: node.DefaultPlugins()}
 }
 
 // firstFlags are those of a cluster that people want first.
-var firstFlags = []string{"name", "config", "nodes", "network", "data-dir", "node-name", "cluster-cidr", "service-cluster-ip-range", "cluster-domain", "secure-port",
+var firstFlags = []string{"name", "config", "nodes", "network", "data-dir", "node-name", "cluster-cidr", "pod-network", "service-cluster-ip-range", "cluster-domain", "secure-port",
 	"load-balancer-pool", "ingress-http-port", "ingress-https-port", "disable", "feature-gates", "runtime-config", "etcd-servers", "encryption-provider-config", "audit-policy-file", "audit-log-path"}
 
 // add defines the flags of a verb that starts a cluster, with those of its own
@@ -69,6 +72,8 @@ func (f *clusterFlags) define(fs *pflag.FlagSet) {
 	fs.IntVar(&f.nodes, "nodes", f.nodes, "how many nodes to run on this machine; those after the first are network namespaces")
 	fs.StringVar(&f.network, "network", f.network, "where the cluster lives: host, the network of this machine, or own, a network namespace with a range of its own, such as 100.126.7.0/24; when empty the machine's, or its own if another cluster lives there")
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
+	fs.StringVar(&f.podNetwork, "pod-network", f.podNetwork, "what connects pods: kaji, the embedded network, or cni, the plug-ins that the CNI directory configures")
+	addPluginFlags(fs, &f.plugins)
 	addIngressFlags(fs, &f.ingress)
 	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
 	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
@@ -89,6 +94,15 @@ func addIngressFlags(fs *pflag.FlagSet, to *node.Ingress) {
 	fs.Uint16Var(&to.HTTPSPort, "ingress-https-port", to.HTTPSPort, "port that Ingresses are served at by HTTPS; 0 is none")
 }
 
+// embeddedNetwork is the value of --pod-network for the network that comes with
+// the program.
+const embeddedNetwork = "kaji"
+
+func addPluginFlags(fs *pflag.FlagSet, to *node.Plugins) {
+	fs.StringVar(&to.ConfDir, "cni-conf-dir", to.ConfDir, "directory of CNI configurations; the first by name counts")
+	fs.StringSliceVar(&to.BinDirs, "cni-bin-dir", to.BinDirs, "directories of CNI plug-ins")
+}
+
 func (f *clusterFlags) dir() (home.Dir, error) { return home.Named(f.name, f.api.DataDir) }
 
 func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
@@ -105,6 +119,13 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	c := cluster.Config{Name: f.name, Dir: dir, API: f.api, Domain: f.domain, NodeName: f.nodeName, KubeletPort: 10250, HealthzBindAddress: "127.0.0.1:10256", ProxyMetricsBindAddress: "127.0.0.1:10249"}
+	switch f.podNetwork {
+	case embeddedNetwork:
+	case node.PodNetworkCNI:
+		c.Plugins = &f.plugins
+	default:
+		return c, fmt.Errorf("--pod-network %q: want %s or %s", f.podNetwork, embeddedNetwork, node.PodNetworkCNI)
+	}
 	c.Nodes, c.Ingress, c.GatewayAPI = f.nodes, f.ingress, f.gatewayAPI
 	if a := f.ingress.Address; a != "" {
 		if _, err := netip.ParseAddr(a); err != nil {

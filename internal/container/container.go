@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"kaji/internal/container/cgroup"
 	"kaji/internal/container/image"
@@ -177,7 +178,31 @@ func New(cfg Config) (*Runtime, error) {
 	if err := r.adopt(); err != nil {
 		return nil, errors.Join(fmt.Errorf("finding containers again: %w", err), r.close())
 	}
+	r.collect()
 	return r, nil
+}
+
+// collectTimeout bounds how long the network may hold up the start.
+const collectTimeout = 10 * time.Second
+
+// collect lets the network forget sandboxes that are not here any more. Those that
+// stopped without having left the network count: they will still.
+func (r *Runtime) collect() {
+	network, ok := r.cfg.Network.(podnet.Collector)
+	if !ok {
+		return
+	}
+	var known []podnet.Sandbox
+	for _, s := range r.sandboxes {
+		if rec := s.record.Load(); rec.Networked {
+			known = append(known, r.networkSandbox(rec))
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, collectTimeout)
+	defer cancel()
+	if err := network.Collect(ctx, known); err != nil {
+		r.log.Warn("the network keeps something of sandboxes that are gone", "err", err)
+	}
 }
 
 // Run serves exec, attach and port-forward until ctx ends. Sandboxes and

@@ -2,8 +2,8 @@
 
 // Package podnet is the seam between a container runtime and what connects a
 // pod sandbox to the cluster's network. The embedded runtime calls it; engines
-// are the embedded bridge network (internal/cni/bridge) and the plug-ins of the
-// Container Network Interface (internal/cni/plugin).
+// are the embedded network (internal/cni/veth) and the plug-ins of the Container
+// Network Interface (internal/cni/plugin).
 package podnet
 
 import (
@@ -19,6 +19,8 @@ type Sandbox struct {
 	// Netns is the path of the network namespace, such as "/run/netns/x".
 	// On Teardown it may be gone.
 	Netns string
+	// Interface is the name of the pod's interface; "eth0" when empty.
+	Interface string
 	// Ports are the host ports to publish.
 	Ports []PortMapping
 	// IngressBandwidth and EgressBandwidth are bits per second, zero for none.
@@ -57,4 +59,12 @@ type Network interface {
 	Ready(ctx context.Context) error
 	// SetPodCIDRs tells the node's pod address ranges, when they become known.
 	SetPodCIDRs(ctx context.Context, cidrs []netip.Prefix) error
+}
+
+// Collector is a Network that keeps something of its own about sandboxes, which can
+// outlive the runtime's memory of them.
+type Collector interface {
+	// Collect releases what belongs to none of the sandboxes. It is called before
+	// the first Setup of a process.
+	Collect(ctx context.Context, sandboxes []Sandbox) error
 }

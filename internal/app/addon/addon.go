@@ -55,6 +55,9 @@ type Values struct {
 	// Server is where the API server is reached, CA the PEM bundle it is
 	// trusted by.
 	Server, CA string
+	// PodNetwork is "cni" where plug-ins connect pods, empty where the embedded
+	// network does.
+	PodNetwork string
 	// Off are the add-ons that are left out, for nodes that join.
 	Off []string
 	// Corefile is the name server's first configuration.

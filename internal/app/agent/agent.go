@@ -51,6 +51,9 @@ type Config struct {
 	HealthzBindAddress string
 	// ProxyMetricsBindAddress is where the service proxy shows itself.
 	ProxyMetricsBindAddress string
+	// Plugins are where plug-ins are, should the cluster's pods be connected by
+	// them.
+	Plugins node.Plugins
 	// Ingress says where Ingresses are served.
 	Ingress node.Ingress
 	Logger  *slog.Logger
@@ -89,8 +92,13 @@ func Run(ctx context.Context, c Config) error {
 	authority := x509.NewCertPool()
 	authority.AppendCertsFromPEM(config.CAData)
 	judge := &server.Delegate{Client: api, ClientCA: authority, Anonymous: true}
+	var plugins *node.Plugins
+	if settings.plugins {
+		plugins = &c.Plugins
+	}
 	n, err := node.New(node.Config{
-		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
+		Plugins: plugins,
+		Name:    c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
 		PodCIDRs: settings.pods, DNS: settings.dns, Domain: settings.domain,
 		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: settings.off,
 		Client:        func(string) (client.Interface, error) { return api, nil },
@@ -132,6 +140,8 @@ type settings struct {
 	pods   []netip.Prefix
 	dns    []netip.Addr
 	off    []string
+	// plugins says that plug-ins connect pods.
+	plugins bool
 }
 
 // network reads the settings, once the server tells them.
@@ -151,7 +161,7 @@ func network(ctx context.Context, api client.Interface, log *slog.Logger) (setti
 }
 
 func parse(data map[string]string) (settings, error) {
-	s := settings{domain: data["domain"]}
+	s := settings{domain: data["domain"], plugins: data["podNetwork"] == node.PodNetworkCNI}
 	if off := data["off"]; off != "" {
 		s.off = strings.Split(off, ",")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kaji/internal/app/addon"
+	"kaji/internal/app/node"
 	"kaji/internal/client"
 	"kaji/internal/dns/corefile"
 	"kaji/internal/lifecycle"
@@ -23,7 +24,11 @@ func (cl *Cluster) addons(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
-	values := addon.Values{DNS: addrs, Corefile: corefile.Default(cl.c.Domain), Domain: cl.c.Domain, PodCIDRs: cl.c.PodCIDRs,
+	var podNetwork string
+	if cl.c.Plugins != nil {
+		podNetwork = node.PodNetworkCNI
+	}
+	values := addon.Values{PodNetwork: podNetwork, DNS: addrs, Corefile: corefile.Default(cl.c.Domain), Domain: cl.c.Domain, PodCIDRs: cl.c.PodCIDRs,
 		Server: cl.plane.Advertised(), Off: cl.c.Off, CA: string(cl.plane.Keys.CA.Cert)}
 	group.Go("addons", func(ctx context.Context) error { return cl.keepAddons(ctx, api, values) })
 	if !cl.c.GatewayAPI {

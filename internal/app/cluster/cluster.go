@@ -41,6 +41,8 @@ type Config struct {
 	API *controlplane.Options
 	// PodCIDRs are the pods' ranges, one a family.
 	PodCIDRs []netip.Prefix
+	// Plugins, unless nil, connect pods instead of the embedded network.
+	Plugins *node.Plugins
 	// Domain is the cluster's DNS domain, "cluster.local".
 	Domain string
 	// NodeName is this machine's node; the host name when empty.

@@ -34,7 +34,7 @@ func (cl *Cluster) newNode() (*node.Node, error) {
 	authenticator, authorizer := cl.plane.Trust()
 	c.Ingress.Lead = true
 	return node.New(node.Config{
-		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, DNS: dns, Domain: c.Domain,
+		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, Plugins: c.Plugins, DNS: dns, Domain: c.Domain,
 		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: c.Off,
 		Client: func(component string) (client.Interface, error) {
 			name, groups, err := cl.identity(component)

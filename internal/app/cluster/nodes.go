@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -87,9 +88,13 @@ func (cl *Cluster) keepNode(ctx context.Context, n nodenet.Network, name string,
 	}
 	for delay := time.Second; ctx.Err() == nil; delay = min(2*delay, time.Minute) {
 		started := time.Now()
-		cmd := exec.CommandContext(ctx, self, "agent", "--name="+node.Name(cl.c.Name, name), "--data-dir="+string(dir), "--node-name="+name,
-			"--node-ip="+addr.String(), "--kubeconfig="+nodeKubeconfig(dir), "--healthz-bind-address=127.0.0.1:10256",
-			"--ingress-http-port="+strconv.Itoa(int(cl.c.Ingress.HTTPPort)), "--ingress-https-port="+strconv.Itoa(int(cl.c.Ingress.HTTPSPort)))
+		args := []string{"agent", "--name=" + node.Name(cl.c.Name, name), "--data-dir=" + string(dir), "--node-name=" + name,
+			"--node-ip=" + addr.String(), "--kubeconfig=" + nodeKubeconfig(dir), "--healthz-bind-address=127.0.0.1:10256",
+			"--ingress-http-port=" + strconv.Itoa(int(cl.c.Ingress.HTTPPort)), "--ingress-https-port=" + strconv.Itoa(int(cl.c.Ingress.HTTPSPort))}
+		if p := cl.c.Plugins; p != nil {
+			args = append(args, "--cni-conf-dir="+p.ConfDir, "--cni-bin-dir="+strings.Join(p.BinDirs, ","))
+		}
+		cmd := exec.CommandContext(ctx, self, args...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = 30 * time.Second

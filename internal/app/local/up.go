@@ -26,6 +26,7 @@ import (
 	"kaji/internal/app/doctor"
 	"kaji/internal/app/home"
 	"kaji/internal/app/kubeconfig"
+	"kaji/internal/app/node"
 	"kaji/internal/app/progress"
 	"kaji/internal/client"
 	"kaji/internal/client/remote"
@@ -61,7 +62,7 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 		if !sameArguments(before, args) {
 			fmt.Fprintf(out, "   It runs with other settings than these: %s. To change them, `%s` first; its data stays.\n", strings.Join(before, " "), c.verb("down"))
 		}
-		if err := wait(ctx, c, wantedNodes(before), display, nil); err != nil {
+		if err := wait(ctx, c, before, display, nil); err != nil {
 			return err
 		}
 	} else if err := start(ctx, c, args, display); err != nil {
@@ -114,7 +115,7 @@ func start(ctx context.Context, c Cluster, args []string, display *progress.Disp
 		_, ended, err = daemon.Start("", append([]string{"server", "--name=" + c.Name}, args...), c.Dir.Log())
 	}
 	if err == nil {
-		err = wait(ctx, c, wantedNodes(args), display, ended)
+		err = wait(ctx, c, args, display, ended)
 	}
 	if err == nil || !fresh {
 		return err
@@ -185,24 +186,28 @@ func wantedNodes(args []string) int {
 }
 
 // steps are what a starting cluster reaches, one after the other.
-func steps(c Cluster, wanted int) []step {
-	node, done := "the node", "the node is ready"
+func steps(c Cluster, args []string) []step {
+	wanted, plugins := wantedNodes(args), slices.Contains(args, "--pod-network="+node.PodNetworkCNI)
+	what, done := "the node", "the node is ready"
 	if wanted > 1 {
-		node, done = "the nodes", fmt.Sprintf("all %d nodes are ready", wanted)
+		what, done = "the nodes", fmt.Sprintf("all %d nodes are ready", wanted)
+	}
+	if plugins {
+		done += ", or waits for the plug-ins of its pod network"
 	}
 	return []step{
 		{"the API server", "the API server is ready", func(ctx context.Context) error {
 			_, err := c.get(ctx, "/readyz")
 			return err
 		}},
-		{node, done, func(ctx context.Context) error {
+		{what, done, func(ctx context.Context) error {
 			nodes, err := c.nodes(ctx)
 			if err != nil {
 				return err
 			}
 			count := 0
 			for _, n := range nodes {
-				if ready(n) {
+				if ready(n) || plugins && networkMissing(n) {
 					count++
 				}
 			}
@@ -219,10 +224,10 @@ type step struct {
 	reach      func(context.Context) error
 }
 
-func wait(ctx context.Context, c Cluster, wanted int, display *progress.Display, ended <-chan error) error {
+func wait(ctx context.Context, c Cluster, args []string, display *progress.Display, ended <-chan error) error {
 	tick := time.NewTicker(pollPeriod)
 	defer tick.Stop()
-	for _, s := range steps(c, wanted) {
+	for _, s := range steps(c, args) {
 		display.Step("waiting for %s", s.what)
 		for {
 			err := s.reach(ctx)
@@ -283,6 +288,17 @@ func (c Cluster) nodes(ctx context.Context) ([]*corev1.Node, error) {
 		return nil, err
 	}
 	return client.For[*corev1.Node](conn).List(ctx, "", metav1.ListOptions{})
+}
+
+// networkMissing says that a node waits for the plug-ins of its pod network, which
+// may come as pods of the machine's network.
+func networkMissing(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionFalse && strings.Contains(c.Message, "NetworkPluginNotReady")
+		}
+	}
+	return false
 }
 
 func ready(n *corev1.Node) bool {

@@ -90,7 +90,7 @@ func (c Cluster) exchange(ctx context.Context, program string, args []string, di
 	if err != nil {
 		return err
 	}
-	return wait(ctx, c, wantedNodes(args), display, ended)
+	return wait(ctx, c, args, display, ended)
 }
 
 // sameProgram says whether a process runs the very file that this one runs.

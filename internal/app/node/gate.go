@@ -39,6 +39,14 @@ func (g *gate) Setup(ctx context.Context, s podnet.Sandbox) (*podnet.Result, err
 	return result, nil
 }
 
+// Collect implements podnet.Collector where the network does.
+func (g *gate) Collect(ctx context.Context, sandboxes []podnet.Sandbox) error {
+	if c, ok := g.Network.(podnet.Collector); ok {
+		return c.Collect(ctx, sandboxes)
+	}
+	return nil
+}
+
 func static(s podnet.Sandbox) bool {
 	source := s.Annotations[podspec.SourceAnnotation]
 	return source != "" && source != "api"

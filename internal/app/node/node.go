@@ -41,7 +41,6 @@ import (
 	"kaji/internal/app/image"
 	"kaji/internal/client"
 	"kaji/internal/cni/mesh"
-	"kaji/internal/cni/veth"
 	"kaji/internal/container"
 	"kaji/internal/cri"
 	"kaji/internal/dns"
@@ -53,6 +52,7 @@ import (
 	"kaji/internal/lifecycle"
 	"kaji/internal/loadbalancer"
 	"kaji/internal/pki"
+	"kaji/internal/podnet"
 	"kaji/internal/policy"
 	"kaji/internal/provisioner"
 	"kaji/internal/proxy"
@@ -86,6 +86,9 @@ type Config struct {
 	PodCIDRs []netip.Prefix
 	DNS      []netip.Addr
 	Domain   string
+	// Plugins, unless nil, connect the pods instead of the embedded network; ways
+	// to other nodes' pods are then theirs to make, too.
+	Plugins *Plugins
 	// KubeletPort is the node agent's port.
 	KubeletPort int32
 	// HealthzBindAddress is where the service proxy answers health checks;
@@ -114,7 +117,7 @@ type Config struct {
 // Node is what runs. Create it with New.
 type Node struct {
 	c       Config
-	network *veth.Network
+	network podnet.Network
 	gate    *gate
 	runtime *container.Runtime
 }
@@ -133,9 +136,12 @@ func New(c Config) (*Node, error) {
 	if len(c.NodeIPs) == 0 {
 		return nil, errors.New("this machine has no address besides loopback: set up a network first")
 	}
-	n := &Node{c: c, network: veth.New(veth.Config{ClusterCIDRs: c.PodCIDRs, Logger: c.Logger.With("component", "network")})}
-	n.gate = &gate{Network: n.network}
+	n := &Node{c: c}
 	var err error
+	if n.network, err = n.podNetwork(); err != nil {
+		return nil, err
+	}
+	n.gate = &gate{Network: n.network}
 	n.runtime, err = container.New(container.Config{
 		Root: c.Dir.Runtime(), State: RuntimeState(c.Name), Network: n.gate,
 		CgroupRoot: cgroupRoot(c.Name), PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
@@ -193,9 +199,11 @@ func (n *Node) proxy(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
-	ways := mesh.New(mesh.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "network")})
+	if c.Plugins == nil {
+		ways := mesh.New(mesh.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "network")})
+		group.Go("routes", ways.Run)
+	}
 	announcer := loadbalancer.New(loadbalancer.Config{Client: api, NodeName: c.NodeName, Logger: c.Logger.With("component", "loadbalancer")})
-	group.Go("routes", ways.Run)
 	group.Go("proxy", p.Run)
 	group.Go("proxy status", status.Run)
 	group.Go("load balancer", announcer.Run)

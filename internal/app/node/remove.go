@@ -26,7 +26,11 @@ func Remove(ctx context.Context, name string, dir home.Dir, shared bool) error {
 	network := veth.New(veth.Config{})
 	state := filepath.Join(StateRoot, name)
 	if _, err := os.Stat(dir.Runtime()); err == nil {
-		r, err := container.New(container.Config{Root: dir.Runtime(), State: filepath.Join(state, "container"), Network: network,
+		pods, err := former(dir, network)
+		if err != nil {
+			return err
+		}
+		r, err := container.New(container.Config{Root: dir.Runtime(), State: filepath.Join(state, "container"), Network: pods,
 			CgroupRoot: cgroupRoot(name), Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return fmt.Errorf("container runtime: %w", err)

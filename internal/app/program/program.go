@@ -41,3 +41,6 @@ func Version() string {
 	v := version.Get()
 	return fmt.Sprintf("kaji %s (%s, %s)", v.GitVersion, v.GoVersion, v.Platform)
 }
+
+// Release is the program's version alone.
+func Release() string { return version.Get().GitVersion }

@@ -17,7 +17,10 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 
 	"kaji/internal/podnet"
 )
@@ -42,7 +45,10 @@ type Network struct {
 	cni *libcni.CNIConfig
 }
 
-var _ podnet.Network = (*Network)(nil)
+var (
+	_ podnet.Network   = (*Network)(nil)
+	_ podnet.Collector = (*Network)(nil)
+)
 
 // New returns a network that is ready once a configuration is there.
 func New(c Config) *Network {
@@ -103,6 +109,9 @@ func (n *Network) Setup(ctx context.Context, s podnet.Sandbox) (*podnet.Result, 
 	if err != nil {
 		return nil, err
 	}
+	if err := loopback(s.Netns); err != nil {
+		return nil, fmt.Errorf("loopback of the pod: %w", err)
+	}
 	got, err := n.cni.AddNetworkList(ctx, list, attachment(s))
 	if err != nil {
 		return nil, err
@@ -116,6 +125,25 @@ func (n *Network) Setup(ctx context.Context, s podnet.Sandbox) (*podnet.Result, 
 		return nil, fmt.Errorf("the network %q gave the pod no address", list.Name)
 	}
 	return out, nil
+}
+
+// loopback brings up the pod's own, which the protocol leaves to the runtime.
+func loopback(path string) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	pod, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	lo, err := pod.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return pod.LinkSetUp(lo)
 }
 
 // addresses are those of the pod's own interface.
@@ -222,4 +250,18 @@ func (n *Network) Check(ctx context.Context, s podnet.Sandbox) (*podnet.Result, 
 		return addresses(result), nil
 	}
 	return nil, fmt.Errorf("pod %s/%s has no address: its interface is gone", s.Namespace, s.Name)
+}
+
+// Collect implements podnet.Collector: pods that nobody knows any more leave as they
+// came, and plug-ins of CNI 1.1 hear which ones are left.
+func (n *Network) Collect(ctx context.Context, sandboxes []podnet.Sandbox) error {
+	list, err := n.configuration()
+	if err != nil {
+		return nil // no network yet: nothing that could be collected
+	}
+	args := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}}
+	for _, s := range sandboxes {
+		args.ValidAttachments = append(args.ValidAttachments, types.GCAttachment{ContainerID: s.ID, IfName: podInterface})
+	}
+	return n.cni.GCNetworkList(ctx, list, args)
 }

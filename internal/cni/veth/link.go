@@ -3,6 +3,7 @@
 package veth
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,11 +31,19 @@ const (
 // address is a pod's address with its way out.
 type address struct{ ip, gateway netip.Addr }
 
-// linkName derives the host end's name from the sandbox: 15 bytes at most.
-func linkName(sandbox string) string {
-	sum := sha256.Sum256([]byte(sandbox))
+// LinkName derives the host end's name from the sandbox and, if it is not the usual
+// one, the interface: 15 bytes at most.
+func LinkName(s podnet.Sandbox) string {
+	key := s.ID
+	if name := inside(s); name != podInterface {
+		key += "/" + name
+	}
+	sum := sha256.Sum256([]byte(key))
 	return linkPrefix + hex.EncodeToString(sum[:5])
 }
+
+// inside is the name of the interface in the pod.
+func inside(s podnet.Sandbox) string { return cmp.Or(s.Interface, podInterface) }
 
 // connect makes the pair, the pod's addresses and routes, and last the host's
 // route: the moment that publishes the lease.
@@ -48,25 +57,25 @@ func connect(s podnet.Sandbox, addrs []address, mtu int) error {
 		mtu = uplinkMTU()
 	}
 	host := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: linkName(s.ID), MTU: mtu},
-		PeerName:      podInterface,
+		LinkAttrs:     netlink.LinkAttrs{Name: LinkName(s), MTU: mtu},
+		PeerName:      inside(s),
 		PeerNamespace: netlink.NsFd(int(ns)),
 	}
 	if err := netlink.LinkAdd(host); err != nil {
 		return fmt.Errorf("veth pair: %w", err)
 	}
-	inside, err := netlink.NewHandleAt(ns)
+	pod, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer pod.Close()
 	if err := configureHost(host, addrs); err != nil {
 		return err
 	}
-	if err := configurePod(inside, addrs); err != nil {
+	if err := configurePod(pod, inside(s), addrs); err != nil {
 		return err
 	}
-	if err := shape(inside, host, s); err != nil {
+	if err := shape(pod, host, s); err != nil {
 		return err
 	}
 	for _, a := range addrs {
@@ -105,23 +114,23 @@ func configureHost(host *netlink.Veth, addrs []address) error {
 	return nil
 }
 
-func configurePod(inside *netlink.Handle, addrs []address) error {
-	if lo, err := inside.LinkByName("lo"); err == nil {
-		if err := inside.LinkSetUp(lo); err != nil {
+func configurePod(pod *netlink.Handle, name string, addrs []address) error {
+	if lo, err := pod.LinkByName("lo"); err == nil {
+		if err := pod.LinkSetUp(lo); err != nil {
 			return fmt.Errorf("loopback up: %w", err)
 		}
 	}
-	eth, err := inside.LinkByName(podInterface)
+	eth, err := pod.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("pod end: %w", err)
 	}
 	for _, a := range addrs {
 		addr := &netlink.Addr{IPNet: single(a.ip), Flags: unix.IFA_F_NODAD}
-		if err := inside.AddrAdd(eth, addr); err != nil {
+		if err := pod.AddrAdd(eth, addr); err != nil {
 			return fmt.Errorf("address %s: %w", a.ip, err)
 		}
 	}
-	if err := inside.LinkSetUp(eth); err != nil {
+	if err := pod.LinkSetUp(eth); err != nil {
 		return fmt.Errorf("pod end up: %w", err)
 	}
 	for _, a := range addrs {
@@ -129,7 +138,7 @@ func configurePod(inside *netlink.Handle, addrs []address) error {
 		gateway := &netlink.Route{LinkIndex: index, Dst: single(a.gateway), Scope: netlink.SCOPE_LINK}
 		way := &netlink.Route{LinkIndex: index, Gw: a.gateway.AsSlice(), Dst: everywhere(a.ip.Is6())}
 		for _, r := range []*netlink.Route{gateway, way} {
-			if err := inside.RouteReplace(r); err != nil {
+			if err := pod.RouteReplace(r); err != nil {
 				return fmt.Errorf("route by %s: %w", a.gateway, err)
 			}
 		}
@@ -155,18 +164,18 @@ func hasIPv6(addrs []address) bool {
 
 // shape limits the pod's bandwidth: what it receives where the host sends it,
 // what it sends where it leaves.
-func shape(inside *netlink.Handle, host netlink.Link, s podnet.Sandbox) error {
+func shape(pod *netlink.Handle, host netlink.Link, s podnet.Sandbox) error {
 	if s.IngressBandwidth > 0 {
 		if err := netlink.QdiscReplace(bucket(host.Attrs().Index, s.IngressBandwidth)); err != nil {
 			return fmt.Errorf("ingress bandwidth: %w", err)
 		}
 	}
 	if s.EgressBandwidth > 0 {
-		eth, err := inside.LinkByName(podInterface)
+		eth, err := pod.LinkByName(inside(s))
 		if err != nil {
 			return err
 		}
-		if err := inside.QdiscReplace(bucket(eth.Attrs().Index, s.EgressBandwidth)); err != nil {
+		if err := pod.QdiscReplace(bucket(eth.Attrs().Index, s.EgressBandwidth)); err != nil {
 			return fmt.Errorf("egress bandwidth: %w", err)
 		}
 	}
@@ -187,8 +196,8 @@ func bucket(link int, bits int64) *netlink.Tbf {
 }
 
 // disconnect deletes the host end, and with it the pod's and all routes.
-func disconnect(sandbox string) error {
-	link, err := netlink.LinkByName(linkName(sandbox))
+func disconnect(s podnet.Sandbox) error {
+	link, err := netlink.LinkByName(LinkName(s))
 	if err == nil {
 		err = netlink.LinkDel(link)
 	}
@@ -204,8 +213,8 @@ func gone(err error) bool {
 }
 
 // addressesOf returns the addresses routed to a sandbox; none when it is gone.
-func addressesOf(sandbox string) ([]netip.Addr, error) {
-	link, err := netlink.LinkByName(linkName(sandbox))
+func addressesOf(s podnet.Sandbox) ([]netip.Addr, error) {
+	link, err := netlink.LinkByName(LinkName(s))
 	if gone(err) {
 		return nil, nil
 	}

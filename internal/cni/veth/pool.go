@@ -17,8 +17,9 @@ type pool struct {
 }
 
 // newPool keeps the first address for the host and leaves out, in IPv4, the
-// network's own and its broadcast address.
-func newPool(cidr netip.Prefix, taken []netip.Addr) (*pool, error) {
+// network's own and its broadcast address. The next address is the one behind that
+// of after, or the highest taken one.
+func newPool(cidr netip.Prefix, taken, after []netip.Addr) (*pool, error) {
 	cidr = cidr.Masked()
 	if cidr.Addr().BitLen()-cidr.Bits() < 2 {
 		return nil, fmt.Errorf("pod CIDR %s is too small: it needs room for two addresses at least", cidr)
@@ -31,6 +32,11 @@ func newPool(cidr netip.Prefix, taken []netip.Addr) (*pool, error) {
 			if p.last.Less(ip) {
 				p.last = ip
 			}
+		}
+	}
+	for _, ip := range after {
+		if cidr.Contains(ip) {
+			p.last = ip
 		}
 	}
 	return p, nil

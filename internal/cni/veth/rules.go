@@ -50,6 +50,12 @@ func newRules(v6 bool) (*rules, error) {
 	return r, nil
 }
 
+// exists says whether the table is there.
+func (r *rules) exists() bool {
+	_, err := r.conn.ListTableOfFamily(tableName, r.table.Family)
+	return err == nil
+}
+
 // reset writes the table anew in one transaction and keeps the host ports that
 // an earlier process published.
 func (r *rules) reset(pods netip.Prefix, cluster []netip.Prefix) error {

@@ -20,6 +20,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/vishvananda/netlink"
+
 	"kaji/internal/podnet"
 )
 
@@ -29,7 +31,10 @@ type Config struct {
 	// the pods of all nodes. Packets to anywhere else are masqueraded.
 	ClusterCIDRs []netip.Prefix
 	// MTU of the pods' interfaces; zero takes that of the default route's link.
-	MTU    int
+	MTU int
+	// After are the addresses that were given last, one a family: the next ones
+	// follow them. Without, those follow the highest in use.
+	After  []netip.Addr
 	Logger *slog.Logger
 }
 
@@ -55,6 +60,14 @@ func New(c Config) *Network {
 // SetPodCIDRs implements podnet.Network. Sandboxes connected under an earlier
 // range keep their addresses.
 func (n *Network) SetPodCIDRs(_ context.Context, cidrs []netip.Prefix) error {
+	return n.open(cidrs, true)
+}
+
+// Resume is SetPodCIDRs for a process that knows that the rules are written,
+// for the same Config and ranges; only where they are gone it writes them.
+func (n *Network) Resume(cidrs []netip.Prefix) error { return n.open(cidrs, false) }
+
+func (n *Network) open(cidrs []netip.Prefix, write bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if samePools(n.pools, cidrs) {
@@ -66,7 +79,7 @@ func (n *Network) SetPodCIDRs(_ context.Context, cidrs []netip.Prefix) error {
 	}
 	var pools []*pool
 	for _, cidr := range cidrs {
-		p, err := newPool(cidr, taken)
+		p, err := newPool(cidr, taken, n.c.After)
 		if err != nil {
 			return err
 		}
@@ -74,17 +87,20 @@ func (n *Network) SetPodCIDRs(_ context.Context, cidrs []netip.Prefix) error {
 	}
 	for _, p := range pools {
 		v6 := p.cidr.Addr().Is6()
-		if err := enableForwarding(v6); err != nil {
-			return err
-		}
 		table, err := newRules(v6)
 		if err != nil {
+			return err
+		}
+		n.tables[v6] = table
+		if !write && table.exists() {
+			continue
+		}
+		if err := enableForwarding(v6); err != nil {
 			return err
 		}
 		if err := table.reset(p.cidr, append(n.c.ClusterCIDRs, p.cidr)); err != nil {
 			return err
 		}
-		n.tables[v6] = table
 	}
 	n.pools = pools
 	n.c.Logger.Info("pod network ready", "podCIDRs", cidrs)
@@ -140,17 +156,17 @@ func (n *Network) Setup(_ context.Context, s podnet.Sandbox) (*podnet.Result, er
 		err = n.publish(s, addrs)
 	}
 	if err != nil {
-		if undo := disconnect(s.ID); undo != nil {
+		if undo := disconnect(s); undo != nil {
 			err = errors.Join(err, undo)
 		}
 		n.release(addrs)
 		return nil, fmt.Errorf("connecting pod %s/%s: %w", s.Namespace, s.Name, err)
 	}
-	return result(addrs), nil
+	return result(s, addrs), nil
 }
 
-func result(addrs []address) *podnet.Result {
-	r := &podnet.Result{Interface: podInterface}
+func result(s podnet.Sandbox, addrs []address) *podnet.Result {
+	r := &podnet.Result{Interface: inside(s)}
 	for _, a := range addrs {
 		r.IPs = append(r.IPs, a.ip)
 	}
@@ -181,7 +197,7 @@ func (n *Network) release(addrs []address) {
 
 // Teardown implements podnet.Network.
 func (n *Network) Teardown(_ context.Context, s podnet.Sandbox) error {
-	ips, err := addressesOf(s.ID)
+	ips, err := addressesOf(s)
 	if err != nil {
 		return err
 	}
@@ -194,7 +210,7 @@ func (n *Network) Teardown(_ context.Context, s podnet.Sandbox) error {
 			}
 		}
 	}
-	if err := disconnect(s.ID); err != nil {
+	if err := disconnect(s); err != nil {
 		return err
 	}
 	for _, ip := range ips {
@@ -207,14 +223,46 @@ func (n *Network) Teardown(_ context.Context, s podnet.Sandbox) error {
 
 // Check implements podnet.Network.
 func (n *Network) Check(_ context.Context, s podnet.Sandbox) (*podnet.Result, error) {
-	ips, err := addressesOf(s.ID)
+	ips, err := addressesOf(s)
 	if err != nil {
 		return nil, err
 	}
 	if len(ips) == 0 {
 		return nil, fmt.Errorf("pod %s/%s has no address: its interface is gone", s.Namespace, s.Name)
 	}
-	return &podnet.Result{IPs: ips, Interface: podInterface}, nil
+	return &podnet.Result{IPs: ips, Interface: inside(s)}, nil
+}
+
+// Prune disconnects the sandboxes that are none of those that are live, and
+// returns their host ports.
+func (n *Network) Prune(live []podnet.Sandbox) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	names := map[string]bool{}
+	for _, s := range live {
+		names[LinkName(s)] = true
+	}
+	links, err := ownLinks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, link := range links {
+		if names[link.Attrs().Name] {
+			continue
+		}
+		ips, err := routedTo(link)
+		errs = append(errs, err)
+		for _, ip := range ips {
+			if table := n.tables[ip.Is6()]; table != nil {
+				errs = append(errs, table.unpublish(ip))
+			}
+		}
+		if err := netlink.LinkDel(link); !gone(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Remove deletes everything the package made on this host.

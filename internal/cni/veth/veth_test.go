@@ -216,7 +216,7 @@ func TestBandwidth(t *testing.T) {
 			}
 			for _, q := range qdiscs {
 				if tbf, ok := q.(*netlink.Tbf); ok {
-					want := map[string]uint64{"eth0": 2_000_000, linkName("slow"): 1_000_000}[link]
+					want := map[string]uint64{"eth0": 2_000_000, LinkName(podnet.Sandbox{ID: "slow"}): 1_000_000}[link]
 					if tbf.Rate != want {
 						t.Errorf("%s: rate %d bytes/s, want %d", link, tbf.Rate, want)
 					}
@@ -228,11 +228,11 @@ func TestBandwidth(t *testing.T) {
 		}
 	}
 	ns.Do(rate("eth0"))
-	n.ns.Do(rate(linkName("slow")))
+	n.ns.Do(rate(LinkName(podnet.Sandbox{ID: "slow"})))
 }
 
 func TestPoolRotates(t *testing.T) {
-	p, err := newPool(netip.MustParsePrefix("10.0.0.0/29"), []netip.Addr{netip.MustParseAddr("10.0.0.3")})
+	p, err := newPool(netip.MustParsePrefix("10.0.0.0/29"), []netip.Addr{netip.MustParseAddr("10.0.0.3")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
