@@ -10,43 +10,55 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	"kaji/internal/apiserver"
 	"kaji/internal/client"
 	"kaji/internal/client/remote"
 	"kaji/internal/scheduler"
 	"kaji/internal/scheduler/config"
+	"kaji/internal/store/pebble"
 	"kaji/kajitest"
 )
 
 // BenchmarkThroughAPI binds pods through the API, every binding and event a
 // write. Pods are there before the scheduler starts. "direct" is in one process
-// with the API server, as "kaji up" runs it; "https" is as if apart, but the
-// processor time is of both.
+// with the API server, as "kaji up" runs it, "stored" the same with the embedded
+// store on disk, each write synced; "https" is as if apart, but the processor
+// time is of both.
 func BenchmarkThroughAPI(b *testing.B) {
-	for _, way := range []string{"direct", "https"} {
+	for _, way := range []string{"direct", "stored", "https"} {
 		for _, nodes := range []int{1000, 5000} {
-			b.Run(fmt.Sprintf("%s/nodes=%d", way, nodes), func(b *testing.B) { throughAPI(b, way, nodes) })
+			for _, shape := range scheduler.BenchShapes() {
+				b.Run(fmt.Sprintf("%s/nodes=%d/%s", way, nodes, shape.Name), func(b *testing.B) { throughAPI(b, way, nodes, shape.Change) })
+			}
 		}
 	}
 }
 
-func throughAPI(b *testing.B, way string, nodes int) {
-	cluster := kajitest.Start(b)
+func throughAPI(b *testing.B, way string, nodes int, change func(int, *corev1.Pod)) {
+	cluster := kajitest.Start(b, kajitest.WithServer(func(c *apiserver.Config) {
+		if way != "stored" {
+			return
+		}
+		disk, err := pebble.Open(pebble.Config{Dir: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = disk.Close() })
+		c.Store = disk
+	}))
 	api := cluster.Client()
-	room := corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("256Gi"), "pods": resource.MustParse("1000")}
 	for i := range nodes {
-		n := node(fmt.Sprint("n-", i), "64", inZone(fmt.Sprint("zone-", i%10)))
-		n.Status.Allocatable, n.Status.Capacity = room, room
-		if _, err := client.For[*corev1.Node](api).Create(b.Context(), n); err != nil {
+		if _, err := client.For[*corev1.Node](api).Create(b.Context(), scheduler.BenchNode(i)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	pods := client.For[*corev1.Pod](api)
 	for i := range b.N {
-		p := pod(fmt.Sprint("p-", i), "10m")
+		p := scheduler.BenchPod(i, change)
+		p.UID = ""
 		if _, err := pods.Create(b.Context(), p); err != nil {
 			b.Fatal(err)
 		}

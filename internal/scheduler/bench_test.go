@@ -66,12 +66,13 @@ func newBench(b testing.TB, nodes int) *bench {
 	s.recorder.start(ctx, s.workers.Go)
 	b.Cleanup(func() { cancel(); s.workers.Wait() })
 	for i := range nodes {
-		s.nodeChanged(nil, benchNode(i))
+		s.nodeChanged(nil, BenchNode(i))
 	}
 	return &bench{s, b}
 }
 
-func benchNode(i int) *corev1.Node {
+// BenchNode is a node of 64 cores in one of ten zones.
+func BenchNode(i int) *corev1.Node {
 	res := corev1.ResourceList{"cpu": resource.MustParse("64"), "memory": resource.MustParse("256Gi"), "pods": resource.MustParse("250")}
 	name := fmt.Sprintf("node-%d", i)
 	return &corev1.Node{
@@ -82,7 +83,8 @@ func benchNode(i int) *corev1.Node {
 	}
 }
 
-func benchPod(i int, change func(i int, p *corev1.Pod)) *corev1.Pod {
+// BenchPod is a small pod with what change does to it.
+func BenchPod(i int, change func(i int, p *corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("pod-%d", i), Namespace: "default", UID: types.UID(fmt.Sprint("uid-", i)), Generation: 1,
 			Labels: map[string]string{"app": "web"}},
@@ -98,7 +100,7 @@ func benchPod(i int, change func(i int, p *corev1.Pod)) *corev1.Pod {
 // run schedules pods from informer event to accepted binding.
 func (s *bench) run(from, count int, change func(i int, p *corev1.Pod)) {
 	for i := from; i < from+count; i++ {
-		s.podChanged(nil, benchPod(i, change))
+		s.podChanged(nil, BenchPod(i, change))
 		s.inbox.drain()
 		if it := s.queue.Pop(time.Now()); it != nil {
 			s.attempt(s.ctx, it)
@@ -117,11 +119,15 @@ func (s *bench) workersDone(want int) {
 	}
 }
 
-func BenchmarkSchedule(b *testing.B) {
-	shapes := []struct {
-		name   string
-		change func(i int, p *corev1.Pod)
-	}{
+// BenchShape is a kind of pod that the benchmarks schedule.
+type BenchShape struct {
+	Name   string
+	Change func(i int, p *corev1.Pod) // nil for a plain pod
+}
+
+// BenchShapes are like those of upstream's scheduler_perf.
+func BenchShapes() []BenchShape {
+	return []BenchShape{
 		{"plain", nil},
 		{"distinct", func(i int, p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests["cpu"] = *resource.NewMilliQuantity(int64(1+i%100000), resource.DecimalSI)
@@ -154,14 +160,18 @@ func BenchmarkSchedule(b *testing.B) {
 			}
 		}},
 	}
+}
+
+// BenchmarkSchedule decides alone: writes are accepted by nobody.
+func BenchmarkSchedule(b *testing.B) {
 	for _, nodes := range []int{1000, 5000, 50000} {
-		for _, shape := range shapes {
-			b.Run(fmt.Sprintf("nodes=%d/%s", nodes, shape.name), func(b *testing.B) {
+		for _, shape := range BenchShapes() {
+			b.Run(fmt.Sprintf("nodes=%d/%s", nodes, shape.Name), func(b *testing.B) {
 				s := newBench(b, nodes)
-				s.run(0, 1000, shape.change)
+				s.run(0, 1000, shape.Change)
 				b.ReportAllocs()
 				b.ResetTimer()
-				s.run(1000, b.N, shape.change)
+				s.run(1000, b.N, shape.Change)
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pods/s")
 			})
 		}
