@@ -5,6 +5,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	goruntime "runtime"
 	"testing"
 	"time"
 
@@ -176,4 +177,53 @@ func BenchmarkSchedule(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkMemory tells what the scheduler holds of a node, of a bound pod and of
+// a pod that waits, beyond the objects, which it shares with the cache.
+func BenchmarkMemory(b *testing.B) {
+	const nodes, pods = 5000, 50000
+	for b.Loop() {
+		s := newBench(b, 0)
+		objects := make([]*corev1.Node, nodes)
+		for i := range objects {
+			objects[i] = BenchNode(i)
+		}
+		before := live()
+		for _, n := range objects {
+			s.nodeChanged(nil, n)
+		}
+		s.inbox.drain()
+		afterNodes := live()
+		b.ReportMetric(float64(afterNodes-before)/nodes, "B/node")
+		for _, shape := range []struct {
+			unit  string
+			bound bool
+		}{{"B/bound-pod", true}, {"B/waiting-pod", false}} {
+			made := make([]*corev1.Pod, pods)
+			for i := range made {
+				made[i] = BenchPod(i, nil)
+				made[i].UID += types.UID(shape.unit)
+				if shape.bound {
+					made[i].Spec.NodeName = objects[i%nodes].Name
+				}
+			}
+			before := live()
+			for _, p := range made {
+				s.podChanged(nil, p)
+			}
+			s.inbox.drain()
+			b.ReportMetric(float64(live()-before)/pods, shape.unit)
+			goruntime.KeepAlive(made)
+		}
+		goruntime.KeepAlive(objects)
+	}
+}
+
+// live is the heap in use after a collection.
+func live() uint64 {
+	goruntime.GC()
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
