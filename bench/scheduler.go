@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +29,9 @@ type Scheduler struct {
 	Shapes      []string // all when empty
 	Workers     int      // that create objects
 	// Binary is this program; it is started as API server and scheduler unless a
-	// target is given.
-	Binary string
+	// target is given. Upstream is the kube-scheduler to start instead of
+	// the own one.
+	Binary, Upstream string
 }
 
 // DefaultScheduler is the size of upstream's middle cases.
@@ -165,7 +167,7 @@ func (r *schedulerRun) alone(ctx context.Context, own *plane, report *Report) er
 		return err
 	}
 	api := own.Process.CPU()
-	pid, err := own.run(ctx, "scheduler", "--kubeconfig", own.config, "--leader-elect=false", "--secure-port", "0")
+	pid, err := r.start(ctx, own)
 	if err != nil {
 		return err
 	}
@@ -180,9 +182,22 @@ func (r *schedulerRun) alone(ctx context.Context, own *plane, report *Report) er
 		return own.explain("scheduler", err)
 	}
 	res.Target = fmt.Sprintf("%d nodes", r.Nodes)
+	if r.Upstream != "" {
+		res.Target = filepath.Base(r.Upstream) + ", " + res.Target
+	}
 	report.Add(res)
 	report.Add(Result{Target: res.Target, Operation: r.shape.name + ", the API server's part", Count: res.Count, Elapsed: res.Elapsed, CPU: own.Process.CPU() - api})
 	return nil
+}
+
+// start starts the scheduler to measure. Upstream's would send no more than 50
+// requests a second by default.
+func (r *schedulerRun) start(ctx context.Context, own *plane) (int, error) {
+	args := []string{"--kubeconfig", own.config, "--leader-elect=false", "--secure-port", "0"}
+	if other := r.Upstream; other != "" {
+		return own.exec(ctx, "scheduler", other, append(args, "--kube-api-qps", "5000", "--kube-api-burst", "5000")...)
+	}
+	return own.run(ctx, "scheduler", args...)
 }
 
 // against measures a scheduler that runs already.

@@ -158,6 +158,7 @@ nodes of that cluster take pods, too. Shapes: ` + strings.Join(bench.Shapes(), "
 	cmd.Flags().IntVar(&load.Nodes, "nodes", load.Nodes, "nodes to make")
 	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods to make; shapes of one pod a node make no more than nodes")
 	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	cmd.Flags().StringVar(&load.Upstream, "scheduler", "", "a kube-scheduler to measure instead of this program's")
 	cmd.Flags().StringSliceVar(&load.Shapes, "shapes", nil, "shapes to measure, all when empty")
 	return cmd
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -41,13 +43,15 @@ func Validate(c *configv1.KubeSchedulerConfiguration) field.ErrorList {
 		name := ptr.Deref(p.SchedulerName, "")
 		if name == "" {
 			errs = append(errs, field.Required(path.Child("schedulerName"), ""))
-		} else if names.Has(name) {
+		}
+		if names.Has(name) {
 			errs = append(errs, field.Duplicate(path.Child("schedulerName"), name))
 		}
 		names.Insert(name)
 		errs = append(errs, percentage(path.Child("percentageOfNodesToScore"), p.PercentageOfNodesToScore)...)
 		errs = append(errs, validatePluginConfig(path, p)...)
 	}
+	errs = append(errs, validateQueueSort(profiles, c.Profiles)...)
 	errs = append(errs, percentage(field.NewPath("percentageOfNodesToScore"), c.PercentageOfNodesToScore)...)
 	initial, most := ptr.Deref(c.PodInitialBackoffSeconds, 0), ptr.Deref(c.PodMaxBackoffSeconds, 0)
 	if initial <= 0 {
@@ -57,6 +61,19 @@ func Validate(c *configv1.KubeSchedulerConfiguration) field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("podMaxBackoffSeconds"), most, "must be greater than or equal to PodInitialBackoffSeconds"))
 	}
 	return append(errs, validateExtenders(field.NewPath("extenders"), c.Extenders)...)
+}
+
+// validateQueueSort refuses profiles that sort differently: they share a queue.
+func validateQueueSort(path *field.Path, profiles []configv1.KubeSchedulerProfile) field.ErrorList {
+	type pluginSet struct{ Enabled, Disabled []configv1.Plugin } // as upstream spells it in the message
+	var errs field.ErrorList
+	for i := range profiles {
+		first, own := profiles[0].Plugins.QueueSort, profiles[i].Plugins.QueueSort
+		if !slices.Equal(first.Enabled, own.Enabled) || !slices.Equal(first.Disabled, own.Disabled) {
+			errs = append(errs, field.Invalid(path.Index(i).Child("plugins", "queueSort"), pluginSet{own.Enabled, own.Disabled}, "must be the same for all profiles"))
+		}
+	}
+	return errs
 }
 
 func percentage(path *field.Path, v *int32) field.ErrorList {
@@ -74,13 +91,13 @@ func validateLeaderElection(c *configv1.KubeSchedulerConfiguration, path *field.
 	var errs field.ErrorList
 	for _, d := range []struct {
 		name  string
-		value int64
-	}{{"leaseDuration", int64(le.LeaseDuration.Duration)}, {"renewDeadline", int64(le.RenewDeadline.Duration)}, {"retryPeriod", int64(le.RetryPeriod.Duration)}} {
-		if d.value <= 0 {
+		value metav1.Duration
+	}{{"leaseDuration", le.LeaseDuration}, {"renewDeadline", le.RenewDeadline}, {"retryPeriod", le.RetryPeriod}} {
+		if d.value.Duration <= 0 {
 			errs = append(errs, field.Invalid(path.Child(d.name), d.value, "must be greater than zero"))
 		}
 	}
-	if le.LeaseDuration.Duration < le.RenewDeadline.Duration {
+	if le.LeaseDuration.Duration <= le.RenewDeadline.Duration {
 		errs = append(errs, field.Invalid(path.Child("leaseDuration"), le.RenewDeadline, "must be greater than `RenewDeadline`"))
 	}
 	if le.ResourceLock != "leases" {
