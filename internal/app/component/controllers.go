@@ -239,8 +239,16 @@ func newProcessMetrics() *processMetrics {
 	m.rest = newRESTMetrics(r)
 	m.leading = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
 		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
-	r.MustRegister(m.leading, versionInfo(), buildInfo(), collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(m.leading)
+	registerProcess(r)
 	return m
+}
+
+// registerProcess adds what upstream's components say of themselves: version,
+// all of Go's runtime, and what the kernel knows.
+func registerProcess(r *prometheus.Registry) {
+	r.MustRegister(versionInfo(), buildInfo(), collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsAll)),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
 // versionInfo says which release a component is compatible with.

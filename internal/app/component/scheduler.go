@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
@@ -44,7 +43,7 @@ func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(versionInfo(), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerProcess(registry)
 	config.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(config)
 	if err != nil {
