@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -91,9 +92,9 @@ func (s *Server) parse(next http.Handler) http.Handler {
 // takes as long as the store is large.
 const snapshotPath = "/debug/kaji/snapshot"
 
-// LongRunning says whether a request may last: a watch or a stream.
+// LongRunning says whether a request may last: a watch, a stream, or a profile.
 func LongRunning(in *request.Info) bool {
-	if in.Verb == "watch" || in.Verb == "proxy" || in.Path == snapshotPath {
+	if in.Verb == "watch" || in.Verb == "proxy" || in.Path == snapshotPath || strings.HasPrefix(in.Path, "/debug/pprof/") {
 		return true
 	}
 	return slices.Contains([]string{"attach", "exec", "proxy", "log", "portforward"}, in.Subresource)

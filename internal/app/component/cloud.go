@@ -34,6 +34,7 @@ type CloudOptions struct {
 	MonitorPeriod         time.Duration
 	// Pools are the addresses that Services get from the provider "local".
 	Pools         []string
+	Profiling     bool
 	Verbosity     int
 	LoggingFormat string
 
@@ -57,6 +58,7 @@ func (o *CloudOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.Refresh, "node-status-update-frequency", cloudnode.DefaultRefresh, "How often the addresses of nodes are looked at.")
 	fs.DurationVar(&o.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often nodes that are not ready are looked for in the cloud.")
 	fs.StringSliceVar(&o.Pools, "load-balancer-pool", nil, "Addresses for Services of type LoadBalancer, with the provider local; the nodes' own when empty.")
+	fs.BoolVar(&o.Profiling, "profiling", true, "Serve /debug/pprof/.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	o.Serving.AddFlags(fs, 10258)
@@ -73,7 +75,7 @@ var cloudUnused = []struct {
 	value any
 }{
 	{"allocate-node-cidrs", false}, {"allow-untagged-cloud", false}, {"cidr-allocator-type", "RangeAllocator"}, {"concurrent-node-lifecycle-syncs", 1},
-	{"concurrent-node-status-updates", 0}, {"concurrent-node-syncs", 1}, {"concurrent-service-syncs", 1}, {"contention-profiling", false}, {"profiling", true},
+	{"concurrent-node-status-updates", 0}, {"concurrent-node-syncs", 1}, {"concurrent-service-syncs", 1}, {"contention-profiling", false},
 	{"controller-start-interval", time.Duration(0)}, {"enable-leader-migration", false}, {"leader-migration-config", ""}, {"external-cloud-volume-plugin", ""},
 	{"feature-gates", ""}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0}, {"min-resync-period", 12 * time.Hour},
 	{"node-sync-period", time.Duration(0)}, {"webhooks", ""}, {"webhook-bind-address", "0.0.0.0"}, {"webhook-secure-port", 10260}, {"webhook-cert-dir", ""},
@@ -90,7 +92,7 @@ func Cloud(ctx context.Context, o *CloudOptions, log *slog.Logger) error {
 		return err
 	}
 	p := &process{name: "cloud-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.NewCloud}
+		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.NewCloud, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
 

@@ -43,6 +43,7 @@ type ControllerOptions struct {
 	EnableGC          bool
 	Nodes             nodelifecycle.Config
 	EndedPods         int
+	Profiling         bool
 	Verbosity         int
 	LoggingFormat     string
 	FeatureGates      map[string]bool
@@ -117,6 +118,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Nodes.LargeZone, "large-cluster-size-threshold", 50, "More nodes than that make a zone large.")
 	fs.Float64Var(&o.Nodes.UnhealthyZone, "unhealthy-zone-threshold", 0.55, "The part of not ready nodes, three at least, that makes a zone unhealthy.")
 	fs.IntVar(&o.EndedPods, "terminated-pod-gc-threshold", 12500, "How many pods that ended are kept; all when not above zero.")
+	fs.BoolVar(&o.Profiling, "profiling", true, "Serve /debug/pprof/.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	o.Serving.AddFlags(fs, 10257)
@@ -177,7 +179,7 @@ var unused = []struct {
 	{"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""}, {"show-hidden-metrics-for-version", ""},
 	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
 	{"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
-	{"contention-profiling", false}, {"profiling", true}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
+	{"contention-profiling", false}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
 
 	{"concurrent-service-syncs", 1},
 

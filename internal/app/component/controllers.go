@@ -41,7 +41,7 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 		return err
 	}
 	p := &process{name: "kube-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given)}
+		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
 
@@ -55,6 +55,8 @@ type process struct {
 	election *flags.LeaderElection
 	make     func(controller.Config) (*controller.Manager, error)
 	configz  map[string]any // nil is not served
+	// profiling serves /debug/pprof/.
+	profiling bool
 }
 
 func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger) error {
@@ -78,7 +80,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz, manager.Names()), log: log}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz, manager.Names(), p.profiling), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
@@ -273,7 +275,7 @@ func buildInfo() prometheus.Collector {
 }
 
 // controllerHandler serves what upstream serves at port 10257.
-func controllerHandler(metrics *processMetrics, configz map[string]any, controllers []string) http.Handler {
+func controllerHandler(metrics *processMetrics, configz map[string]any, controllers []string, profiling bool) http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { writeHealth(w, r, controllers) })
@@ -282,10 +284,12 @@ func controllerHandler(metrics *processMetrics, configz map[string]any, controll
 		mux.HandleFunc("/configz", serveConfigz(configz))
 	}
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics.controllers.Registry(), promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if profiling {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
 	return mux
 }
 

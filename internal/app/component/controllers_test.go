@@ -28,7 +28,7 @@ func parsed(t *testing.T, args ...string) *ControllerOptions {
 // TestConfigz: the configuration is shown in upstream's form.
 func TestConfigz(t *testing.T) {
 	o := parsed(t, "--concurrent-deployment-syncs=7", "--controllers=*,-ttl", "--node-monitor-grace-period=40s", "--cluster-cidr=10.0.0.0/8,fd00::/64")
-	s := httptest.NewServer(controllerHandler(newProcessMetrics(), controllerConfigz(o.given), []string{"job-controller", "ttl-controller"}))
+	s := httptest.NewServer(controllerHandler(newProcessMetrics(), controllerConfigz(o.given), []string{"job-controller", "ttl-controller"}, true))
 	defer s.Close()
 	var got map[string]map[string]map[string]any
 	if err := json.Unmarshal([]byte(get(t, s.URL+"/configz")), &got); err != nil {
