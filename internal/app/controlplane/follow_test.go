@@ -146,6 +146,53 @@ func TestCredentialsAreFollowed(t *testing.T) {
 	waitUntil(t, "the deleted ConfigMap is not written again", func() bool { return told()["requestheader-client-ca-file"] == string(freshProxies.Cert) })
 }
 
+// With an authority for node agents the server speaks to none but its own; without
+// one to any, as upstream.
+func TestAuthorityOfNodeAgents(t *testing.T) {
+	t.Parallel()
+	ca, strange := authority(t, "agents"), authority(t, "strange")
+	agent := func(ca *pki.CA) (port string) {
+		t.Helper()
+		pair, err := ca.Issue(pki.Leaf{CommonName: "system:node:n", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := pair.TLS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "agent") }))
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		if _, port, err = net.SplitHostPort(s.Listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	good, bad := agent(ca), agent(strange)
+	for _, c := range []struct {
+		args      []string
+		good, bad int
+	}{{[]string{"--kubelet-certificate-authority", write(t, "agents.pem", string(ca.Cert))}, 200, 503}, {nil, 200, 200}} {
+		root := start(t, c.args...).as(t, "root")
+		for name, port := range map[string]string{"good": good, "bad": bad} {
+			node := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Node", "metadata": {"name": %q}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+				"daemonEndpoints": {"kubeletEndpoint": {"Port": %s}}}}`, name, port)
+			root.must("/api/v1/nodes", node)
+			if got := root.do("PUT", "/api/v1/nodes/"+name+"/status", node); got.code != 200 {
+				t.Fatal(got)
+			}
+		}
+		if got := root.do("GET", "/api/v1/nodes/good/proxy/x", ""); got.code != c.good || string(got.body) != "agent" {
+			t.Errorf("%v: its own: %v", c.args, got)
+		}
+		if got := root.do("GET", "/api/v1/nodes/bad/proxy/x", ""); got.code != c.bad || c.bad != 200 && !strings.Contains(string(got.body), "certificate signed by unknown authority") {
+			t.Errorf("%v: of a strange authority: %v", c.args, got)
+		}
+	}
+}
+
 // What several servers publish is joined; what expired goes.
 func TestPublishedTogether(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,17 @@ func TestFilesOnDisk(t *testing.T) {
 	for path, want := range map[string]os.FileMode{"store": 0o700, "pki": 0o700, "admin.kubeconfig": 0o600} {
 		if got := mode(filepath.Join(dir, path)); got != want {
 			t.Errorf("%s: %o, want %o", path, got, want)
+		}
+	}
+	// There are no manifests of control-plane components, and no kubeconfigs but
+	// the administrator's: one process runs them.
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !slices.Contains([]string{"admin.kubeconfig", "pki", "store", "tokens.csv"}, e.Name()) { // the last is the test's
+			t.Errorf("there is %s", e.Name())
 		}
 	}
 	keys, err := filepath.Glob(filepath.Join(dir, "pki", "*.key"))
