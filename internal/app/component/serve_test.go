@@ -13,8 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
 	"kaji/internal/pki"
+	"kaji/internal/scheduler"
 	"kaji/internal/scheduler/flags"
+	"kaji/kajitest"
 )
 
 // served serves a component's web until the test ends, and returns its URL.
@@ -67,8 +72,8 @@ func shows(t *testing.T, ca *pki.CA, groups ...string) *http.Client {
 	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
-// TestWhoReadsAComponent: everybody reads the health of a controller manager,
-// only who may reads its metrics and profiles, the latter only where they are
+// TestWhoReadsAComponent: everybody reads the health of a controller manager or
+// a scheduler, only who may reads its metrics and profiles, the latter only where they are
 // served. It listens at the address it was told, by TLS 1.2 or newer.
 func TestWhoReadsAComponent(t *testing.T) {
 	ca, err := pki.EnsureCA(t.TempDir(), "ca", "test")
@@ -88,6 +93,24 @@ func TestWhoReadsAComponent(t *testing.T) {
 		return served(t, trust, controllerHandler(newProcessMetrics(), nil, nil, parsed(t, args...).Profiling))
 	}
 	open, closed := serve(), serve("--profiling=false")
+	schedules := func(args ...string) string {
+		fs := pflag.NewFlagSet("kube-scheduler", pflag.ContinueOnError)
+		o := flags.New()
+		o.AddFlags(fs)
+		if err := fs.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		configuration, err := o.Configuration(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := scheduler.New(scheduler.Config{Client: kajitest.Start(t).Client(), Configuration: configuration, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return served(t, trust, s.Handler())
+	}
+	scheduling, quietly := schedules(), schedules("--profiling=false")
 	for _, c := range []struct {
 		name, url string
 		client    *http.Client
@@ -102,6 +125,11 @@ func TestWhoReadsAComponent(t *testing.T) {
 		{"an administrator", open + "/debug/pprof/", shows(t, ca, "system:masters"), 200},
 		{"an administrator", closed + "/debug/pprof/", shows(t, ca, "system:masters"), 404},
 		{"an administrator", closed + "/debug/pprof/symbol", shows(t, ca, "system:masters"), 404},
+		{"nobody", scheduling + "/healthz", shows(t, nil), 200},
+		{"nobody", scheduling + "/metrics", shows(t, nil), 403},
+		{"a user", scheduling + "/configz", shows(t, ca, "devs"), 403},
+		{"an administrator", scheduling + "/debug/pprof/", shows(t, ca, "system:masters"), 200},
+		{"an administrator", quietly + "/debug/pprof/", shows(t, ca, "system:masters"), 404},
 	} {
 		answer, err := c.client.Get(c.url)
 		if err != nil {

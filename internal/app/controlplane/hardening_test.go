@@ -5,15 +5,19 @@ package controlplane
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,6 +158,71 @@ func TestRevocationBitesAtOnce(t *testing.T) {
 		t.Fatal(got)
 	}
 	robot.refused("GET", "/version", "", 401, "Unauthorized")
+}
+
+// A pod's token lives as long as was asked for where tokens are not extended, and
+// a year where they are, as upstream has it by default.
+func TestExtendedTokens(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		life int64
+	}{{nil, 365 * 24 * 3600}, {[]string{"--service-account-extend-token-expiration=false"}, 3607}} {
+		root := start(t, c.args...).as(t, "root")
+		const of = "/api/v1/namespaces/default"
+		root.must(of+"/serviceaccounts", "metadata: {name: robot}")
+		root.must(of+"/pods", "metadata: {name: p}\nspec: {serviceAccountName: robot, containers: [{name: c, image: i}]}")
+		issued := root.must(of+"/serviceaccounts/robot/token", "apiVersion: authentication.k8s.io/v1\nkind: TokenRequest\nspec: {expirationSeconds: 3607, boundObjectRef: {apiVersion: v1, kind: Pod, name: p}}")
+		var request authenticationv1.TokenRequest
+		if err := json.Unmarshal(issued.body, &request); err != nil {
+			t.Fatal(err)
+		}
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(request.Status.Token, ".")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var claims struct{ Exp, Iat int64 }
+		if err := json.Unmarshal(payload, &claims); err != nil {
+			t.Fatal(err)
+		}
+		if life := claims.Exp - claims.Iat; life != c.life {
+			t.Errorf("%v: a token lives %d s, want %d", c.args, life, c.life)
+		}
+	}
+}
+
+// A connection of HTTP/2 serves on who is known; who is not gets one a request.
+func TestConnectionsOfStrangers(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	for token, reused := range map[string]bool{"root": true, "": false, "wrong": false} {
+		a := p.as(t, token)
+		transport := a.client.Transport.(*http.Transport)
+		transport.ForceAttemptHTTP2 = true
+		// The server's goodbye comes with the answer or right after it.
+		waitUntil(t, fmt.Sprintf("%q: connections are reused: %v, want %v", token, !reused, reused), func() bool {
+			var again atomic.Bool
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { again.Store(i.Reused) }})
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+"/version", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if token != "" {
+				r.Header.Set("Authorization", "Bearer "+token)
+			}
+			for range 2 {
+				res, err := a.client.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if res.ProtoMajor != 2 {
+					t.Fatal(res.Proto)
+				}
+			}
+			return again.Load() == reused
+		})
+	}
 }
 
 // Others find the issuer's keys where they found the issuer, but not at a name

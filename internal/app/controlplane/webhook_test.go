@@ -3,11 +3,15 @@
 package controlplane
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -84,6 +88,58 @@ func TestTokenWebhook(t *testing.T) {
 	}
 }
 
+// slow is a server that answers nothing before it is let go, and then as h does.
+func slow(t *testing.T, h *hook) (config string, release func()) {
+	t.Helper()
+	hold := make(chan struct{})
+	release = sync.OnceFunc(func() { close(hold) })
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body) // else the server does not see that the client goes
+		if err != nil {
+			return
+		}
+		select {
+		case <-hold:
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			h.server.Config.Handler.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(s.Close)
+	t.Cleanup(release)
+	return kubeconfigOf(t, s), release
+}
+
+// A slow webhook holds up its own tokens and nobody else.
+func TestTokenWebhookIsSlow(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, func(r *authenticationv1.TokenReview) {
+		r.Status.Authenticated, r.Status.User, r.Status.Audiences = true, authenticationv1.UserInfo{Username: "zoe"}, r.Spec.Audiences
+	})
+	config, release := slow(t, h)
+	p := start(t, "--authentication-token-webhook-config-file", config, "--authentication-token-webhook-version", "v1")
+	const waiting = 20
+	codes := make(chan int, waiting)
+	for i := range waiting {
+		a := p.as(t, fmt.Sprintf("unheard-of-%d", i))
+		go func() { codes <- a.do("GET", "/version", "").code }()
+	}
+	for range 50 {
+		if got := p.as(t, "root").do("GET", "/version", ""); got.code != 200 {
+			t.Fatal(got)
+		}
+	}
+	if n := len(codes); n != 0 {
+		t.Errorf("%d requests were answered before their tokens were judged", n)
+	}
+	release()
+	for range waiting {
+		if code := <-codes; code != 200 {
+			t.Errorf("a token that was judged in the end: %d", code)
+		}
+	}
+}
+
 const authorizers = `apiVersion: apiserver.config.k8s.io/v1
 kind: AuthorizationConfiguration
 authorizers:
@@ -145,6 +201,23 @@ func TestAuthorizationWebhookIsDown(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, "--authorization-config", write(t, "authz.yaml", strings.NewReplacer("FILE", h.config, "POLICY", policy).Replace(authorizers)))
+			grant(t, p.as(t, "root"), "bob", "reader", `[{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]`)
+			if got := p.as(t, "bob").do("GET", "/api/v1/namespaces/guarded/pods", ""); got.code != code {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// One that does not answer is one that is gone, after the time that the file says.
+func TestAuthorizationWebhookIsSlow(t *testing.T) {
+	t.Parallel()
+	config, _ := slow(t, newHook(t, func(*authorizationv1.SubjectAccessReview) {}))
+	for policy, code := range map[string]int{"Deny": 500, "NoOpinion": 200} {
+		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
+			text := strings.NewReplacer("FILE", config, "POLICY", policy, "timeout: 3s", "timeout: 200ms").Replace(authorizers)
+			p := start(t, "--authorization-config", write(t, "authz.yaml", text))
 			grant(t, p.as(t, "root"), "bob", "reader", `[{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]`)
 			if got := p.as(t, "bob").do("GET", "/api/v1/namespaces/guarded/pods", ""); got.code != code {
 				t.Errorf("%v", got)

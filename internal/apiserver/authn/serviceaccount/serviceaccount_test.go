@@ -7,9 +7,13 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,6 +130,25 @@ func TestAPodsTokenLivesAndDiesWithIt(t *testing.T) {
 	})
 }
 
+// byPublicKey signs the claims of a token by what everybody can read: the public
+// key, taken for a secret (HS256).
+func (w *world) byPublicKey(token string) string {
+	w.t.Helper()
+	keys, err := w.validator.keys()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(keys[0].key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`)) + "." + strings.Split(token, ".")[1]
+	mac := hmac.New(sha256.New, public)
+	mac.Write([]byte(signed))
+	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
 func TestTokensThatAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -151,6 +174,14 @@ func TestTokensThatAreRefused(t *testing.T) {
 		none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))
 		if _, ok, _ := w.validator.AuthenticateToken(context.Background(), none+"."+parts[1]+"."); ok {
 			t.Error("an unsigned token was accepted")
+		}
+		for n := range len(plain) {
+			if _, ok, _ := w.validator.AuthenticateToken(context.Background(), plain[:n]); ok {
+				t.Errorf("the first %d bytes of a token were accepted", n)
+			}
+		}
+		if r, ok, _ := w.validator.AuthenticateToken(context.Background(), w.byPublicKey(plain)); ok {
+			t.Errorf("a token signed by the public key was accepted as %v", r.User)
 		}
 		w.account.UID = "another"
 		refuse(plain, "does not match claim")
@@ -251,6 +282,9 @@ func FuzzAuthenticateToken(f *testing.F) {
 	good := w.issue(authenticationv1.TokenRequestSpec{}).Status.Token
 	f.Add(good)
 	f.Add("a.b.c")
+	f.Add(w.byPublicKey(good))
+	f.Add(good[:strings.LastIndex(good, ".")+1])
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + good[strings.Index(good, "."):])
 	f.Fuzz(func(t *testing.T, token string) {
 		if _, ok, _ := w.validator.AuthenticateToken(context.Background(), token); ok && token != good {
 			t.Fatalf("accepted %q", token)

@@ -17,21 +17,17 @@ import (
 	upstream "k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
 )
 
-// timeout bounds one question.
-const timeout = 10 * time.Second
-
 // backoff is how often it is asked again, as upstream does.
 var backoff = wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5}
 
 // New returns the authenticator that asks the server of a kubeconfig in a
 // version of TokenReview. audiences are the API server's own; ttl is how long
-// answers are kept, zero keeps none.
+// answers are kept, zero keeps none. A question may last 30 s, as upstream's.
 func New(kubeconfig, version string, audiences authenticator.Audiences, ttl time.Duration) (authenticator.Token, error) {
 	client, err := webhook.LoadKubeconfig(kubeconfig, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
 	}
-	client.Timeout = timeout
 	token, err := upstream.New(client, version, audiences, backoff)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kubeconfig, err)
