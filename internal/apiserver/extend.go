@@ -24,6 +24,7 @@ import (
 	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/flow"
 	"kaji/internal/apiserver/metricsapi"
+	"kaji/internal/apiserver/openapi"
 	"kaji/internal/apiserver/proxy"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/resolve"
@@ -70,11 +71,17 @@ func (s *Server) newAggregate() *aggregate.Aggregator {
 	if services == nil || own == nil {
 		return nil
 	}
-	return aggregate.New(aggregate.Config{
-		Cache: s.cache, Kind: own.Kind, Kinds: s.kinds, Client: s.self,
+	cfg := aggregate.Config{
+		Cache: s.cache, Kind: own.Kind, Service: services.Kind, Kinds: s.kinds, Client: s.self,
 		Services:    s.resolver(services),
 		Certificate: s.cfg.FrontProxy, Logger: s.log,
-	})
+	}
+	if slices := s.kinds.Kind(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice")); slices != nil {
+		cfg.Slices = slices.Kind
+	}
+	a := aggregate.New(cfg)
+	s.metrics.Register(a.Metrics())
+	return a
 }
 
 // remote returns the versions that other servers serve, for discovery.
@@ -83,6 +90,14 @@ func (s *Server) remote() ([]discovery.Remote, uint64) {
 		return nil, 0
 	}
 	return s.aggregate.Remote()
+}
+
+// remoteSchemas returns what other servers say of their versions in OpenAPI.
+func (s *Server) remoteSchemas() ([]openapi.Remote, uint64) {
+	if s.aggregate == nil {
+		return nil, 0
+	}
+	return s.aggregate.Schemas()
 }
 
 // computed are the resources that are found out when they are asked for.

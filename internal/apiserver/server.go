@@ -122,8 +122,6 @@ type Config struct {
 	// FrontProxy returns what is shown to aggregated API servers, which are
 	// told who asks; without it they cannot trust that.
 	FrontProxy func() *tls.Certificate
-	// RemoteSchemas returns the OpenAPI documents of other servers.
-	RemoteSchemas func() (documents []openapi.Remote, generation uint64)
 	// ExternalAddress is what discovery names as the server's address; empty
 	// means what the request says.
 	ExternalAddress string
@@ -208,7 +206,7 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
 	s.metrics.Register(cfg.Collectors...)
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
-	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: cfg.RemoteSchemas})
+	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: s.remoteSchemas})
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
 		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {

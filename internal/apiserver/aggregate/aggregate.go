@@ -2,8 +2,9 @@
 
 // Package aggregate lets other API servers serve groups of this one: it sends
 // requests for the versions that APIServices name to their Services, checks
-// whether these answer, and merges their discovery. It also keeps the
-// APIServices of the versions that are served here.
+// whether these answer, and fetches their discovery and OpenAPI for those who
+// merge them. It also keeps the APIServices of the versions that are served
+// here.
 //
 // The API server hands it requests for resources that are not its own, after
 // authenticating and authorizing them. It decides nothing about them: the other
@@ -11,31 +12,34 @@
 package aggregate
 
 import (
-	"context"
+	"cmp"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/util/webhook"
-	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"kaji/internal/api"
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/discovery"
+	"kaji/internal/apiserver/openapi"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/client"
 )
 
-// Config configures an Aggregator. All but Certificate and Logger are needed.
+// Config configures an Aggregator. All but Slices, Certificate and Logger are
+// needed.
 type Config struct {
 	Cache *cache.Cache
-	// Kind is APIService, as the cache knows it.
-	Kind  *api.Kind
-	Kinds *request.Kinds
+	// Kind is APIService, as the cache knows it; Service and Slices are Service
+	// and EndpointSlice. Without Slices, endpoints are not looked at.
+	Kind, Service, Slices *api.Kind
+	Kinds                 *request.Kinds
 	// Client is the API server itself, under an identity that may do anything.
 	Client   client.Verbs
 	Services webhook.ServiceResolver
@@ -44,131 +48,80 @@ type Config struct {
 	Logger      *slog.Logger
 }
 
-// How often other servers are looked at, and the table of kinds.
-const (
-	checkEvery = 30 * time.Second
-	kindsEvery = time.Second
-)
-
 // Aggregator serves what other API servers have. It is safe for concurrent use.
 type Aggregator struct {
-	cfg Config
-	log *slog.Logger
+	cfg     Config
+	log     *slog.Logger
+	metrics *Metrics
 
-	mu         sync.RWMutex
-	remotes    map[schema.GroupVersion]*remote // guarded by mu
-	generation uint64                          // of discovery, guarded by mu
+	remotes    atomic.Pointer[table] // written by Run alone
+	generation atomic.Uint64         // of what remotes say
 }
+
+// table is never changed, but replaced.
+type table map[schema.GroupVersion]*remote
 
 // New returns an Aggregator.
 func New(cfg Config) *Aggregator {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Aggregator{cfg: cfg, log: cfg.Logger, remotes: map[schema.GroupVersion]*remote{}}
+	a := &Aggregator{cfg: cfg, log: cfg.Logger}
+	a.metrics = newMetrics(a)
+	a.remotes.Store(&table{})
+	return a
 }
 
-// Run keeps APIServices until ctx ends.
-func (a *Aggregator) Run(ctx context.Context) error {
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
-	kinds := time.NewTicker(kindsEvery)
-	defer kinds.Stop()
-	var seen []*api.Kind
-	var cursor *cache.Cursor
-	due := true
-	for ctx.Err() == nil {
-		if cursor == nil {
-			at, err := a.cfg.Cache.Snapshot(ctx, a.cfg.Kind)
-			if err != nil {
-				if !sleep(ctx, kindsEvery) {
-					return ctx.Err()
-				}
-				continue
-			}
-			cursor = a.cfg.Cache.Cursor(at)
-			due, seen = true, nil
-		}
-		if now := a.cfg.Kinds.All(); len(now) > 0 && (len(seen) != len(now) || &seen[0] != &now[0]) && a.syncLocal(ctx, now) {
-			seen = now
-		}
-		if due {
-			a.syncRemote(ctx)
-		}
-		due = false
-		select {
-		case <-ctx.Done():
-		case <-cursor.Ended():
-			cursor = nil
-		case <-kinds.C:
-		case <-check.C:
-			due = true
-		case <-cursor.Ready():
-			for {
-				event, err := cursor.TryNext()
-				if err != nil {
-					cursor = nil
-					break
-				}
-				if event == nil {
-					break
-				}
-				due = due || concernsRemote(event)
-				if event.Deleted {
-					seen = nil // a local one comes back
-				}
-			}
-		}
-	}
-	return ctx.Err()
-}
+// Metrics returns the figures to be registered.
+func (a *Aggregator) Metrics() *Metrics { return a.metrics }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+// sorted returns the remotes by the names of their APIServices.
+func (a *Aggregator) sorted() []*remote {
+	all := make([]*remote, 0, len(*a.remotes.Load()))
+	for _, r := range *a.remotes.Load() {
+		all = append(all, r)
 	}
-}
-
-// concernsRemote says whether a change is one of where requests go; what this
-// package writes itself, statuses, is not.
-func concernsRemote(event *cache.Event) bool {
-	s := event.Entry.Object.(*apiregistrationv1.APIService)
-	if event.Prev == nil || event.Deleted {
-		return s.Spec.Service != nil
-	}
-	old := event.Prev.Object.(*apiregistrationv1.APIService)
-	return s.Spec.String() != old.Spec.String()
+	slices.SortFunc(all, func(x, y *remote) int { return cmp.Compare(x.name, y.name) })
+	return all
 }
 
 // Remote returns the versions that other servers serve, for discovery.
 func (a *Aggregator) Remote() ([]discovery.Remote, uint64) {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
+	generation := a.generation.Load() // first: what follows is as new at least
 	var out []discovery.Remote
-	for _, r := range a.remotes {
-		if r.document.Version != "" {
-			out = append(out, discovery.Remote{
-				GroupVersion: r.gv, GroupPriority: r.spec.GroupPriorityMinimum, VersionPriority: r.spec.VersionPriority, Document: r.document,
-			})
+	for _, r := range a.sorted() {
+		out = append(out, discovery.Remote{
+			GroupVersion: r.gv, GroupPriority: r.spec.GroupPriorityMinimum, VersionPriority: r.spec.VersionPriority, Document: r.known().document,
+		})
+	}
+	return out, generation
+}
+
+// Schemas returns what other servers say in OpenAPI.
+func (a *Aggregator) Schemas() ([]openapi.Remote, uint64) {
+	generation := a.generation.Load()
+	var out []openapi.Remote
+	for _, r := range a.sorted() {
+		if k := r.known(); len(k.index) > 0 || k.v2.compressed != nil {
+			out = append(out, openapi.Remote{GroupVersion: r.gv, Index: k.index, Handler: r, V2: k.v2.compressed, ETag: k.v2.etag})
 		}
 	}
-	return out, a.generation
+	return out, generation
 }
 
 // find returns the server of the version that a path is below, or nil.
 func (a *Aggregator) find(path string) *remote {
+	remotes := *a.remotes.Load()
+	if len(remotes) == 0 {
+		return nil
+	}
 	rest, ok := strings.CutPrefix(path, "/apis/")
 	if !ok {
 		return nil
 	}
 	group, rest, _ := strings.Cut(rest, "/")
 	version, _, _ := strings.Cut(rest, "/")
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.remotes[schema.GroupVersion{Group: group, Version: version}]
+	return remotes[schema.GroupVersion{Group: group, Version: version}]
 }
 
 // Serves says whether another server has what a request asks for.
@@ -183,3 +136,15 @@ func (a *Aggregator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	to.ServeHTTP(w, r)
 }
+
+// Times of looking at other servers.
+const (
+	// recheck is how often a server is looked at that nothing is said about.
+	recheck = 30 * time.Second
+	// relearn is how often it is asked for its discovery and OpenAPI.
+	relearn = time.Minute
+	// A server that fails is looked at again after firstRetry, then ever later.
+	firstRetry = 5 * time.Millisecond
+	// localEvery is how often the table of kinds is looked at.
+	localEvery = time.Second
+)

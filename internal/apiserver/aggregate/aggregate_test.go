@@ -3,62 +3,128 @@
 package aggregate_test
 
 import (
-	"crypto/tls"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"k8s.io/utils/ptr"
 
-	"kaji/internal/apiserver/aggregate"
+	"kaji/internal/api"
 	"kaji/internal/client"
 	"kaji/kajitest"
+	"kaji/test/extension"
 )
 
-// services sends every Service to one address.
-type services struct{ to *url.URL }
+var (
+	apiServices = client.Resource{GroupVersionResource: apiregistrationv1.SchemeGroupVersion.WithResource("apiservices")}
+	services    = client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("services")}
+	slices      = client.Resource{GroupVersionResource: discoveryv1.SchemeGroupVersion.WithResource("endpointslices")}
+)
 
-func (s services) ResolveEndpoint(string, string, int32) (*url.URL, error) { return s.to, nil }
-
-var apiServices = client.Resource{GroupVersionResource: apiregistrationv1.SchemeGroupVersion.WithResource("apiservices")}
+const fruits = extension.Version + "." + extension.Group
 
 // eventually tries until ok says so.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+	for deadline := time.Now().Add(time.Minute); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not in time", what)
 		}
 	}
 }
 
-// extension is an aggregated API server with one resource. It answers with who
-// asked.
-func extension(t *testing.T) *httptest.Server {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if r.URL.Path == "/apis/fruits.example.com/v1" {
-			_ = json.NewEncoder(w).Encode(metav1.APIResourceList{GroupVersion: "fruits.example.com/v1", APIResources: []metav1.APIResource{
-				{Name: "apples", Kind: "Apple", Namespaced: true, Verbs: metav1.Verbs{"get", "list"}},
-			}})
-			return
-		}
-		_, _ = io.WriteString(w, r.Header.Get("X-Remote-User")+" "+strings.Join(r.Header["X-Remote-Group"], ",")+" "+r.Header.Get("Authorization"))
-	}))
-	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	server.StartTLS()
+// condition returns the condition of an APIService.
+func condition(t *testing.T, c *kajitest.Cluster, name string) apiregistrationv1.APIServiceCondition {
+	t.Helper()
+	obj, err := c.Client().Get(t.Context(), apiServices, name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := obj.(*apiregistrationv1.APIService).Status.Conditions; len(all) > 0 {
+		return all[0]
+	}
+	return apiregistrationv1.APIServiceCondition{}
+}
+
+func create(t *testing.T, c *kajitest.Cluster, r client.Resource, obj api.Object) {
+	t.Helper()
+	r.Namespace = obj.GetNamespace()
+	if _, err := c.Client().Create(t.Context(), r, "", obj, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// register makes the APIService, and for a port the Service that leads to it on
+// this machine.
+func register(t *testing.T, c *kajitest.Cluster, port int32) {
+	t.Helper()
+	if port != 0 {
+		create(t, c, services, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "orchard"},
+			Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"},
+		})
+	} else {
+		port = 443
+	}
+	create(t, c, apiServices, &apiregistrationv1.APIService{
+		ObjectMeta: metav1.ObjectMeta{Name: fruits},
+		Spec: apiregistrationv1.APIServiceSpec{
+			Group: extension.Group, Version: extension.Version, GroupPriorityMinimum: 2000, VersionPriority: 15, InsecureSkipTLSVerify: true,
+			Service: &apiregistrationv1.ServiceReference{Namespace: "default", Name: "orchard", Port: &port},
+		},
+	})
+}
+
+func portOf(l net.Listener) int32 { return int32(l.Addr().(*net.TCPAddr).Port) }
+
+// serve starts an extension API server and returns its port.
+func serve(t *testing.T, handler http.Handler) int32 {
+	t.Helper()
+	server := httptest.NewTLSServer(handler)
 	t.Cleanup(server.Close)
-	return server
+	return portOf(server.Listener)
+}
+
+// ask returns what the server answers to a GET.
+func ask(t *testing.T, c *kajitest.Cluster, path string, headers ...string) (int, string) {
+	t.Helper()
+	config := c.RESTConfig()
+	web, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, config.Host+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := web.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
 }
 
 // Every version served here has an APIService.
@@ -71,57 +137,174 @@ func TestLocal(t *testing.T) {
 }
 
 // Requests for another server's version reach it with the user's name and
-// nothing the client claimed itself; a server that is gone is reported.
-func TestRemote(t *testing.T) {
+// nothing the client claimed itself; a redirect does not reach the client.
+func TestForwards(t *testing.T) {
 	c := kajitest.Start(t)
-	server := extension(t)
-	to, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
+	own := &extension.Server{}
+	register(t, c, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/who"):
+			_ = json.NewEncoder(w).Encode(r.Header)
+		case strings.HasSuffix(r.URL.Path, "/away"):
+			http.Redirect(w, r, "https://elsewhere.example.com", http.StatusFound)
+		default:
+			own.ServeHTTP(w, r)
+		}
+	})))
+	eventually(t, "Available", func() bool { return condition(t, c, fruits).Status == apiregistrationv1.ConditionTrue })
+	const root = "/apis/" + extension.Group + "/" + extension.Version
+	code, got := ask(t, c, root+"/who", "X-Remote-User", "forged", "X-Remote-Group", "forged", "X-Remote-Extra-Scopes", "forged")
+	if code != http.StatusOK || strings.Contains(got, "forged") || strings.Contains(got, "Bearer") || !strings.Contains(got, `"X-Remote-User":["system:admin"]`) {
+		t.Errorf("got %d %q", code, got)
 	}
-	_, port, err := net.SplitHostPort(to.Host)
-	if err != nil {
-		t.Fatal(err)
+	if code, got := ask(t, c, root+"/away"); code != http.StatusBadGateway || !strings.Contains(got, "redirect") {
+		t.Errorf("a redirect: got %d %q", code, got)
 	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kinds := c.Server().Kinds()
-	a := aggregate.New(aggregate.Config{
-		Cache: c.Server().Cache(), Kinds: kinds, Client: c.Client(), Services: services{to},
-		Kind: kinds.Kind(apiregistrationv1.SchemeGroupVersion.WithKind("APIService")).Kind,
+}
+
+// What a Service leads to is looked at when it changes, not when it is time to
+// look again.
+func TestConditions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := kajitest.Start(t)
+		synctest.Wait()
+		began := time.Now()
+		expect := func(reason, message string) {
+			t.Helper()
+			synctest.Wait()
+			got := condition(t, c, fruits)
+			if got.Type != apiregistrationv1.Available || got.Status != apiregistrationv1.ConditionFalse || got.Reason != reason || got.Message != message {
+				t.Errorf("got %+v, want %s: %s", got, reason, message)
+			}
+		}
+		register(t, c, 0)
+		expect("ServiceNotFound", `service/orchard in "default" is not present`)
+		service := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "orchard"},
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "https", Port: 8443}}},
+		}
+		create(t, c, services, service)
+		expect("ServicePortError", `service/orchard in "default" is not listening on port 443`)
+		in := services
+		in.Namespace = "default"
+		obj, err := c.Client().Get(t.Context(), in, "orchard", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		service = obj.(*corev1.Service).DeepCopy()
+		service.Spec.Ports[0].Port = 443
+		if _, err := c.Client().Update(t.Context(), in, "orchard", service, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect("EndpointsNotFound", `cannot find endpointslices for service/orchard in "default"`)
+		create(t, c, slices, &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "orchard-1", Labels: map[string]string{discoveryv1.LabelServiceName: "orchard"}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.1.2.3"}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(false)}}},
+			Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("https"), Port: ptr.To[int32](8443)}},
+		})
+		expect("MissingEndpoints", `endpointslices for service/orchard in "default" have no addresses with port name "https"`)
+		if passed := time.Since(began); passed != 0 {
+			t.Errorf("%v passed: conditions followed the clock", passed)
+		}
 	})
-	done := make(chan struct{})
-	ctx := t.Context()
-	go func() { defer close(done); _ = a.Run(ctx) }()
-	t.Cleanup(func() { <-done })
-	service := &apiregistrationv1.APIService{
-		ObjectMeta: metav1.ObjectMeta{Name: "v1.fruits.example.com"},
-		Spec: apiregistrationv1.APIServiceSpec{
-			Group: "fruits.example.com", Version: "v1", GroupPriorityMinimum: 2000, VersionPriority: 15,
-			Service: &apiregistrationv1.ServiceReference{Namespace: "default", Name: "fruits", Port: new(int32)},
-		},
-	}
-	*service.Spec.Service.Port = int32(number)
-	service.Spec.InsecureSkipTLSVerify = true
-	if _, err := c.Client().Create(t.Context(), apiServices, "", service, metav1.CreateOptions{}); err != nil {
+}
+
+// A server that is down is called so, with what went wrong; requests and
+// discovery do not wait for it. It is found soon when it comes, and it may be
+// taken away again.
+func TestComesUp(t *testing.T) {
+	c := kajitest.Start(t)
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "discovery", func() bool {
-		remote, _ := a.Remote()
-		return len(remote) == 1 && len(remote[0].Document.Resources) == 1 && remote[0].Document.Resources[0].Resource == "apples"
+	l.Close()
+	register(t, c, portOf(l))
+	eventually(t, "FailedDiscoveryCheck", func() bool {
+		got := condition(t, c, fruits)
+		return got.Reason == "FailedDiscoveryCheck" && strings.Contains(got.Message, "failing or missing response from https://localhost:") &&
+			strings.Contains(got.Message, "connection refused")
 	})
-	r := httptest.NewRequest(http.MethodGet, "/apis/fruits.example.com/v1/namespaces/default/apples", nil)
-	r.Header.Set("X-Remote-User", "forged")
-	r.Header.Set("X-Remote-Extra-Scopes", "forged")
-	r.Header.Set("Authorization", "Bearer secret")
-	w := httptest.NewRecorder()
-	if !a.Serves(r) {
-		t.Fatal("the version is not served")
+	const root = "/apis/" + extension.Group + "/" + extension.Version
+	if code, got := ask(t, c, root+"/fruits"); code != http.StatusServiceUnavailable || got != "service unavailable\n" {
+		t.Errorf("got %d %q", code, got)
 	}
-	a.ServeHTTP(w, r)
-	if got := w.Body.String(); w.Code != http.StatusOK || strings.Contains(got, "forged") || strings.Contains(got, "secret") {
-		t.Errorf("got %d %q", w.Code, got)
+	if got := aggregated(t, c); !strings.Contains(got, `{"metadata":{"name":"orchard.example.com","creationTimestamp":null},"versions":[{"version":"v1","freshness":"Stale"}]}`) &&
+		!strings.Contains(got, `{"metadata":{"name":"orchard.example.com"},"versions":[{"version":"v1","freshness":"Stale"}]}`) {
+		t.Errorf("discovery: %s", got)
 	}
+	again, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Skipf("somebody took the port: %v", err)
+	}
+	server := httptest.NewUnstartedServer(&extension.Server{})
+	server.Listener.Close()
+	server.Listener = again
+	server.StartTLS()
+	defer server.Close()
+	eventually(t, "Passed", func() bool { return condition(t, c, fruits).Reason == "Passed" })
+	if got := aggregated(t, c); !strings.Contains(got, `"resource":"fruits"`) {
+		t.Errorf("discovery: %s", got)
+	}
+	if code, got := ask(t, c, "/metrics"); code != http.StatusOK || !strings.Contains(got, `aggregator_unavailable_apiservice{name="`+fruits+`"} 0`) {
+		t.Errorf("metrics: %d, without the APIService", code)
+	}
+	if err := c.Client().Delete(t.Context(), apiServices, fruits, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "gone", func() bool { code, _ := ask(t, c, root+"/fruits"); return code == http.StatusNotFound })
+}
+
+func aggregated(t *testing.T, c *kajitest.Cluster) string {
+	t.Helper()
+	code, got := ask(t, c, "/apis", "Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
+	if code != http.StatusOK {
+		t.Fatalf("discovery: %d %s", code, got)
+	}
+	return got
+}
+
+// Documents of other servers are merged into the own ones, whatever forms these
+// servers know.
+func TestDocuments(t *testing.T) {
+	for _, server := range []*extension.Server{{}, {OnlyPlain: true}, {OnlyV2: true, OnlyPlain: true}} {
+		c := kajitest.Start(t)
+		register(t, c, serve(t, server))
+		eventually(t, "Available", func() bool { return condition(t, c, fruits).Status == apiregistrationv1.ConditionTrue })
+		if got := aggregated(t, c); !strings.Contains(got, `"resource":"fruits"`) || !strings.Contains(got, `"resource":"deployments"`) {
+			t.Errorf("%+v: discovery: %s", server, got)
+		}
+		place, err := place(t, c, "apis/"+extension.Group+"/"+extension.Version)
+		if err != nil {
+			t.Errorf("%+v: %v", server, err)
+			continue
+		}
+		code, got := ask(t, c, place)
+		if code != http.StatusOK || !strings.Contains(got, "The colour of the ripe fruit.") || !strings.Contains(got, "#/components/schemas/") {
+			t.Errorf("%+v: %s: %d %s", server, place, code, got)
+		}
+		if code, got := ask(t, c, "/openapi/v2"); code != http.StatusOK || !strings.Contains(got, "The colour of the ripe fruit.") ||
+			!strings.Contains(got, "io.k8s.api.apps.v1.Deployment") || !strings.Contains(got, "/namespaces/{namespace}/fruits") {
+			t.Errorf("%+v: v2: %d", server, code)
+		}
+	}
+}
+
+// place returns where an OpenAPI v3 document is.
+func place(t *testing.T, c *kajitest.Cluster, name string) (string, error) {
+	t.Helper()
+	_, got := ask(t, c, "/openapi/v3")
+	var index struct {
+		Paths map[string]struct {
+			URL string `json:"serverRelativeURL"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal([]byte(got), &index); err != nil {
+		return "", err
+	}
+	if index.Paths[name].URL == "" {
+		return "", errors.New("the index has no " + name)
+	}
+	return index.Paths[name].URL, nil
 }

@@ -6,141 +6,95 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
 
 	"kaji/internal/apiserver/request"
-	"kaji/internal/client"
 )
 
-// Limits of asking another server for its discovery.
-const (
-	checkTimeout = 5 * time.Second
-	maxDocument  = 4 << 20
-)
-
-// remote is a version that another server has. It is replaced, not changed.
+// remote is a version that another server has. But for what is known of the
+// server it never changes: another spec makes another remote.
 type remote struct {
-	gv        schema.GroupVersion
-	spec      apiregistrationv1.APIServiceSpec
+	name string
+	uid  types.UID
+	gv   schema.GroupVersion
+	spec apiregistrationv1.APIServiceSpec
+	port int32
+
+	resolve func() (*url.URL, error)
+	// transport sends requests; upgrades take one connection each in HTTP/1.1,
+	// by streams. broken is why there is neither.
+	transport, streams *http.Transport
+	broken             error
+
+	knowledge atomic.Pointer[knowledge] // written by look alone
+}
+
+// knowledge is what is known of a server. It is never changed, but replaced.
+type knowledge struct {
 	available bool
 	document  apidiscoveryv2.APIVersionDiscovery
+	index     map[string]string // OpenAPI v3: where each document is
+	v2        schemaV2
 
-	resolve   func() (*url.URL, error)
-	transport http.RoundTripper
+	discoveryTag, indexTag string    // of what was fetched, as the server calls it
+	learned                time.Time // zero: something is to be fetched anew
 }
 
-// syncRemote looks at all other servers and keeps the conditions of their
-// APIServices.
-func (a *Aggregator) syncRemote(ctx context.Context) {
-	at, err := a.cfg.Cache.Snapshot(ctx, a.cfg.Kind)
-	if err != nil {
-		return
+func (r *remote) known() *knowledge { return r.knowledge.Load() }
+
+// newRemote returns the server that an APIService names, as available as it was
+// found last.
+func (a *Aggregator) newRemote(s *apiregistrationv1.APIService) *remote {
+	r := &remote{name: s.Name, uid: s.UID, gv: versionOf(s), spec: *s.Spec.DeepCopy(), port: 443}
+	if p := r.spec.Service.Port; p != nil {
+		r.port = *p
 	}
-	next := map[schema.GroupVersion]*remote{}
-	for e := range at.All("", "") {
-		s := e.Object.(*apiregistrationv1.APIService)
-		if s.Spec.Service == nil {
-			continue
-		}
-		gv := schema.GroupVersion{Group: s.Spec.Group, Version: s.Spec.Version}
-		a.mu.RLock()
-		old := a.remotes[gv]
-		a.mu.RUnlock()
-		r, condition := a.look(ctx, s, old)
-		next[gv] = r
-		a.writeCondition(ctx, s, condition)
+	service := r.spec.Service
+	r.resolve = func() (*url.URL, error) {
+		return a.cfg.Services.ResolveEndpoint(service.Namespace, service.Name, r.port)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !sameDiscovery(a.remotes, next) {
-		a.generation++
+	r.transport, r.broken = a.newTransport(s)
+	if r.broken == nil {
+		r.streams, _ = a.newTransport(s) // as well as the first
+		r.streams.ForceAttemptHTTP2, r.streams.DisableKeepAlives = false, true
+		r.streams.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
-	a.remotes = next
+	r.knowledge.Store(&knowledge{
+		available: helper.IsAPIServiceConditionTrue(s, apiregistrationv1.Available), document: r.stale(),
+	})
+	return r
 }
 
-func sameDiscovery(a, b map[schema.GroupVersion]*remote) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for gv, r := range a {
-		o := b[gv]
-		if o == nil || r.spec.GroupPriorityMinimum != o.spec.GroupPriorityMinimum || r.spec.VersionPriority != o.spec.VersionPriority ||
-			!equality.Semantic.DeepEqual(r.document, o.document) {
-			return false
-		}
-	}
-	return true
+// stale is the version's discovery while its server does not tell.
+func (r *remote) stale() apidiscoveryv2.APIVersionDiscovery {
+	return apidiscoveryv2.APIVersionDiscovery{Version: r.gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessStale}
 }
 
-// look asks a server for its discovery. What it said last stays, as stale,
-// when it does not answer.
-func (a *Aggregator) look(ctx context.Context, s *apiregistrationv1.APIService, old *remote) (*remote, apiregistrationv1.APIServiceCondition) {
-	service := s.Spec.Service
-	port := int32(443)
-	if service.Port != nil {
-		port = *service.Port
+// close lets go of the connections that nobody uses; requests under way end by
+// themselves.
+func (r *remote) close() {
+	if r.transport != nil {
+		r.transport.CloseIdleConnections()
 	}
-	r := &remote{
-		gv: schema.GroupVersion{Group: s.Spec.Group, Version: s.Spec.Version}, spec: *s.Spec.DeepCopy(),
-		resolve: func() (*url.URL, error) {
-			return a.cfg.Services.ResolveEndpoint(service.Namespace, service.Name, port)
-		},
-	}
-	if old != nil && old.spec.String() == s.Spec.String() {
-		r.transport, r.document = old.transport, old.document
-	}
-	condition := apiregistrationv1.APIServiceCondition{
-		Type: apiregistrationv1.Available, Status: apiregistrationv1.ConditionFalse,
-	}
-	fail := func(reason, format string, args ...any) (*remote, apiregistrationv1.APIServiceCondition) {
-		condition.Reason, condition.Message = reason, fmt.Sprintf(format, args...)
-		r.document.Freshness = apidiscoveryv2.DiscoveryFreshnessStale
-		r.document.Version = r.gv.Version
-		return r, condition
-	}
-	if r.transport == nil {
-		transport, err := a.transport(s)
-		if err != nil {
-			return fail("FailedDiscoveryCheck", "%v", err)
-		}
-		r.transport = transport
-	}
-	base, err := r.resolve()
-	switch {
-	case apierrors.IsNotFound(err):
-		return fail("ServiceNotFound", "service/%s in %q is not present", service.Name, service.Namespace)
-	case err != nil:
-		return fail("ServiceAccessError", "service/%s in %q cannot be checked due to: %v", service.Name, service.Namespace, err)
-	}
-	target := base.JoinPath("apis", r.gv.Group, r.gv.Version)
-	document, err := r.fetch(ctx, target.String())
-	if err != nil {
-		return fail("FailedDiscoveryCheck", "failing or missing response from %v: %v", target, err)
-	}
-	r.document, r.available = document, true
-	condition.Status, condition.Reason, condition.Message = apiregistrationv1.ConditionTrue, "Passed", "all checks passed"
-	return r, condition
 }
 
-// transport verifies the server by the APIService's word, and shows the front
+// newTransport verifies the server by the APIService's word, and shows the front
 // proxy's certificate.
-func (a *Aggregator) transport(s *apiregistrationv1.APIService) (http.RoundTripper, error) {
+func (a *Aggregator) newTransport(s *apiregistrationv1.APIService) (*http.Transport, error) {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: s.Spec.Service.Name + "." + s.Spec.Service.Namespace + ".svc",
@@ -159,91 +113,9 @@ func (a *Aggregator) transport(s *apiregistrationv1.APIService) (http.RoundTripp
 	return &http.Transport{
 		TLSClientConfig: config, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: 25, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
+		// A server whose node lost its cable says nothing any more.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}, nil
-}
-
-// fetch reads the resources of the version.
-func (r *remote) fetch(ctx context.Context, target string) (apidiscoveryv2.APIVersionDiscovery, error) {
-	out := apidiscoveryv2.APIVersionDiscovery{Version: r.gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return out, err
-	}
-	req.Header.Set("Accept", "application/json")
-	setUser(req.Header, &user.DefaultInfo{Name: "system:kube-aggregator", Groups: []string{user.SystemPrivilegedGroup}})
-	answer, err := r.transport.RoundTrip(req)
-	if err != nil {
-		return out, err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return out, fmt.Errorf("bad status from %s: %d", target, answer.StatusCode)
-	}
-	var list metav1.APIResourceList
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxDocument)).Decode(&list); err != nil {
-		return out, err
-	}
-	out.Resources = resources(list.APIResources)
-	return out, nil
-}
-
-// resources turns a plain list into the aggregated form.
-func resources(list []metav1.APIResource) []apidiscoveryv2.APIResourceDiscovery {
-	var out []apidiscoveryv2.APIResourceDiscovery
-	at := map[string]int{}
-	for _, r := range list {
-		if strings.Contains(r.Name, "/") {
-			continue
-		}
-		scope := apidiscoveryv2.ScopeCluster
-		if r.Namespaced {
-			scope = apidiscoveryv2.ScopeNamespace
-		}
-		at[r.Name] = len(out)
-		out = append(out, apidiscoveryv2.APIResourceDiscovery{
-			Resource: r.Name, ResponseKind: &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}, Scope: scope,
-			SingularResource: r.SingularName, Verbs: r.Verbs, ShortNames: r.ShortNames, Categories: r.Categories,
-		})
-	}
-	for _, r := range list {
-		main, sub, found := strings.Cut(r.Name, "/")
-		if i, known := at[main]; found && known {
-			out[i].Subresources = append(out[i].Subresources, apidiscoveryv2.APISubresourceDiscovery{
-				Subresource: sub, ResponseKind: &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}, Verbs: r.Verbs,
-			})
-		}
-	}
-	return out
-}
-
-// writeCondition stores the condition of an APIService when it changed.
-func (a *Aggregator) writeCondition(ctx context.Context, s *apiregistrationv1.APIService, c apiregistrationv1.APIServiceCondition) {
-	c.LastTransitionTime = metav1.Now()
-	s = s.DeepCopy()
-	found := false
-	for i := range s.Status.Conditions {
-		old := &s.Status.Conditions[i]
-		if old.Type != c.Type {
-			continue
-		}
-		if old.Status == c.Status {
-			c.LastTransitionTime = old.LastTransitionTime
-			if old.Reason == c.Reason && old.Message == c.Message {
-				return
-			}
-		}
-		*old, found = c, true
-	}
-	if !found {
-		s.Status.Conditions = append(s.Status.Conditions, c)
-	}
-	status := client.Resource{GroupVersionResource: resource.GroupVersionResource, Subresource: "status"}
-	_, err := a.cfg.Client.Update(ctx, status, s.Name, s, metav1.UpdateOptions{FieldManager: "kube-apiserver"})
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-		a.log.Error("cannot write the condition of an APIService", "name", s.Name, "err", err)
-	}
 }
 
 // Headers that tell another server who asks.
@@ -276,25 +148,63 @@ func setUser(h http.Header, u user.Info) {
 	}
 }
 
+// discoveryTimeout bounds requests for discovery, which every client makes.
+const discoveryTimeout = 5 * time.Second
+
 // ServeHTTP sends one request to the server.
 func (r *remote) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	base, err := r.resolve()
-	if !r.available || err != nil {
+	if !r.known().available {
 		http.Error(w, "service unavailable", http.StatusServiceUnavailable)
 		return
 	}
-	who := request.User(req.Context())
-	forward := httputil.ReverseProxy{
+	if r.broken != nil {
+		http.Error(w, r.broken.Error(), http.StatusInternalServerError)
+		return
+	}
+	base, err := r.resolve()
+	if err != nil {
+		http.Error(w, "service unavailable", http.StatusServiceUnavailable)
+		return
+	}
+	if strings.Count(strings.Trim(req.URL.Path, "/"), "/") == 2 {
+		ctx, cancel := context.WithTimeout(req.Context(), discoveryTimeout)
+		defer cancel()
+		req = req.WithContext(ctx)
+	}
+	r.forwarder(base, request.User(req.Context()), req.Header.Get("Upgrade") != "").ServeHTTP(w, req)
+}
+
+// forwarder returns what sends the request of a user to the server at base.
+func (r *remote) forwarder(base *url.URL, who user.Info, upgrade bool) *httputil.ReverseProxy {
+	transport := r.transport
+	if upgrade {
+		transport = r.streams
+	}
+	return &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = base.Scheme, base.Host, base.Host
 			p.SetXForwarded()
 			setUser(p.Out.Header, who)
 		},
-		Transport:     r.transport,
-		FlushInterval: -1, // watches
+		Transport:      transport,
+		FlushInterval:  -1, // watches
+		ModifyResponse: refuseRedirect,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
 		},
 	}
-	forward.ServeHTTP(w, req)
+}
+
+// refuseRedirect keeps a server from sending clients, with their credentials,
+// elsewhere.
+func refuseRedirect(answer *http.Response) error {
+	if answer.StatusCode < 300 || answer.StatusCode > 399 || answer.Header.Get("Location") == "" {
+		return nil
+	}
+	answer.Body.Close()
+	const text = "the backend attempted to redirect this request, which is not permitted"
+	answer.StatusCode, answer.Status = http.StatusBadGateway, ""
+	answer.Header, answer.ContentLength = http.Header{}, int64(len(text))
+	answer.Body = io.NopCloser(strings.NewReader(text))
+	return nil
 }

@@ -31,23 +31,15 @@ import (
 	"kaji/internal/apiserver/request"
 )
 
-// Remote is a document of another API server, by its place in the index such
-// as "apis/metrics.k8s.io/v1beta1".
-type Remote struct {
-	Path string
-	// URL is where the index sends clients, relative to this server.
-	URL string
-}
-
 // Config configures an OpenAPI. Kinds is needed.
 type Config struct {
 	Kinds *request.Kinds
 	// Custom returns the schema of a custom kind's objects as OpenAPI v3 or v2
 	// have it, without references beyond meta/v1's; nil means any object.
 	Custom func(s *request.Served, v3 bool) (json.RawMessage, error)
-	// Remote returns the documents of other servers, and a number that is
-	// another one after each change.
-	Remote func() (documents []Remote, generation uint64)
+	// Remote returns what other servers have, and a number that is another one
+	// after each change.
+	Remote func() (servers []Remote, generation uint64)
 	// Version is what the documents call the server, "v1.37.2" when empty.
 	Version string
 }
@@ -171,6 +163,11 @@ func (o *OpenAPI) indexLocked(s *state) map[string]string {
 			s.ids[name] = o.identity(nil)
 		}
 	}
+	for i := range s.remote {
+		if r := &s.remote[i]; s.converted(r) && s.ids[r.name()] == "" {
+			s.ids[r.name()] = r.identity()
+		}
+	}
 	return s.ids
 }
 
@@ -207,7 +204,7 @@ func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
 		}
 	}
 	if items == nil {
-		return nil, nil
+		return s.convertedDocument(name)
 	}
 	known, err := o.v3.load()
 	if err != nil {
@@ -273,7 +270,11 @@ func (o *OpenAPI) v2Document(s *state) ([]byte, error) {
 		}
 	}
 	known.closure(schemas, refV2, models(items)...)
-	return json.Marshal(documentV2(o.cfg.Version, items, schemas))
+	own, err := json.Marshal(documentV2(o.cfg.Version, items, schemas))
+	if err != nil {
+		return nil, err
+	}
+	return s.mergeV2(own)
 }
 
 // custom adds the models of custom kinds and their lists.
@@ -399,7 +400,11 @@ func (o *OpenAPI) indexDocument(s *state) ([]byte, error) {
 		paths[name] = entry{"/openapi/v3/" + name + "?hash=" + hash}
 	}
 	for _, r := range s.remote {
-		paths[r.Path] = entry{r.URL}
+		for path, url := range r.Index {
+			if _, own := paths[path]; !own {
+				paths[path] = entry{url}
+			}
+		}
 	}
 	var out bytes.Buffer
 	err := json.NewEncoder(&out).Encode(map[string]any{"paths": paths})

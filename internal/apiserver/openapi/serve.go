@@ -42,7 +42,12 @@ func (o *OpenAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Write(data)
 	case strings.HasPrefix(path, "openapi/v3/"):
-		o.serve(w, r, s, strings.TrimPrefix(path, "openapi/v3/"))
+		name := strings.TrimPrefix(path, "openapi/v3/")
+		if to := o.elsewhere(s, name); to != nil {
+			to.ServeHTTP(w, r)
+			return
+		}
+		o.serve(w, r, s, name)
 	default:
 		http.NotFound(w, r)
 	}
