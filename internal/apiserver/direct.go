@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	auditapi "k8s.io/apiserver/pkg/apis/audit"
@@ -48,6 +49,11 @@ var _ client.Verbs = (*Direct)(nil)
 // Direct returns the server for who; agent is recorded in managedFields.
 func (s *Server) Direct(who user.Info, agent string) *Direct {
 	return &Direct{server: s, user: who, agent: agent}
+}
+
+// Elsewhere says whether another API server has a version.
+func (d *Direct) Elsewhere(gv schema.GroupVersion) bool {
+	return d.server.aggregate != nil && d.server.aggregate.Has(gv)
 }
 
 // call is one request of a Direct.

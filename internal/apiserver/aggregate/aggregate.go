@@ -124,6 +124,9 @@ func (a *Aggregator) find(path string) *remote {
 	return remotes[schema.GroupVersion{Group: group, Version: version}]
 }
 
+// Has says whether another server has a version.
+func (a *Aggregator) Has(gv schema.GroupVersion) bool { return (*a.remotes.Load())[gv] != nil }
+
 // Serves says whether another server has what a request asks for.
 func (a *Aggregator) Serves(r *http.Request) bool { return a.find(r.URL.Path) != nil }
 

@@ -17,7 +17,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/utils/ptr"
@@ -96,7 +100,10 @@ func portOf(l net.Listener) int32 { return int32(l.Addr().(*net.TCPAddr).Port) }
 func serve(t *testing.T, handler http.Handler) int32 {
 	t.Helper()
 	server := httptest.NewTLSServer(handler)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		server.CloseClientConnections() // watches go on while the cluster does
+		server.Close()
+	})
 	return portOf(server.Listener)
 }
 
@@ -307,4 +314,37 @@ func place(t *testing.T, c *kajitest.Cluster, name string) (string, error) {
 		return "", errors.New("the index has no " + name)
 	}
 	return index.Paths[name].URL, nil
+}
+
+// Components in the server's own process reach what another server has, like
+// those over HTTP: by verbs and by informers.
+func TestInProcess(t *testing.T) {
+	c := kajitest.Start(t)
+	register(t, c, serve(t, &extension.Server{}))
+	eventually(t, "Available", func() bool { return condition(t, c, fruits).Status == apiregistrationv1.ConditionTrue })
+	gvr := schema.GroupVersionResource{Group: extension.Group, Version: extension.Version, Resource: "fruits"}
+	in := client.Resource{GroupVersionResource: gvr, Namespace: "default"}
+	informer := c.Client().Informer(gvr, client.InformerOptions{Metadata: true})
+	fruit := func(name string) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": extension.Group + "/" + extension.Version, "kind": "Fruit", "metadata": map[string]any{"name": name}, "spec": map[string]any{"color": "red"},
+		}}
+	}
+	for _, name := range []string{"apple", "cherry"} {
+		if _, err := c.Client().Create(t.Context(), in, "", fruit(name), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the informer has both", func() bool { return len(informer.GetStore().List()) == 2 })
+	if err := c.Client().Delete(t.Context(), in, "apple", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the informer has one", func() bool { return len(informer.GetStore().List()) == 1 })
+	list, err := c.Client().List(t.Context(), in, metav1.ListOptions{})
+	if err != nil || meta.LenList(list) != 1 {
+		t.Errorf("list: %v, %v", list, err)
+	}
+	if _, err := c.Client().Get(t.Context(), in, "apple", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("one that is gone: %v", err)
+	}
 }

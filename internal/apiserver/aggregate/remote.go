@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -39,6 +41,7 @@ type remote struct {
 	// by streams. broken is why there is neither.
 	transport, streams *http.Transport
 	broken             error
+	errors             *log.Logger // of connections that break: seldom of interest
 
 	knowledge atomic.Pointer[knowledge] // written by look alone
 }
@@ -67,6 +70,7 @@ func (a *Aggregator) newRemote(s *apiregistrationv1.APIService) *remote {
 	r.resolve = func() (*url.URL, error) {
 		return a.cfg.Services.ResolveEndpoint(service.Namespace, service.Name, r.port)
 	}
+	r.errors = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 	r.transport, r.broken = a.newTransport(s)
 	if r.broken == nil {
 		r.streams, _ = a.newTransport(s) // as well as the first
@@ -187,6 +191,7 @@ func (r *remote) forwarder(base *url.URL, who user.Info, upgrade bool) *httputil
 			setUser(p.Out.Header, who)
 		},
 		Transport:      transport,
+		ErrorLog:       r.errors,
 		FlushInterval:  -1, // watches
 		ModifyResponse: refuseRedirect,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {

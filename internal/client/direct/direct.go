@@ -30,6 +30,9 @@ type Server interface {
 	client.Verbs
 	// ListShared is List without a copy: the items are the server's objects.
 	ListShared(ctx context.Context, r client.Resource, opts metav1.ListOptions) (*internalversion.List, error)
+	// Elsewhere says whether another API server has a version: it is asked by
+	// requests that are sent on.
+	Elsewhere(gv schema.GroupVersion) bool
 }
 
 // Client implements client.Interface.
@@ -54,9 +57,11 @@ type informerKey struct {
 var _ client.Interface = (*Client)(nil)
 
 // New returns a client of server. config is what RESTConfig returns for
-// libraries that bring their own client; it may be nil where none is used.
+// libraries that bring their own client, and how what other API servers have is
+// reached; it may be nil where neither is used.
 func New(server Server, config *rest.Config) *Client {
-	c := &Client{Verbs: server, server: server, config: config}
+	all := newRouter(server, config)
+	c := &Client{Verbs: all, server: all, config: config}
 	c.mu.informers = map[informerKey]cache.SharedIndexInformer{}
 	return c
 }
