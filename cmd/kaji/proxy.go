@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -19,12 +20,17 @@ func proxyCommand() *cobra.Command {
 		Aliases: []string{"kube-proxy"},
 		Short:   "Run the service proxy alone (kube-proxy)",
 		GroupID: "component",
-		Args:    cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%q does not take any arguments, got %q", "kube-proxy", args)
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Getuid() != 0 {
 				return errNeedsRoot
 			}
-			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.Configuration.Logging.Format == "json"}
+			log := &logging.Options{Verbosity: int(o.Verbosity), JSON: o.Configuration.Logging.Format == "json"}
 			return component.Proxy(cmd.Context(), o, log.New(os.Stderr))
 		},
 	}

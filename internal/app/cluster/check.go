@@ -23,6 +23,9 @@ func (c Config) Check(first bool) error {
 	if err != nil {
 		return err
 	}
+	if services, err := c.API.ServiceRanges(); err == nil && c.Nodes > 1 && len(services) > 0 && services[0].Addr().Is6() {
+		return fmt.Errorf("--service-cluster-ip-range (%s): several nodes on one machine have IPv4 addresses, at which the API server is reached; put an IPv4 range first, or run one node", services[0])
+	}
 	for i, a := range ranges {
 		for _, b := range ranges[:i] {
 			if a.prefix.Overlaps(b.prefix) {

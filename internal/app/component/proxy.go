@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	configv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
 
@@ -81,11 +82,11 @@ func proxySettings(o *flags.Options, log *slog.Logger) (*configv1alpha1.KubeProx
 	if o.ConfigFile != "" {
 		data, err := os.ReadFile(o.ConfigFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("failed complete: %w", err)
 		}
 		var lenient error
 		if c, lenient, err = config.Load(data); err != nil {
-			return nil, fmt.Errorf("failed to load config file %s: %w", o.ConfigFile, err)
+			return nil, fmt.Errorf("failed complete: failed to load config file %s: %w", o.ConfigFile, err)
 		}
 		if lenient != nil {
 			log.Warn("Using lenient decoding as strict decoding failed", "err", lenient)
@@ -95,7 +96,10 @@ func proxySettings(o *flags.Options, log *slog.Logger) (*configv1alpha1.KubeProx
 		c.HostnameOverride = o.HostnameOverride
 	}
 	if errs := config.Validate(c); len(errs) > 0 {
-		return nil, errs.ToAggregate()
+		return nil, fmt.Errorf("failed validate: %w", errs.ToAggregate())
+	}
+	if f := c.Logging.Format; f != "text" && f != "json" {
+		return nil, fmt.Errorf("initialize logging: %w", field.Invalid(field.NewPath("logging", "format"), f, "Unsupported log format"))
 	}
 	if c.Mode != "nftables" && c.Mode != "" {
 		log.Warn("kaji's proxy works by nftables, whatever mode is asked for", "mode", c.Mode)

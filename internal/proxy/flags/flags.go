@@ -29,7 +29,7 @@ type Options struct {
 	InitOnly         bool
 	Master           string
 	HostnameOverride string
-	Verbosity        int
+	Verbosity        uint32
 	// Configuration is what the flags say where there is no file.
 	Configuration *configv1alpha1.KubeProxyConfiguration
 
@@ -59,6 +59,9 @@ func (o *Options) Complete() {
 		port    int32
 		address *string
 	}{{"healthz-port", o.healthzPort, &c.HealthzBindAddress}, {"metrics-port", o.metricsPort, &c.MetricsBindAddress}} {
+		if net.ParseIP(*one.address) != nil {
+			*one.address = net.JoinHostPort(*one.address, strconv.Itoa(int(one.port)))
+		}
 		if !o.flags.Changed(one.flag) {
 			continue
 		}
@@ -85,14 +88,14 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.InitOnly, "init-only", false, "Exit once everything that needs all privileges is done: nothing here outlasts the process.")
 	fs.StringVar(&o.Master, "master", "", "The address of the Kubernetes API server (overrides any value in kubeconfig).")
 	fs.StringVar(&o.HostnameOverride, "hostname-override", "", "The node's name, instead of the host name.")
-	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
+	fs.Uint32VarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&c.ClientConnection.Kubeconfig, "kubeconfig", "", "Path to kubeconfig file with authorization information; ignored with --config.")
 	fs.StringVar(&c.ClientConnection.ContentType, "kube-api-content-type", c.ClientConnection.ContentType, "Content type of requests sent to the API server; ignored with --config.")
 	fs.Int32Var(&c.ClientConnection.Burst, "kube-api-burst", c.ClientConnection.Burst, "Requests in a burst to the API server; ignored with --config.")
 	fs.Float32Var(&c.ClientConnection.QPS, "kube-api-qps", c.ClientConnection.QPS, "Requests per second to the API server; ignored with --config.")
-	fs.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "An address of the family that is preferred; ignored with --config.")
-	fs.StringVar(&c.HealthzBindAddress, "healthz-bind-address", c.HealthzBindAddress, "Where health checks are answered; ignored with --config.")
-	fs.StringVar(&c.MetricsBindAddress, "metrics-bind-address", c.MetricsBindAddress, "Where metrics are served; ignored with --config.")
+	fs.Var((*address)(&c.BindAddress), "bind-address", "An address of the family that is preferred; ignored with --config.")
+	fs.Var((*endpoint)(&c.HealthzBindAddress), "healthz-bind-address", "Where health checks are answered; ignored with --config.")
+	fs.Var((*endpoint)(&c.MetricsBindAddress), "metrics-bind-address", "Where metrics are served; ignored with --config.")
 	fs.BoolVar(&c.BindAddressHardFail, "bind-address-hard-fail", false, "Fail when a port cannot be bound; ignored with --config.")
 	fs.BoolVar(&c.EnableProfiling, "profiling", false, "Serve /debug/pprof beside the metrics; ignored with --config.")
 	fs.StringVar((*string)(&c.Mode), "proxy-mode", "", "nftables, whatever is asked for: iptables and ipvs are taken for it; ignored with --config.")
