@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"kaji/internal/cni/nodenet"
 )
 
 // named is an address range and what it is for.
@@ -30,6 +32,13 @@ func (c Config) Check(first bool) error {
 		for _, b := range ranges[:i] {
 			if a.prefix.Overlaps(b.prefix) {
 				return fmt.Errorf("%s (%s) and %s (%s) overlap: choose ranges that share no address", b.what, b.prefix, a.what, a.prefix)
+			}
+		}
+	}
+	if !c.Outside.IsValid() { // a network of its own has IPv6, whatever this machine has
+		for _, r := range ranges {
+			if r.prefix.Addr().Is6() && nodenet.IPv6Off() {
+				return fmt.Errorf("%s (%s): IPv6 is switched off on this machine; switch it on with `sysctl net.ipv6.conf.all.disable_ipv6=0`, or leave the range out", r.what, r.prefix)
 			}
 		}
 	}

@@ -4,13 +4,33 @@ package cluster
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
 	"kaji/internal/app/controlplane"
+	"kaji/internal/netfilter/nstest"
 )
+
+// Without IPv6 its ranges are refused before anything starts.
+func TestIPv6Off(t *testing.T) {
+	api := controlplane.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	config := Config{API: api, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/56")}, Nodes: 1}
+	machine := nstest.New(t)
+	machine.Do(func() error { return config.Check(false) })
+	machine.Do(func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0o644); err != nil {
+			return err
+		}
+		err := config.Check(false)
+		if err == nil || !strings.Contains(err.Error(), "--cluster-cidr (fd00:10:244::/56): IPv6 is switched off on this machine") {
+			t.Errorf("with IPv6 off: %v", err)
+		}
+		return nil
+	})
+}
 
 // Ranges that cannot work together are refused by the names of their flags.
 func TestCheck(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+
+	"kaji/internal/cni/nodenet"
 )
 
 // addressFile lists the addresses the cluster gave the loopback link.
@@ -26,7 +28,11 @@ func takeAddresses(name string, addrs []netip.Addr) error {
 	}
 	var text strings.Builder
 	for _, addr := range addrs {
-		if err := netlink.AddrAdd(lo, hostAddress(addr)); err != nil && !errors.Is(err, syscall.EEXIST) {
+		err := netlink.AddrAdd(lo, hostAddress(addr))
+		if err != nil && addr.Is6() && nodenet.IPv6Off() {
+			return fmt.Errorf("address %s: IPv6 is switched off on this machine, and the cluster has ranges of it", addr)
+		}
+		if err != nil && !errors.Is(err, syscall.EEXIST) {
 			return fmt.Errorf("address %s: %w", addr, err)
 		}
 		fmt.Fprintln(&text, addr)

@@ -5,10 +5,18 @@ package nodenet
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 )
+
+// IPv6Off says whether addresses of that family cannot be given in this network
+// namespace.
+func IPv6Off() bool {
+	data, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err != nil || strings.TrimSpace(string(data)) == "1"
+}
 
 // Overlapping names the networks that this machine has a way to and that share
 // addresses with one of the ranges, each with its link. The clusters' own links
