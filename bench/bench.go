@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package bench measures Kubernetes: any API server as a client sees it, a
-// scheduler, custom resources, and a whole cluster of this program. It reports
+// scheduler, custom resources, a container runtime, and a whole cluster of this
+// program. It reports
 // operations per second and latencies, and, for processes of the same machine,
 // the CPU time an operation costs and the resident memory, which are what can be
 // compared on a noisy machine.
 //
-// The verb `kaji bench` calls it. It speaks to its targets by HTTP only and never
+// The verb `kaji bench` calls it. It speaks to its targets by their public protocols only and never
 // looks into them, so that upstream's components are measured by the same means.
 package bench
 

@@ -3,7 +3,6 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -39,14 +38,9 @@ func (p *Process) CPU() time.Duration {
 	}
 	var sum time.Duration
 	for _, pid := range p.pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue // it ended; what it did is no longer known
-		}
-		// The name in parentheses may hold anything; fields count from its end.
-		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		f := statFields(pid)
 		if len(f) < 13 {
-			continue
+			continue // it ended; what it did is no longer known
 		}
 		for _, field := range f[11:13] { // utime, stime: fields 14 and 15 of proc(5)
 			n, _ := strconv.ParseInt(field, 10, 64)

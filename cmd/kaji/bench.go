@@ -67,16 +67,16 @@ func (f *benchFlags) run(cmd *cobra.Command, measure func(context.Context, *benc
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "bench",
-		Short:   "Measure an API server, a scheduler, a service proxy, custom resources or a whole cluster",
+		Short:   "Measure an API server, a scheduler, a service proxy, a container runtime or a whole cluster",
 		GroupID: "tool",
-		Long: `Measure an API server, a scheduler, a service proxy, custom resources, name servers,
-Ingresses or a whole cluster.
+		Long: `Measure an API server, a scheduler, a service proxy, custom resources, container
+runtimes, name servers, Ingresses or a whole cluster.
 
 Beside rates and latencies it reports the CPU time an operation costs and the
 resident memory of processes on this machine, which compare well even when the
 machine does other things meanwhile.`,
 	}
-	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
+	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand(), benchRuntimeCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
 	return cmd
 }
 
@@ -189,6 +189,38 @@ Without --kubeconfig an API server of this program is started for it.`,
 	cmd.Flags().IntVar(&load.Bytes, "bytes", load.Bytes, "bytes of JSON in the schema of each")
 	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "objects to make of the first")
 	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	return cmd
+}
+
+func benchRuntimeCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultRuntime()
+	cmd := &cobra.Command{
+		Use:   "runtime [--endpoint SOCKET] [--runtime-pid N]",
+		Short: "Measure a container runtime behind the CRI: starts, removals, memory a pod (as root)",
+		Long: `Measure a container runtime behind the Container Runtime Interface, this program's
+(kaji runtime) or another: starts of pods with one container, one by one and many
+at once, and their removal. With --runtime-pid also the CPU time of the runtime
+and its helpers, and the memory (the proportional set size) that a pod takes
+beside its workload.`,
+		Example: `  kaji bench runtime --runtime-pid $(pgrep -xf 'kaji runtime')
+  kaji bench runtime --endpoint unix:///run/containerd/containerd.sock --runtime-pid $(pidof containerd) --image docker.io/library/busybox --host-network`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			return f.run(cmd, load.Run)
+		},
+	}
+	f.add(cmd, "")
+	cmd.Flags().StringVar(&load.Endpoint, "endpoint", load.Endpoint, "socket of the runtime")
+	cmd.Flags().IntVar(&load.PID, "runtime-pid", 0, "process of the runtime")
+	cmd.Flags().StringVar(&load.Image, "image", load.Image, "image of the pods")
+	cmd.Flags().StringSliceVar(&load.Command, "command", load.Command, "what the pods run; it must not end")
+	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods to start in each of the ways")
+	cmd.Flags().IntVar(&load.AtOnce, "at-once", load.AtOnce, "pods that start together")
+	cmd.Flags().BoolVar(&load.HostNetwork, "host-network", false, "leave the pods in the host's network")
 	return cmd
 }
 

@@ -104,7 +104,7 @@ func proportional(pid int) (kilobytes int) {
 // BenchmarkManyPods measures what hundreds of pods cost: memory beyond the
 // workload, and a start of the runtime that finds them again.
 func BenchmarkManyPods(b *testing.B) {
-	const pods = 200
+	const pods = 500
 	dir := directory(b)
 	r := open(b, dir)
 	stop := run(b, r)
