@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,10 +103,10 @@ func (r *runtimeRun) pods(ctx context.Context, report *Report, workers int) erro
 	start.Target, start.CPU = r.name, after.cpu-before.cpu
 	report.Add(start)
 	if r.PID != 0 && start.Errors == 0 {
-		report.Add(Result{Target: r.name, Operation: "memory of a pod beside its workload, after that", Count: r.Pods,
+		report.Add(Result{Target: r.name, Operation: fmt.Sprintf("memory of a pod beside its workload, %d at once", workers), Count: r.Pods,
 			RSS: (after.proportional - before.proportional) / int64(r.Pods), Anonymous: (after.anonymous - before.anonymous) / int64(r.Pods)})
 	}
-	sandboxes := r.sandboxes
+	sandboxes := slices.Clone(r.sandboxes)
 	end := measure(ctx, fmt.Sprintf("removal of a pod, %d at once", workers), nil, workers, len(sandboxes), func(ctx context.Context, i int) (int64, error) {
 		return 0, r.remove(ctx, sandboxes[i])
 	})
@@ -156,14 +157,19 @@ func (r *runtimeRun) remove(ctx context.Context, sandbox string) error {
 	if _, err := r.c.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil {
 		return err
 	}
-	_, err := r.c.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox})
-	return err
+	if _, err := r.c.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox}); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sandboxes = slices.DeleteFunc(r.sandboxes, func(id string) bool { return id == sandbox })
+	return nil
 }
 
 // clear removes what is left of the pods.
 func (r *runtimeRun) clear(ctx context.Context) error {
 	var errs []error
-	for _, id := range r.sandboxes {
+	for _, id := range slices.Clone(r.sandboxes) {
 		errs = append(errs, r.remove(ctx, id))
 	}
 	r.sandboxes, r.containers = nil, nil

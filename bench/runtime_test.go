@@ -37,8 +37,8 @@ func TestRuntime(t *testing.T) {
 	if err := load.Run(t.Context(), report); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"start of a pod, 1 at once", "memory of a pod beside its workload, after that", "removal of a pod, 1 at once",
-		"start of a pod, 3 at once", "memory of a pod beside its workload, after that", "removal of a pod, 3 at once"}
+	want := []string{"start of a pod, 1 at once", "memory of a pod beside its workload, 1 at once", "removal of a pod, 1 at once",
+		"start of a pod, 3 at once", "memory of a pod beside its workload, 3 at once", "removal of a pod, 3 at once"}
 	var got []string
 	for _, res := range report.Results() {
 		got = append(got, res.Operation)

@@ -162,6 +162,9 @@ func (r *Runtime) mountImages(c *container) (*runtimeapi.ContainerConfig, error)
 		if own == nil {
 			own = proto.Clone(config).(*runtimeapi.ContainerConfig)
 		}
+		if !m.GetReadonly() {
+			return nil, status.Errorf(codes.InvalidArgument, "the image volume at %q must be read-only", m.GetContainerPath())
+		}
 		img, err := r.imageOf(m.GetImage())
 		if err != nil {
 			return nil, err
@@ -181,6 +184,9 @@ func (r *Runtime) mountImages(c *container) (*runtimeapi.ContainerConfig, error)
 		own.Mounts[i].HostPath, own.Mounts[i].Readonly = path, true
 		if err := r.updateContainer(c, func(rec *containerRecord) {
 			rec.VolumeLayers = append(append([]string(nil), rec.VolumeLayers...), img.DiffIDs...)
+			told := proto.Clone(rec.Config.value).(*runtimeapi.ContainerConfig)
+			told.Mounts[i].Image.ImageRef = img.ID
+			rec.Config.value = told
 		}); err != nil {
 			return nil, err
 		}

@@ -40,6 +40,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubeletconfigv1 "k8s.io/kubelet/config/v1"
+	configv1beta1 "k8s.io/kubelet/config/v1beta1"
 	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"k8s.io/utils/cpuset"
 
@@ -55,6 +56,7 @@ import (
 	"kaji/internal/kubelet/dra"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/image"
+	"kaji/internal/kubelet/memorymanager"
 	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
@@ -115,6 +117,10 @@ type Config struct {
 	CPUManagerPolicy  string
 	CPUManagerOptions map[string]string
 	ReservedCPUs      cpuset.CPUSet
+	// MemoryManagerPolicy is "Static" or "None"; ReservedMemory is what no container
+	// gets, node by node.
+	MemoryManagerPolicy string
+	ReservedMemory      []configv1beta1.MemoryReservation
 	// TopologyPolicy, TopologyScope and TopologyOptions are the topology manager's.
 	TopologyPolicy, TopologyScope string
 	TopologyOptions               map[string]string
@@ -139,6 +145,10 @@ type Config struct {
 	AllowedUnsafeSysctls []string
 	SeccompDefault       bool
 	NoCPUQuota           bool
+	// LimitedSwap lets burstable pods swap; KillOneProcess lets single processes
+	// of a container end when it is out of memory, which is the only way of
+	// version 1 of control groups.
+	LimitedSwap, KillOneProcess bool
 	// SerialImagePulls pulls one image at a time; MaxParallelImagePulls bounds
 	// parallel ones, zero is no bound.
 	SerialImagePulls      bool
@@ -207,6 +217,7 @@ type Kubelet struct {
 	csi          *csi.Registry
 	devices      *devicemanager.Manager
 	cpus         *cpumanager.Manager
+	memories     *memorymanager.Manager
 	topology     *topologymanager.Manager
 	rebind       chan struct{}
 	claims       *dra.Manager
@@ -301,7 +312,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
+		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, Memory: memory(cfg, k.cgroups), MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,

@@ -20,6 +20,8 @@ import (
 	"kaji/internal/kubelet/cpumanager"
 	"kaji/internal/kubelet/devicemanager"
 	"kaji/internal/kubelet/hardware"
+	"kaji/internal/kubelet/memorymanager"
+	memorystate "kaji/internal/kubelet/memorymanager/state"
 	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/status"
@@ -33,10 +35,10 @@ func (k *Kubelet) resources() (err error) {
 		k.log.Warn("the machine's layout was not read: all of it is one place", "err", err)
 		layout = &hardware.Layout{Nodes: []hardware.Node{{}}}
 	}
-	reserved := k.cfg.Reserved[corev1.ResourceCPU]
+	cpus := k.cfg.Reserved[corev1.ResourceCPU]
 	k.rebind = make(chan struct{}, 1)
 	k.cpus, err = cpumanager.New(cpumanager.Config{Policy: k.cfg.CPUManagerPolicy, Options: k.cfg.CPUManagerOptions, Layout: layout, Reserved: k.cfg.ReservedCPUs,
-		Count: int(reserved.Value()), Path: filepath.Join(k.cfg.RootDir, "cpu_manager_state"), Logger: k.log, Changed: func() {
+		Count: int(cpus.Value()), Path: filepath.Join(k.cfg.RootDir, "cpu_manager_state"), Logger: k.log, Changed: func() {
 			select {
 			case k.rebind <- struct{}{}:
 			default:
@@ -45,10 +47,15 @@ func (k *Kubelet) resources() (err error) {
 	if err != nil {
 		return fmt.Errorf("cpu manager: %w", err)
 	}
+	k.memories, err = memorymanager.New(memorymanager.Config{Policy: k.cfg.MemoryManagerPolicy, Layout: layout, Reserved: k.cfg.ReservedMemory,
+		NodeReserved: reserved(k.cfg), Path: filepath.Join(k.cfg.RootDir, "memory_manager_state"), Logger: k.log})
+	if err != nil {
+		return fmt.Errorf("memory manager: %w", err)
+	}
 	k.devices = devicemanager.New(devicemanager.Config{Dir: filepath.Join(k.cfg.RootDir, "device-plugins"), Nodes: layout.NodeIDs(), Logger: k.log,
 		Changed: func() { k.node.Wake() }, Health: func(uid types.UID) { k.pool.Wake(uid) }})
 	k.topology, err = topologymanager.New(topologymanager.Config{Policy: k.cfg.TopologyPolicy, Scope: k.cfg.TopologyScope, Options: k.cfg.TopologyOptions,
-		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus}})
+		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus, k.memories}})
 	if err != nil {
 		return fmt.Errorf("topology manager: %w", err)
 	}
@@ -110,6 +117,7 @@ func (k *Kubelet) allocate(pod *corev1.Pod) *admit.Rejection {
 func (k *Kubelet) release(uid types.UID) {
 	k.devices.Release(uid)
 	k.cpus.Release(uid)
+	k.memories.Release(uid)
 }
 
 // keepResources takes back what pods were given that no source knows.
@@ -120,6 +128,7 @@ func (k *Kubelet) keepResources(ctx context.Context) {
 	}
 	k.devices.Keep(known)
 	k.cpus.Keep(known)
+	k.memories.Keep(known)
 	k.claims.Keep(ctx, known)
 }
 
@@ -142,7 +151,7 @@ func (k *Kubelet) withClaims(pod *corev1.Pod) *corev1.Pod {
 
 // devicesOf adds what the devices of a container need to what it is given.
 func (k *Kubelet) devicesOf(ctx context.Context, pod *corev1.Pod, c *corev1.Container, o *podrun.Options) error {
-	o.CPUs = k.cpus.Set(pod.UID, c.Name)
+	o.CPUs, o.Memories = k.cpus.Set(pod.UID, c.Name), k.memories.Starts(pod, c)
 	d, err := k.devices.Start(ctx, pod, c)
 	if err != nil {
 		return err
@@ -196,7 +205,8 @@ func (a *allocated) ActivePods() []*corev1.Pod { return (*Kubelet)(a).others("")
 
 // ContainerResources implements podresources.Host.
 func (a *allocated) ContainerResources(pod *corev1.Pod, c *corev1.Container) *podresourcesv1.ContainerResources {
-	out := &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name)), CpuIds: numbers(a.cpus.Exclusive(pod.UID, c.Name))}
+	out := &podresourcesv1.ContainerResources{Devices: devicesShown(a.devices.Devices(pod.UID, c.Name)), CpuIds: numbers(a.cpus.Exclusive(pod.UID, c.Name)),
+		Memory: memoryShown(a.memories.Blocks(pod.UID, c.Name))}
 	for _, claimed := range a.claims.Devices((*Kubelet)(a).withClaims(pod), c) {
 		one := &podresourcesv1.DynamicResource{ClaimName: claimed.Name, ClaimNamespace: claimed.Namespace}
 		for _, d := range claimed.Devices {
@@ -216,7 +226,20 @@ func (a *allocated) ContainerResources(pod *corev1.Pod, c *corev1.Container) *po
 
 // AllocatableResources implements podresources.Host.
 func (a *allocated) AllocatableResources() *podresourcesv1.AllocatableResourcesResponse {
-	return &podresourcesv1.AllocatableResourcesResponse{Devices: devicesShown(a.devices.Allocatable()), CpuIds: numbers(a.cpus.Allocatable())}
+	return &podresourcesv1.AllocatableResourcesResponse{Devices: devicesShown(a.devices.Allocatable()), CpuIds: numbers(a.cpus.Allocatable()),
+		Memory: memoryShown(a.memories.Allocatable())}
+}
+
+func memoryShown(blocks []memorystate.Block) []*podresourcesv1.ContainerMemory {
+	var out []*podresourcesv1.ContainerMemory
+	for _, b := range blocks {
+		one := &podresourcesv1.ContainerMemory{MemoryType: string(b.Type), Size: b.Size, Topology: &podresourcesv1.TopologyInfo{}}
+		for _, id := range b.NUMAAffinity {
+			one.Topology.Nodes = append(one.Topology.Nodes, &podresourcesv1.NUMANode{ID: int64(id)})
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 func numbers(list []int) []int64 {

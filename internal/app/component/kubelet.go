@@ -133,6 +133,9 @@ func machineFits(o *flags.Options) error {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); *c.FailCgroupV1 && errors.Is(err, fs.ErrNotExist) {
 		return errors.New("kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be removed in a future release")
 	}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); errors.Is(err, fs.ErrNotExist) && !ptr.Deref(c.SingleProcessOOMKill, true) {
+		return errors.New("invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1")
+	}
 	switch o.CloudProvider {
 	case "", "external":
 		return nil
@@ -187,11 +190,13 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		Beat: c.NodeStatusUpdateFrequency.Duration, Report: c.NodeStatusReportFrequency.Duration, LeaseDuration: seconds(c.NodeLeaseDurationSeconds),
 		StaticPodPath: c.StaticPodPath, StaticPodURL: c.StaticPodURL, StaticPodHeader: c.StaticPodURLHeader, StaticPodCheck: c.FileCheckFrequency.Duration,
 		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: *c.SeccompDefault, NoCPUQuota: !*c.CPUCFSQuota,
+		LimitedSwap: c.MemorySwap.SwapBehavior == "LimitedSwap", KillOneProcess: ptr.Deref(c.SingleProcessOOMKill, false),
 		SerialImagePulls: *c.SerializeImagePulls, MaxParallelImagePulls: int(ptr.Deref(c.MaxParallelImagePulls, 0)),
 		MaxContainerBackOff: c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 		ImageGC: image.Policy{High: int(*c.ImageGCHighThresholdPercent), Low: int(*c.ImageGCLowThresholdPercent),
 			MinAge: c.ImageMinimumGCAge.Duration, MaxAge: c.ImageMaximumGCAge.Duration},
 		CPUManagerPolicy: c.CPUManagerPolicy, CPUManagerOptions: c.CPUManagerPolicyOptions,
+		MemoryManagerPolicy: c.MemoryManagerPolicy, ReservedMemory: c.ReservedMemory,
 		TopologyPolicy: c.TopologyManagerPolicy, TopologyScope: c.TopologyManagerScope, TopologyOptions: c.TopologyManagerPolicyOptions,
 		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
 		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler, Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs2"
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Driver struct {
 	Systemd bool
 	// Root is the parent where a pod names none, such as "/kaji".
 	Root string
+	// unified, in tests, is a directory that looks like a unified hierarchy.
+	unified string
 }
 
 // buryTime is how long killed processes may take to leave.
@@ -61,6 +64,13 @@ func (d Driver) Path(parent, id string) string {
 }
 
 func (d Driver) manager(path string, r *cgroups.Resources) (cgroups.Manager, error) {
+	if d.unified != "" {
+		return fs2.NewManager(d.config(path, r), filepath.Join(d.unified, path))
+	}
+	return manager.New(d.config(path, r))
+}
+
+func (d Driver) config(path string, r *cgroups.Resources) *cgroups.Cgroup {
 	config := &cgroups.Cgroup{Resources: r, Systemd: d.Systemd}
 	if d.Systemd {
 		slice, rest, _ := strings.Cut(path, ":")
@@ -69,7 +79,7 @@ func (d Driver) manager(path string, r *cgroups.Resources) (cgroups.Manager, err
 	} else {
 		config.Path = path
 	}
-	return manager.New(config)
+	return config
 }
 
 // Join makes the group and puts a process into it.
@@ -88,7 +98,7 @@ func (d Driver) Update(path string, r *specs.LinuxResources) error {
 		out.CpusetCpus, out.CpusetMems = c.Cpus, c.Mems
 		if c.Shares != nil {
 			out.CpuShares = *c.Shares
-			if V2() {
+			if V2() || d.unified != "" {
 				out.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(*c.Shares)
 			}
 		}

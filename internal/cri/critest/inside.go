@@ -191,14 +191,27 @@ func testMounts(t *testing.T, s Suite, image string) {
 			t.Errorf("writing to a read-only mount (recursive: %v) ended with %d", recursive, st.GetExitCode())
 		}
 	}
-	if got := p.run(with(func(m *runtimeapi.Mount) { m.HostPath, m.Image = "", &runtimeapi.ImageSpec{Image: image} }, "cat", "/mnt/vol/data/a")); got != "from the image\n" {
+	if got := p.run(with(func(m *runtimeapi.Mount) { m.HostPath, m.Readonly, m.Image = "", true, &runtimeapi.ImageSpec{Image: image} }, "cat", "/mnt/vol/data/a")); got != "from the image\n" {
 		t.Errorf("from an image volume: %q", got)
 	}
 	sub := with(func(m *runtimeapi.Mount) {
-		m.HostPath, m.Image, m.ImageSubPath = "", &runtimeapi.ImageSpec{Image: image}, "data"
+		m.HostPath, m.Readonly, m.Image, m.ImageSubPath = "", true, &runtimeapi.ImageSpec{Image: image}, "data"
 	}, "cat", "/mnt/vol/a")
-	if got := p.run(sub); got != "from the image\n" {
+	id := p.start(sub)
+	p.exited(id)
+	if got := p.log(sub, "stdout"); got != "from the image\n" {
 		t.Errorf("from a part of an image volume: %q", got)
+	}
+	have, err := s.Images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.status(id).GetMounts()[0].GetImage().GetImageRef(); got != have.GetImage().GetId() {
+		t.Errorf("the status names %q as the volume's image, want %s", got, have.GetImage().GetId())
+	}
+	writable := with(func(m *runtimeapi.Mount) { m.HostPath, m.Image = "", &runtimeapi.ImageSpec{Image: image} }, "ls")
+	if _, err := s.Runtime.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: p.id, SandboxConfig: p.config, Config: writable}); err == nil {
+		t.Error("an image volume that is not read-only was taken")
 	}
 	made := filepath.Join(host, "made")
 	p.run(with(func(m *runtimeapi.Mount) { m.HostPath = made }, "ls", "/mnt/vol"))

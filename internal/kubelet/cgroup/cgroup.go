@@ -85,6 +85,21 @@ func Open(cfg Config) (*Tree, error) {
 	return t, nil
 }
 
+// Swap says whether the kernel can limit swap.
+func (t *Tree) Swap() bool {
+	at := filepath.Join(t.controllers["memory"], "memory.memsw.limit_in_bytes")
+	if t.unified { // the topmost group has no such file
+		own, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			return false
+		}
+		_, group, _ := strings.Cut(strings.TrimSpace(string(own)), "::")
+		at = filepath.Join(t.cfg.Mount, group, "memory.swap.max")
+	}
+	_, err := os.Stat(at)
+	return err == nil
+}
+
 // Unified says whether the machine has version 2.
 func (t *Tree) Unified() bool { return t.unified }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
 
 	"kaji/internal/kubelet/config"
@@ -83,7 +85,17 @@ func TestValidate(t *testing.T) {
 		`invalid configuration: topologyManagerPolicy (--topology-manager-policy) "x" must be one of: ["none" "best-effort" "restricted" "single-numa-node"]`: func(c *configv1beta1.KubeletConfiguration) {
 			c.TopologyManagerPolicy = "x"
 		},
-		"memoryManagerPolicy Static is not supported by kaji's kubelet": func(c *configv1beta1.KubeletConfiguration) { c.MemoryManagerPolicy = "Static" },
+		`invalid configuration: the limit type "cpu" for NUMA node 0 is not supported, only [memory hugepages-<HugePageSize>] is accepted`: func(c *configv1beta1.KubeletConfiguration) {
+			c.ReservedMemory = []configv1beta1.MemoryReservation{{Limits: corev1.ResourceList{"cpu": resource.MustParse("1")}}}
+		},
+		`invalid configuration: reserved memory may not be zero for NUMA node 1 and resource "memory"`: func(c *configv1beta1.KubeletConfiguration) {
+			c.ReservedMemory = []configv1beta1.MemoryReservation{{NumaNode: 1, Limits: corev1.ResourceList{"memory": resource.MustParse("0")}}}
+		},
+		`invalid configuration: the reserved memory has a duplicate value for NUMA node 0 and resource "memory"`: func(c *configv1beta1.KubeletConfiguration) {
+			one := configv1beta1.MemoryReservation{Limits: corev1.ResourceList{"memory": resource.MustParse("1Gi")}}
+			c.ReservedMemory = []configv1beta1.MemoryReservation{one, one}
+		},
+		`invalid configuration: memorySwap.swapBehavior "x" must be one of: "", "LimitedSwap" or "NoSwap"`: func(c *configv1beta1.KubeletConfiguration) { c.MemorySwap.SwapBehavior = "x" },
 	} {
 		c := config.Default()
 		change(c)

@@ -3,11 +3,12 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -25,8 +26,7 @@ func (v *verdict) refuse(when bool, format string, args ...any) {
 	}
 }
 
-// Validate says what a defaulted configuration may not ask for; last come the
-// things that upstream's agent does and this one does not.
+// Validate says what a defaulted configuration may not ask for.
 func Validate(c *configv1beta1.KubeletConfiguration) error {
 	var v verdict
 	v.server(c)
@@ -34,7 +34,7 @@ func Validate(c *configv1beta1.KubeletConfiguration) error {
 	v.pods(c)
 	v.images(c)
 	v.shutdown(c)
-	v.unsupported(c)
+	v.reservedMemory(c)
 	return utilerrors.NewAggregate(v)
 }
 
@@ -139,17 +139,19 @@ func (v *verdict) shutdown(c *configv1beta1.KubeletConfiguration) {
 	v.refuse(len(c.ShutdownGracePeriodByPodPriority) > 0 && (all > 0 || critical > 0), "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time")
 }
 
-// unsupported refuses what would silently not happen otherwise.
-func (v *verdict) unsupported(c *configv1beta1.KubeletConfiguration) {
-	for _, one := range []struct {
-		field string
-		asked bool
-	}{
-		{"memoryManagerPolicy " + c.MemoryManagerPolicy, c.MemoryManagerPolicy != configv1beta1.NoneMemoryManagerPolicy},
-		{"memorySwap.swapBehavior LimitedSwap", c.MemorySwap.SwapBehavior == "LimitedSwap"},
-	} {
-		if one.asked {
-			*v = append(*v, errors.New(one.field+" is not supported by kaji's kubelet"))
+// reservedMemory refuses reservations that no NUMA node can have.
+func (v *verdict) reservedMemory(c *configv1beta1.KubeletConfiguration) {
+	seen := map[int32]map[corev1.ResourceName]bool{}
+	for _, r := range c.ReservedMemory {
+		if seen[r.NumaNode] == nil {
+			seen[r.NumaNode] = map[corev1.ResourceName]bool{}
+		}
+		for name, quantity := range r.Limits {
+			v.refuse(name != corev1.ResourceMemory && !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix),
+				"the limit type %q for NUMA node %d is not supported, only %v is accepted", name, r.NumaNode, []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceHugePagesPrefix + "<HugePageSize>"})
+			v.refuse(quantity.IsZero(), "reserved memory may not be zero for NUMA node %d and resource %q", r.NumaNode, name)
+			v.refuse(seen[r.NumaNode][name], "the reserved memory has a duplicate value for NUMA node %d and resource %q", r.NumaNode, name)
+			seen[r.NumaNode][name] = true
 		}
 	}
 }

@@ -95,6 +95,8 @@ type Config struct {
 	NoCPUQuota bool
 	// CPUPeriod is the period of CPU quotas; zero means 100 ms.
 	CPUPeriod time.Duration
+	// Memory is how the kernel limits memory.
+	Memory Memory
 	// BackOff and MaxBackOff delay restarts; zero means 10 s and 5 min.
 	BackOff, MaxBackOff time.Duration
 	// Hooks runs lifecycle hooks that are requests; nil means a client that

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/kubelet/actual"
@@ -39,26 +40,37 @@ func Quota(milliCPU int64, period time.Duration) int64 {
 
 // resources are the limits that the runtime enforces on a container.
 func (r *Runner) resources(pod *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerResources {
-	limits, requests := c.Resources.Limits, c.Resources.Requests
+	capacity := r.cfg.Host.MemoryCapacity()
 	linux := &runtimeapi.LinuxContainerResources{
-		MemoryLimitInBytes: limits.Memory().Value(),
-		OomScoreAdj:        oomScore(pod, c, r.cfg.Host.MemoryCapacity()),
+		MemoryLimitInBytes: limit(pod, c, corev1.ResourceMemory).Value(),
+		OomScoreAdj:        oomScore(pod, c, capacity),
+		CpuShares:          Shares(requestedCPU(pod, c)),
+		HugepageLimits:     r.cfg.Memory.hugePages(pod, c),
 	}
-	cpu := requests.Cpu().MilliValue()
-	if _, asked := requests[corev1.ResourceCPU]; !asked {
-		cpu = limits.Cpu().MilliValue()
-	}
-	linux.CpuShares = Shares(cpu)
 	if !r.cfg.NoCPUQuota {
 		linux.CpuPeriod = r.cfg.CPUPeriod.Microseconds()
-		linux.CpuQuota = Quota(limits.Cpu().MilliValue(), r.cfg.CPUPeriod)
+		linux.CpuQuota = Quota(limit(pod, c, corev1.ResourceCPU).MilliValue(), r.cfg.CPUPeriod)
 	}
-	for name, quantity := range limits {
-		if size, ok := strings.CutPrefix(string(name), "hugepages-"); ok {
-			linux.HugepageLimits = append(linux.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: kernelPageSize(size), Limit: uint64(quantity.Value())})
-		}
-	}
+	r.cfg.Memory.unified(linux)
+	r.cfg.Memory.swap(linux, pod, c, capacity)
 	return linux
+}
+
+// limit is that of a container, or else of its pod as a whole; zero for none.
+func limit(pod *corev1.Pod, c *corev1.Container, name corev1.ResourceName) *resource.Quantity {
+	quantity := c.Resources.Limits[name]
+	if quantity.IsZero() && pod.Spec.Resources != nil {
+		quantity = pod.Spec.Resources.Limits[name]
+	}
+	return &quantity
+}
+
+// requestedCPU is what a container asks for, in thousandths of a CPU.
+func requestedCPU(pod *corev1.Pod, c *corev1.Container) int64 {
+	if _, asked := c.Resources.Requests[corev1.ResourceCPU]; asked {
+		return c.Resources.Requests.Cpu().MilliValue()
+	}
+	return limit(pod, c, corev1.ResourceCPU).MilliValue()
 }
 
 // kernelPageSize writes "2Mi" as the kernel does: "2MB".
@@ -88,13 +100,13 @@ func oomScore(pod *corev1.Pod, c *corev1.Container, capacity int64) int64 {
 // Resized says whether a running container is held to other limits than its
 // specification asks for.
 func Resized(pod *corev1.Pod, c *corev1.Container, seen *actual.Container) bool {
-	cpu, memory := changed(c, seen)
+	cpu, memory := changed(pod, c, seen)
 	return cpu || memory
 }
 
 // ResizeRestarts says whether what changed asks for a restart.
 func ResizeRestarts(pod *corev1.Pod, c *corev1.Container, seen *actual.Container) bool {
-	cpu, memory := changed(c, seen)
+	cpu, memory := changed(pod, c, seen)
 	for _, policy := range c.ResizePolicy {
 		if policy.RestartPolicy == corev1.RestartContainer &&
 			(policy.ResourceName == corev1.ResourceCPU && cpu || policy.ResourceName == corev1.ResourceMemory && memory) {
@@ -104,21 +116,17 @@ func ResizeRestarts(pod *corev1.Pod, c *corev1.Container, seen *actual.Container
 	return false
 }
 
-func changed(c *corev1.Container, seen *actual.Container) (cpu, memory bool) {
+func changed(pod *corev1.Pod, c *corev1.Container, seen *actual.Container) (cpu, memory bool) {
 	have := seen.Resources
 	if have == nil {
 		return false, false
 	}
-	request := c.Resources.Requests.Cpu().MilliValue()
-	if _, asked := c.Resources.Requests[corev1.ResourceCPU]; !asked {
-		request = c.Resources.Limits.Cpu().MilliValue()
-	}
-	if have.CpuShares != 0 && have.CpuShares != Shares(request) {
+	if have.CpuShares != 0 && have.CpuShares != Shares(requestedCPU(pod, c)) {
 		cpu = true
 	}
-	if have.CpuPeriod > 0 && max(have.CpuQuota, 0) != Quota(c.Resources.Limits.Cpu().MilliValue(), time.Duration(have.CpuPeriod)*time.Microsecond) {
+	if have.CpuPeriod > 0 && max(have.CpuQuota, 0) != Quota(limit(pod, c, corev1.ResourceCPU).MilliValue(), time.Duration(have.CpuPeriod)*time.Microsecond) {
 		cpu = true
 	}
-	memory = max(have.MemoryLimitInBytes, 0) != c.Resources.Limits.Memory().Value()
+	memory = max(have.MemoryLimitInBytes, 0) != limit(pod, c, corev1.ResourceMemory).Value()
 	return cpu, memory
 }

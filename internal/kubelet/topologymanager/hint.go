@@ -33,9 +33,9 @@ func (m Mask) Nodes() []int {
 	return out
 }
 
-// narrower says whether a set has fewer nodes than another, or as many and lower
+// Narrower says whether a set has fewer nodes than another, or as many and lower
 // ones.
-func (m Mask) narrower(than Mask) bool {
+func (m Mask) Narrower(than Mask) bool {
 	if m.Count() == than.Count() {
 		return m < than
 	}

@@ -50,7 +50,7 @@ func (m *Manager) merge(lists [][]Hint) Hint {
 	for _, list := range lists {
 		narrowest := Mask(0)
 		for _, h := range list {
-			if h.Affinity != 0 && (narrowest == 0 || h.Affinity.narrower(narrowest)) {
+			if h.Affinity != 0 && (narrowest == 0 || h.Affinity.Narrower(narrowest)) {
 				narrowest = h.Affinity
 			}
 		}
@@ -125,7 +125,7 @@ func (m *Manager) fitter(best, candidate Mask) bool {
 			return c < b
 		}
 	}
-	return candidate.narrower(best)
+	return candidate.Narrower(best)
 }
 
 // distance is the mean distance between the nodes of a set.
