@@ -191,7 +191,9 @@ func testMounts(t *testing.T, s Suite, image string) {
 			t.Errorf("writing to a read-only mount (recursive: %v) ended with %d", recursive, st.GetExitCode())
 		}
 	}
-	if got := p.run(with(func(m *runtimeapi.Mount) { m.HostPath, m.Readonly, m.Image = "", true, &runtimeapi.ImageSpec{Image: image} }, "cat", "/mnt/vol/data/a")); got != "from the image\n" {
+	if got := p.run(with(func(m *runtimeapi.Mount) {
+		m.HostPath, m.Readonly, m.Image = "", true, &runtimeapi.ImageSpec{Image: image}
+	}, "cat", "/mnt/vol/data/a")); got != "from the image\n" {
 		t.Errorf("from an image volume: %q", got)
 	}
 	sub := with(func(m *runtimeapi.Mount) {
