@@ -175,8 +175,10 @@ type Config struct {
 	// (Handler is there for others to serve). Authenticator and Authorizer are
 	// asked about each request; both nil lets everybody in.
 	Listener net.Listener
-	// NoSystemLogs leaves out /logs/.
+	// NoSystemLogs leaves out /logs/; SystemLogQuery lets it be asked for the logs
+	// of services.
 	NoSystemLogs    bool
+	SystemLogQuery  bool
 	Authenticator   authenticator.Request
 	Authorizer      authorizer.UnconditionalAuthorizer
 	NoDebugHandlers bool

@@ -33,7 +33,7 @@ func (k *Kubelet) Handler() http.Handler {
 	c := k.handlerConfig()
 	c.Authenticator, c.Authorizer, c.NoDebug, c.Profiling = k.cfg.Authenticator, k.cfg.Authorizer, k.cfg.NoDebugHandlers, k.cfg.Profiling
 	if !k.cfg.NoSystemLogs {
-		c.LogDir = "/var/log"
+		c.LogDir, c.LogQuery = "/var/log", k.cfg.SystemLogQuery
 	}
 	return server.New(c)
 }

@@ -199,7 +199,8 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		MemoryManagerPolicy: c.MemoryManagerPolicy, ReservedMemory: c.ReservedMemory,
 		TopologyPolicy: c.TopologyManagerPolicy, TopologyScope: c.TopologyManagerScope, TopologyOptions: c.TopologyManagerPolicyOptions,
 		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
-		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler, Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
+		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler,
+		SystemLogQuery: ptr.Deref(c.EnableSystemLogQuery, false), Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
 	return a, a.derive(ctx)
 }
 

@@ -46,6 +46,7 @@ func (v *verdict) server(c *configv1beta1.KubeletConfiguration) {
 	v.refuse(*c.HealthzPort != 0 && badPort(*c.HealthzPort), "healthzPort (--healthz-port) %v must be between 1 and 65535, inclusive", *c.HealthzPort)
 	modes := []configv1beta1.KubeletAuthorizationMode{configv1beta1.KubeletAuthorizationModeAlwaysAllow, configv1beta1.KubeletAuthorizationModeWebhook}
 	v.refuse(!slices.Contains(modes, c.Authorization.Mode), "authorization.mode (--authorization-mode) %q must be one of: %q", c.Authorization.Mode, modes)
+	v.refuse(ptr.Deref(c.EnableSystemLogQuery, false) && !*c.EnableSystemLogHandler, "enableSystemLogHandler is required for enableSystemLogQuery")
 	v.refuse(c.RunOnce, "runOnce (--runOnce) %v, Runonce mode has been deprecated and should not be set", c.RunOnce)
 }
 

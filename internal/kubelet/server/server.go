@@ -66,6 +66,8 @@ type Config struct {
 	Metrics, CAdvisor, Probes, Resource http.Handler
 	// LogDir is what /logs/ shows; "" for nothing.
 	LogDir string
+	// LogQuery lets /logs/?query= ask for the logs of services.
+	LogQuery bool
 	// NoDebug leaves out everything that reaches into containers.
 	NoDebug bool
 	// Profiling serves /debug/pprof.
@@ -112,7 +114,7 @@ func (s *server) debug(mux *http.ServeMux) {
 	mux.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
 	mux.HandleFunc("/portForward/{namespace}/{pod}/{uid}", s.portForward)
 	if s.cfg.LogDir != "" {
-		mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(s.cfg.LogDir))))
+		mux.Handle("GET /logs/", http.StripPrefix("/logs/", &systemLogs{dir: s.cfg.LogDir, files: http.FileServer(http.Dir(s.cfg.LogDir)), query: s.cfg.LogQuery}))
 	}
 	if s.cfg.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
