@@ -367,7 +367,7 @@ func (l *look) selectPods() error {
 	}
 	l.selector = selector
 	if rivals := l.rivals(); len(rivals) > 1 {
-		err := fmt.Errorf("pods by selector %v are controlled by multiple HPAs: %v", l.scale.Status.Selector, rivals)
+		err := fmt.Errorf("pods by selector %v are controlled by more than one HPA (e.g. %v)", l.scale.Status.Selector, rivals[:2])
 		l.warn("AmbiguousSelector", "%v", err)
 		l.condition(autoscalingv2.ScalingActive, corev1.ConditionFalse, "AmbiguousSelector", "%v", err)
 		return err
@@ -375,8 +375,8 @@ func (l *look) selectPods() error {
 	return nil
 }
 
-// rivals are the autoscalers of the namespace that have the same pods, this one
-// included.
+// rivals are the autoscalers of the namespace that have the same pods: this one
+// first, then the others by name.
 func (l *look) rivals() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -389,10 +389,20 @@ func (l *look) rivals() []string {
 		}
 		for _, p := range pods {
 			if selector.Matches(labels.Set(p.Labels)) {
-				out = append(out, strings.TrimPrefix(key.String(), "/"))
+				out = append(out, key.String())
 				break
 			}
 		}
 	}
+	own := l.key.String()
+	slices.SortFunc(out, func(a, b string) int {
+		switch own {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
 	return out
 }

@@ -25,6 +25,7 @@ type proposal struct {
 // cannot be read are left out, but then the target does not shrink.
 func (l *look) compute() (int32, string, error) {
 	if err := l.selectPods(); err != nil {
+		l.hpa.Status.CurrentMetrics = nil
 		return 0, "", err
 	}
 	specs := l.hpa.Spec.Metrics
@@ -108,6 +109,14 @@ func (l *look) metric(spec *autoscalingv2.MetricSpec) (p proposal, reason string
 
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
 
+// milliOf shows memory in powers of 1,024.
+func milliOf(name corev1.ResourceName, n int64) *resource.Quantity {
+	if name == corev1.ResourceMemory {
+		return resource.NewMilliQuantity(n, resource.BinarySI)
+	}
+	return milli(n)
+}
+
 // ofResource evaluates what pods, or one container of each, use of a resource.
 func (l *look) ofResource(name corev1.ResourceName, container string, target *autoscalingv2.MetricTarget) (n int32, current autoscalingv2.MetricValueStatus, label string, err error) {
 	label = string(name) + " resource"
@@ -136,7 +145,7 @@ func (l *look) ofResource(name corev1.ResourceName, container string, target *au
 		if err != nil {
 			return failed(err)
 		}
-		current.AverageValue = milli(average)
+		current.AverageValue = milliOf(name, average)
 		return n, current, label, nil
 	}
 	requests, err := requestsOf(pods, container, name)
@@ -161,7 +170,7 @@ func (l *look) ofResource(name corev1.ResourceName, container string, target *au
 	if err != nil {
 		return failed(err)
 	}
-	current.AverageUtilization, current.AverageValue = once, milli(average)
+	current.AverageUtilization, current.AverageValue = once, milliOf(name, average)
 	return n, current, label + " utilization (percentage of request)", nil
 }
 

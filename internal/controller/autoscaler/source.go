@@ -55,7 +55,11 @@ func (s *source) get(ctx context.Context, gv schema.GroupVersion, path func(*res
 	if err != nil {
 		return err
 	}
-	data, err := path(c.Get()).Timeout(30 * time.Second).Do(ctx).Raw()
+	answer := path(c.Get()).Timeout(30 * time.Second).Do(ctx)
+	if err := answer.Error(); err != nil { // with what the metrics API itself says, which Raw leaves out
+		return err
+	}
+	data, err := answer.Raw()
 	if err != nil {
 		return err
 	}
@@ -90,10 +94,7 @@ func (s *source) resource(ctx context.Context, name corev1.ResourceName, namespa
 			complete = complete && ok
 			v.milli += used.MilliValue()
 		}
-		if container != "" && !found {
-			return nil, fmt.Errorf("failed to get container metrics: container %s not present in metrics for pod %s/%s", container, namespace, m.Name)
-		}
-		if complete {
+		if complete && (found || container == "") {
 			out[m.Name] = v
 		}
 	}

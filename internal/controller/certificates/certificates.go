@@ -116,7 +116,7 @@ func judgeNode(x *x509.CertificateRequest, usages []certificatesv1.KeyUsage) err
 	case len(x.URIs) > 0:
 		return errors.New("URI subjectAltNames are not allowed")
 	case !strings.HasPrefix(x.Subject.CommonName, "system:node:"):
-		return errors.New("subject common name does not begin with system:node: ")
+		return errors.New("subject common name does not begin with system:node:")
 	}
 	return judgeUsages(usages, certificatesv1.UsageClientAuth)
 }
@@ -137,7 +137,7 @@ func judgeServing(x *x509.CertificateRequest, usages []certificatesv1.KeyUsage) 
 		return err
 	}
 	if !strings.HasPrefix(x.Subject.CommonName, "system:node:") {
-		return errors.New("subject common name does not begin with system:node: ")
+		return errors.New("subject common name does not begin with system:node:")
 	}
 	return nil
 }

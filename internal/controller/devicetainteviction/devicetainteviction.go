@@ -178,7 +178,7 @@ func (c *Controller) wakeAll() {
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	pod, err := c.pods.Cached(key.Namespace, key.Name)
 	if err != nil || pod.DeletionTimestamp != nil {
-		c.deleted(key, err == nil)
+		c.deleted(key, true) // if it was tried: the answer was lost
 		c.forget(key)
 		return nil
 	}
@@ -198,13 +198,14 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		return nil
 	}
 	c.mu.Lock()
+	again := c.trying[key] != nil
 	c.trying[key] = end
 	c.mu.Unlock()
 	gone, err := c.evict(ctx, pod)
 	if err != nil {
 		return err // the answer may have been lost: whether it goes is seen later
 	}
-	if c.deleted(key, !gone); !gone {
+	if c.deleted(key, !gone || again); !gone {
 		meter.From(ctx).PodLeftDevice(end.when)
 	}
 	c.forget(key)
@@ -214,7 +215,7 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 // evict deletes a pod; gone says that it was gone before.
 func (c *Controller) evict(ctx context.Context, pod *corev1.Pod) (gone bool, err error) {
 	c.events.Record(ctx, pod, podKind, corev1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion")
-	err = podend.Mark(ctx, c.pods, pod, false, "DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint")
+	err = podend.Mark(ctx, c.pods, pod, false, podend.Why{Reason: "DeletionByDeviceTaintManager", Message: "Device Taint manager: deleting due to NoExecute taint"})
 	if err == nil {
 		uid := pod.UID
 		err = c.pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})

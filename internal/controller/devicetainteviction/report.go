@@ -21,6 +21,9 @@ import (
 // reportPeriod is the shortest time between two updates of a rule's status.
 const reportPeriod = 10 * time.Second
 
+// otherEffect is the reason of a rule that ends no pods any more.
+const otherEffect = "OtherEffect"
+
 // report writes the condition that tells how far a rule has come.
 func (c *Controller) report(ctx context.Context, key ruleKey) error {
 	rule, err := c.rules.Cached("", key.name)
@@ -36,6 +39,9 @@ func (c *Controller) report(ctx context.Context, key ruleKey) error {
 		}
 	}
 	condition := c.condition(rule)
+	if before == nil && condition.Reason == otherEffect {
+		return nil // it never had one that this would correct
+	}
 	if before != nil {
 		condition.LastTransitionTime = before.LastTransitionTime
 		if equality.Semantic.DeepEqual(*before, condition) {
@@ -84,7 +90,7 @@ func (c *Controller) condition(rule *resourcev1.DeviceTaintRule) metav1.Conditio
 			plural(pods, "1 pod", "%d pods") + " would be evicted in " + plural(namespaces, "1 namespace", "%d different namespaces") +
 			" if the effect was NoExecute. This information will not be updated again. Recreate the DeviceTaintRule to trigger an update."
 	default:
-		out.Reason, out.Message = "OtherEffect", "Eviction only happens for the NoExecute effect."
+		out.Reason, out.Message = otherEffect, "Eviction only happens for the NoExecute effect."
 	}
 	if evicted > 0 {
 		out.Message = strings.TrimSpace(out.Message + " " + plural(evicted, "1 pod", "%d pods") + " evicted since starting the controller.")

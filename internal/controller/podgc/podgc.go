@@ -162,7 +162,7 @@ func oldestFirst(a, b *corev1.Pod) int {
 func (g *Controller) remove(ctx context.Context, pod *corev1.Pod, why, reason, message string) {
 	var err error
 	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-		err = podend.Mark(ctx, g.pods, pod, true, reason, message)
+		err = podend.Mark(ctx, g.pods, pod, true, podend.Why{Reason: reason, Message: message, Generation: pod.Generation})
 	}
 	if err == nil {
 		uid, now := pod.UID, int64(0)

@@ -19,6 +19,7 @@ import (
 func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	cached, err := c.claims.Cached(key.Namespace, key.Name)
 	if err != nil {
+		c.freeing.Delete(key)
 		return nil // it is gone
 	}
 	left, err := c.consumers(ctx, cached)
@@ -69,28 +70,37 @@ func (c *Controller) consumers(ctx context.Context, claim *resourcev1.ResourceCl
 func (c *Controller) free(ctx context.Context, cached *resourcev1.ResourceClaim, left []resourcev1.ResourceClaimConsumerReference) error {
 	fewer, claim := len(left) < len(cached.Status.ReservedFor), cached.DeepCopy()
 	// A finalizer alone stays until the deletion: the scheduler sets it before
-	// the allocation.
-	unused := len(left) == 0 && held(claim) && claim.DeletionTimestamp != nil
+	// the allocation. But what was begun here, and cut off, is ended.
+	key := queue.Key{Namespace: claim.Namespace, Name: claim.Name}
+	uid, _ := c.freeing.Load(key)
+	begun := uid == claim.UID
+	unused := len(left) == 0 && held(claim) && (claim.DeletionTimestamp != nil || begun)
 	if !fewer && !unused {
+		c.freeing.Delete(key)
 		return nil
 	}
 	claim.Status.ReservedFor = left
-	if len(left) == 0 && held(claim) {
+	if len(left) == 0 && held(claim) && (fewer || !begun) {
 		claim.Status.Allocation = nil
 	}
 	if fewer || cached.Status.Allocation != nil && claim.Status.Allocation == nil {
+		if claim.Status.Allocation == nil {
+			c.freeing.Store(key, claim.UID)
+		}
 		written, err := c.claims.UpdateStatus(ctx, claim)
 		if err != nil {
 			return err
 		}
 		claim = written.DeepCopy()
 	}
-	if !held(claim) || claim.Status.Allocation != nil {
-		return nil
+	if held(claim) && claim.Status.Allocation == nil {
+		claim.Finalizers = slices.DeleteFunc(claim.Finalizers, func(f string) bool { return f == resourcev1.Finalizer })
+		if _, err := c.claims.Update(ctx, claim); err != nil {
+			return err
+		}
 	}
-	claim.Finalizers = slices.DeleteFunc(claim.Finalizers, func(f string) bool { return f == resourcev1.Finalizer })
-	_, err := c.claims.Update(ctx, claim)
-	return err
+	c.freeing.Delete(key)
+	return nil
 }
 
 // held says whether the finalizer of allocated claims is there.

@@ -42,6 +42,7 @@ type Controller struct {
 	events    *event.Recorder
 	podQueue  *queue.Queue[queue.Key]
 	queue     *queue.Queue[queue.Key] // claims
+	freeing   sync.Map                // the claims whose allocation is being ended: their UIDs by queue.Key
 }
 
 // New returns the controller.

@@ -12,17 +12,22 @@
 package storageversionmigrator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,12 +36,15 @@ import (
 	"kaji/internal/controller/served"
 )
 
-// Reasons of the conditions, and the manager of the empty applies.
+// Reasons of the conditions, the message at the end, and the manager of the
+// empty applies.
 const (
 	manager   = "storage-version-migrator-controller"
-	running   = "StorageVersionMigrationInProgress"
+	running   = "MigrationRunning"
+	completed = "MigrationCompleted"
 	succeeded = "StorageVersionMigrationSucceeded"
 	failed    = "StorageVersionMigrationFailed"
+	done      = "Migration completed"
 )
 
 // Migrations at the same time, and objects a list.
@@ -44,6 +52,9 @@ const (
 	workers = 5
 	page    = 500
 )
+
+// verbs are those that a resource must have.
+var verbs = [...]string{"update", "patch", "list"}
 
 // A resource that is not served may be one whose definition is on its way: how
 // long after its making a migration waits for it, and how often it looks.
@@ -68,9 +79,25 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 	c.queue = queue.New("storage_version_migrator", log, c.reconcile)
 	c.migrations.AddHandler(client.Handler[*storagemigrationv1.StorageVersionMigration]{
 		Add:    func(m *storagemigrationv1.StorageVersionMigration) { c.queue.Add(m.Name) },
-		Update: func(_, m *storagemigrationv1.StorageVersionMigration) { c.queue.Add(m.Name) },
+		Update: func(_, m *storagemigrationv1.StorageVersionMigration) { c.wake(m) },
+		Delete: c.wake,
 	})
 	return c
+}
+
+// wake has a migration looked at, and those that wait for it.
+func (c *Controller) wake(m *storagemigrationv1.StorageVersionMigration) {
+	for _, other := range c.others(m) {
+		c.queue.Add(other.Name)
+	}
+	c.queue.Add(m.Name)
+}
+
+// others are the migrations of the same resource that have not ended.
+func (c *Controller) others(m *storagemigrationv1.StorageVersionMigration) []*storagemigrationv1.StorageVersionMigration {
+	return slices.DeleteFunc(c.migrations.CachedList("", labels.Everything()), func(o *storagemigrationv1.StorageVersionMigration) bool {
+		return o.Name == m.Name || o.Spec.Resource != m.Spec.Resource || ended(o)
+	})
 }
 
 // Run migrates until ctx ends. What was cut off is begun anew by the next Run.
@@ -89,43 +116,93 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	m = m.DeepCopy()
+	if slices.ContainsFunc(c.others(m), func(o *storagemigrationv1.StorageVersionMigration) bool { return before(o, m) }) {
+		return nil // its end wakes this one
+	}
+	crd, err := c.definition(ctx, m.Spec.Resource)
+	if err != nil {
+		return err
+	}
+	if err := c.begin(ctx, crd, m.Name); err != nil {
+		return err
+	}
+	if m, err = c.report(ctx, m, storagemigrationv1.MigrationRunning, running, "The migration is running"); err != nil {
+		return err
+	}
+	err = c.migrate(ctx, m)
+	var never *hopeless
+	switch {
+	case errors.Is(err, errLater):
+		c.queue.AddAfter(name, again)
+		return nil
+	case errors.As(err, &never):
+		c.log.Warn("migration failed", "migration", name, "err", err)
+		return c.end(ctx, m, crd, storagemigrationv1.MigrationFailed, failed, never.message)
+	case err != nil:
+		return err
+	}
+	return c.end(ctx, m, crd, storagemigrationv1.MigrationSucceeded, succeeded, done)
+}
+
+// before says that o comes before m: of the migrations of a resource one runs
+// at a time, the oldest first.
+func before(o, m *storagemigrationv1.StorageVersionMigration) bool {
+	runs := func(m *storagemigrationv1.StorageVersionMigration) bool {
+		return meta.IsStatusConditionTrue(m.Status.Conditions, string(storagemigrationv1.MigrationRunning))
+	}
+	if runs(o) != runs(m) {
+		return runs(o)
+	}
+	return cmp.Or(o.CreationTimestamp.Compare(m.CreationTimestamp.Time), strings.Compare(o.Name, m.Name)) < 0
+}
+
+// hopeless ends a migration without success; its message is the condition's.
+type hopeless struct {
+	message string
+	err     error
+}
+
+func (h *hopeless) Error() string { return fmt.Sprintf("%s: %v", h.message, h.err) }
+func (h *hopeless) Unwrap() error { return h.err }
+
+// errLater says that a resource may yet be served.
+var errLater = errors.New("the resource is not served")
+
+// migrate has the resource's objects written.
+func (c *Controller) migrate(ctx context.Context, m *storagemigrationv1.StorageVersionMigration) error {
 	r, err := c.find(ctx, m.Spec.Resource)
 	if err != nil {
 		return err
 	}
 	if r == nil {
 		if c.now().Before(m.CreationTimestamp.Add(patience)) {
-			c.queue.AddAfter(name, again)
-			return nil
+			return errLater
 		}
-		_, err := c.report(ctx, m, storagemigrationv1.MigrationFailed, failed, "resource does not exist in discovery")
-		return err
+		return &hopeless{"resource does not exist in discovery", errors.New("nothing of this name is served")}
+	}
+	if !r.Can(verbs[:]...) {
+		return &hopeless{fmt.Sprintf("resource %q does not support discovery operations: %v", r.GroupVersionResource.String(), verbs), errors.New("it cannot be migrated")}
 	}
 	if m.Status.ResourceVersion == "" {
-		if m.Status.ResourceVersion, err = c.newest(ctx, r); err != nil {
+		next := m.DeepCopy()
+		if next.Status.ResourceVersion, err = c.newest(ctx, r); err != nil {
 			return err
 		}
+		if next, err = c.migrations.UpdateStatus(ctx, next); err != nil {
+			return err
+		}
+		*m = *next
 	}
-	if m, err = c.report(ctx, m, storagemigrationv1.MigrationRunning, running, ""); err != nil {
+	return c.rewrite(ctx, r)
+}
+
+// end settles the definition, and then the migration: a migration that is cut
+// off between them runs once more.
+func (c *Controller) end(ctx context.Context, m *storagemigrationv1.StorageVersionMigration, crd *apiextensionsv1.CustomResourceDefinition, kind storagemigrationv1.MigrationConditionType, reason, message string) error {
+	if err := c.settle(ctx, crd, kind == storagemigrationv1.MigrationSucceeded); err != nil {
 		return err
 	}
-	defined, err := c.definition(ctx, r)
-	if err != nil {
-		return err
-	}
-	switch err := c.rewrite(ctx, r); {
-	case errors.Is(err, errUnhandled):
-		c.log.Warn("migration failed", "migration", name, "err", err)
-		_, err := c.report(ctx, m, storagemigrationv1.MigrationFailed, failed, "migration encountered unhandled error")
-		return err
-	case err != nil:
-		return err
-	}
-	if err := c.forget(ctx, defined); err != nil {
-		return err
-	}
-	_, err = c.report(ctx, m, storagemigrationv1.MigrationSucceeded, succeeded, "")
+	_, err := c.report(ctx, m, kind, reason, message)
 	return err
 }
 
@@ -141,8 +218,8 @@ func (c *Controller) report(ctx context.Context, m *storagemigrationv1.StorageVe
 		return m, nil
 	}
 	next := m.DeepCopy()
-	if was := meta.FindStatusCondition(next.Status.Conditions, string(storagemigrationv1.MigrationRunning)); was != nil && kind != storagemigrationv1.MigrationRunning {
-		was.Status, was.LastTransitionTime = metav1.ConditionFalse, metav1.Now()
+	if kind != storagemigrationv1.MigrationRunning {
+		meta.SetStatusCondition(&next.Status.Conditions, metav1.Condition{Type: string(storagemigrationv1.MigrationRunning), Status: metav1.ConditionFalse, Reason: completed, Message: done})
 	}
 	meta.SetStatusCondition(&next.Status.Conditions, metav1.Condition{Type: string(kind), Status: metav1.ConditionTrue, Reason: reason, Message: message})
 	return c.migrations.UpdateStatus(ctx, next)
@@ -152,7 +229,7 @@ func (c *Controller) report(ctx context.Context, m *storagemigrationv1.StorageVe
 func (c *Controller) find(ctx context.Context, of metav1.GroupResource) (*served.Resource, error) {
 	all, err := c.served(ctx)
 	i := slices.IndexFunc(all, func(r served.Resource) bool {
-		return r.Group == of.Group && r.Resource == of.Resource && r.Can("list", "patch")
+		return r.Group == of.Group && r.Resource == of.Resource
 	})
 	if i < 0 {
 		return nil, err // with an error nobody knows whether it is served
@@ -172,9 +249,6 @@ func (c *Controller) newest(ctx context.Context, r *served.Resource) (string, er
 	}
 	return m.GetResourceVersion(), nil
 }
-
-// errUnhandled ends a migration: an object cannot be written.
-var errUnhandled = errors.New("an object cannot be written")
 
 // rewrite has every object written.
 func (c *Controller) rewrite(ctx context.Context, r *served.Resource) error {
@@ -221,5 +295,5 @@ func (c *Controller) touch(ctx context.Context, r *served.Resource, obj runtime.
 	case apierrors.IsTooManyRequests(err), apierrors.IsServerTimeout(err), apierrors.IsTimeout(err), apierrors.IsServiceUnavailable(err), ctx.Err() != nil:
 		return err // begun anew later
 	}
-	return errors.Join(errUnhandled, err)
+	return &hopeless{"migration encountered unhandled error", err}
 }

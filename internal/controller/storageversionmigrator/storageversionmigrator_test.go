@@ -5,6 +5,7 @@ package storageversionmigrator_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func startAt(t *testing.T, now func() time.Time) (*kajitest.Cluster, <-chan stru
 	t.Helper()
 	cluster := kajitest.Start(t)
 	looks := make(chan struct{}, 16)
-	c := storageversionmigrator.New(reachable{cluster.Client(), cluster.RESTConfig(), looks}, nil)
+	c := storageversionmigrator.New(reachable{cluster.Client(), cluster.RESTConfig(), looks}, slog.New(slog.DiscardHandler))
 	c.SetClock(now)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -85,29 +86,29 @@ func until(t *testing.T, c *kajitest.Cluster, r client.Resource, suits func(watc
 // migrate starts a migration and returns it when it has ended.
 func migrate(t *testing.T, c *kajitest.Cluster, of metav1.GroupResource) *storagemigrationv1.StorageVersionMigration {
 	t.Helper()
-	create(t, c, of)
-	return end(t, c)
+	create(t, c, "m", of)
+	return end(t, c, "m")
 }
 
 // create starts a migration.
-func create(t *testing.T, c *kajitest.Cluster, of metav1.GroupResource) {
+func create(t *testing.T, c *kajitest.Cluster, name string, of metav1.GroupResource) {
 	t.Helper()
 	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
 	if _, err := migrations.Create(t.Context(), &storagemigrationv1.StorageVersionMigration{
-		ObjectMeta: metav1.ObjectMeta{Name: "m"}, Spec: storagemigrationv1.StorageVersionMigrationSpec{Resource: of},
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagemigrationv1.StorageVersionMigrationSpec{Resource: of},
 	}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// end waits for the end of the migration.
-func end(t *testing.T, c *kajitest.Cluster) *storagemigrationv1.StorageVersionMigration {
+// end waits for the end of a migration.
+func end(t *testing.T, c *kajitest.Cluster, name string) *storagemigrationv1.StorageVersionMigration {
 	t.Helper()
 	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
 	var last *storagemigrationv1.StorageVersionMigration
 	until(t, c, migrations.Resource(""), func(e watch.Event) bool {
 		last = e.Object.(*storagemigrationv1.StorageVersionMigration)
-		return meta.IsStatusConditionTrue(last.Status.Conditions, "Succeeded") || meta.IsStatusConditionTrue(last.Status.Conditions, "Failed")
+		return last.Name == name && (meta.IsStatusConditionTrue(last.Status.Conditions, "Succeeded") || meta.IsStatusConditionTrue(last.Status.Conditions, "Failed"))
 	})
 	return last
 }
@@ -187,7 +188,37 @@ func TestCustomResources(t *testing.T) {
 	if got := stored(t, c, "example.com"); !slices.Equal(got, []string{"v2"}) {
 		t.Errorf("stored after: %v", got)
 	}
-	until(t, c, crds, func(e watch.Event) bool { return slices.Equal(current(e).Status.StoredVersions, []string{"v2"}) })
+	told := func(e watch.Event, message string) bool {
+		return slices.ContainsFunc(current(e).Status.Conditions, func(c apiextensionsv1.CustomResourceDefinitionCondition) bool {
+			return c.Type == apiextensionsv1.StorageMigrating && c.Message == message
+		})
+	}
+	const ended = "The migration has succeeded and the stored versions have been updated"
+	until(t, c, crds, func(e watch.Event) bool {
+		return slices.Equal(current(e).Status.StoredVersions, []string{"v2"}) && told(e, ended)
+	})
+	// Two more, one after the other.
+	create(t, c, "a", metav1.GroupResource{Group: "example.com", Resource: "widgets"})
+	create(t, c, "b", metav1.GroupResource{Group: "example.com", Resource: "widgets"})
+	for _, name := range []string{"a", "b"} {
+		if m := end(t, c, name); !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") {
+			t.Errorf("%s: %+v", name, m.Status)
+		}
+	}
+	until(t, c, crds, func(e watch.Event) bool {
+		return slices.Equal(current(e).Status.StoredVersions, []string{"v2"}) && told(e, ended)
+	})
+}
+
+// What cannot be listed and written is not migrated, and the condition says so.
+func TestUnsuitableResource(t *testing.T) {
+	c := start(t)
+	m := migrate(t, c, metav1.GroupResource{Group: "authorization.k8s.io", Resource: "subjectaccessreviews"})
+	failed := meta.FindStatusCondition(m.Status.Conditions, "Failed")
+	want := `resource "authorization.k8s.io/v1, Resource=subjectaccessreviews" does not support discovery operations: [update patch list]`
+	if failed == nil || failed.Message != want || !meta.IsStatusConditionFalse(m.Status.Conditions, "Running") {
+		t.Errorf("got %+v", m.Status)
+	}
 }
 
 // What is not served a minute after the migration was made never will be.
@@ -204,13 +235,13 @@ func TestUnknownResource(t *testing.T) {
 func TestLateResource(t *testing.T) {
 	made := time.Now()
 	c, looks := startAt(t, func() time.Time { return made })
-	create(t, c, metav1.GroupResource{Group: "example.com", Resource: "widgets"})
+	create(t, c, "m", metav1.GroupResource{Group: "example.com", Resource: "widgets"})
 	<-looks
 	<-looks // the first was in vain
 	if _, err := c.Client().Create(t.Context(), crds, "", definition(), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if m := end(t, c); !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") {
+	if m := end(t, c, "m"); !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") {
 		t.Errorf("got %+v", m.Status)
 	}
 }

@@ -180,7 +180,7 @@ func (c *Controller) forget(key queue.Key) bool {
 
 func (c *Controller) evict(ctx context.Context, key queue.Key, pod *corev1.Pod) error {
 	c.events.Record(ctx, pod, podKind, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s", key)
-	err := podend.Mark(ctx, c.pods, pod, false, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+	err := podend.Mark(ctx, c.pods, pod, false, podend.Why{Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint", Generation: pod.Generation})
 	if err == nil {
 		uid := pod.UID
 		err = c.pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})

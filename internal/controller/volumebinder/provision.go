@@ -4,6 +4,9 @@ package volumebinder
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,8 +18,12 @@ import (
 	"kaji/internal/controller/meter"
 )
 
-// inTree begins the names of provisioners that upstream once had inside.
-const inTree = "kubernetes.io/"
+// inTree begins the names of provisioners that upstream once had inside; of
+// directories of the machine it still has one, for tests, which is off.
+const (
+	inTree   = "kubernetes.io/"
+	hostPath = inTree + "host-path"
+)
 
 // driverOf returns the CSI driver that took a former plug-in's place.
 func driverOf(plugin string) string {
@@ -49,19 +56,20 @@ func (c *Controller) provision(ctx context.Context, claim *corev1.PersistentVolu
 		return failed(apierrors.NewNotFound(storagev1.Resource("storageclass"), name).Error())
 	}
 	provisioner := class.Provisioner
-	if strings.HasPrefix(provisioner, inTree) {
+	switch {
+	case provisioner == hostPath:
+		if _, err := c.noteProvisioner(ctx, claim, provisioner); err != nil {
+			return err
+		}
+		return failed(fmt.Sprintf("Failed to create provisioner: provisioning in volume plugin %q is disabled", provisioner))
+	case strings.HasPrefix(provisioner, inTree):
 		if provisioner = driverOf(class.Provisioner); provisioner == "" {
 			return failed("no volume plugin matched name: " + class.Provisioner)
 		}
 	}
-	if claim.Annotations[storagehelpers.AnnStorageProvisioner] != provisioner {
-		next := claim.DeepCopy()
-		metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnBetaStorageProvisioner, provisioner)
-		metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnStorageProvisioner, provisioner)
-		var err error
-		if claim, err = c.claims.Update(ctx, next); err != nil {
-			return err
-		}
+	claim, err := c.noteProvisioner(ctx, claim, provisioner)
+	if err != nil {
+		return err
 	}
 	c.events.Record(ctx, claim, claimKind, corev1.EventTypeNormal, "ExternalProvisioning",
 		"Waiting for a volume to be created either by the external provisioner '%s' or manually by the system administrator. "+
@@ -69,16 +77,50 @@ func (c *Controller) provision(ctx context.Context, claim *corev1.PersistentVolu
 	return nil
 }
 
-// noteMigration tells the CSI driver of a former plug-in's volume that it is
-// the driver's now.
-func (c *Controller) noteMigration(ctx context.Context, v *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
-	driver := driverOf(v.Annotations[storagehelpers.AnnDynamicallyProvisioned])
-	if driver == "" || v.Annotations[storagehelpers.AnnMigratedTo] == driver {
+// noteProvisioner tells who is to make a claim's volume.
+func (c *Controller) noteProvisioner(ctx context.Context, claim *corev1.PersistentVolumeClaim, provisioner string) (*corev1.PersistentVolumeClaim, error) {
+	if claim.Annotations[storagehelpers.AnnStorageProvisioner] == provisioner {
+		return claim, nil
+	}
+	next := claim.DeepCopy()
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnBetaStorageProvisioner, provisioner)
+	metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnStorageProvisioner, provisioner)
+	return c.claims.Update(ctx, next)
+}
+
+// noteOrigin tells the CSI driver of a former plug-in's volume that it is the
+// driver's now, and has a volume whose plug-in has no driver kept until this
+// controller has deleted what is behind it.
+func (c *Controller) noteOrigin(ctx context.Context, v *corev1.PersistentVolume) (*corev1.PersistentVolume, error) {
+	by := v.Annotations[storagehelpers.AnnDynamicallyProvisioned]
+	if !strings.HasPrefix(by, inTree) {
 		return v, nil
 	}
 	next := v.DeepCopy()
-	metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnMigratedTo, driver)
+	driver, own := driverOf(by), storagehelpers.PVDeletionInTreeProtectionFinalizer
+	has := slices.Contains(v.Finalizers, own)
+	keep := driver == "" && v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
+	switch {
+	case has && !keep:
+		next.Finalizers = without(next.Finalizers, own)
+	case keep && !has && v.DeletionTimestamp == nil: // a finalizer comes too late for what is being deleted
+		next.Finalizers = append(next.Finalizers, own)
+	}
+	if driver == "" {
+		next.Finalizers = without(next.Finalizers, storagehelpers.PVDeletionProtectionFinalizer)
+		delete(next.Annotations, storagehelpers.AnnMigratedTo)
+	} else {
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, storagehelpers.AnnMigratedTo, driver)
+	}
+	if slices.Equal(next.Finalizers, v.Finalizers) && maps.Equal(next.Annotations, v.Annotations) {
+		return v, nil
+	}
 	return c.volumes.Update(ctx, next)
+}
+
+// without returns the finalizers but one.
+func without(finalizers []string, one string) []string {
+	return slices.DeleteFunc(finalizers, func(f string) bool { return f == one })
 }
 
 // giveDefaultClass gives the default class to a claim that was made before

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,7 @@ import (
 )
 
 func (c *Controller) syncVolume(ctx context.Context, v *corev1.PersistentVolume) error {
-	v, err := c.noteMigration(ctx, v)
+	v, err := c.noteOrigin(ctx, v)
 	if err != nil {
 		return err
 	}
@@ -89,10 +90,16 @@ func (c *Controller) remove(ctx context.Context, v *corev1.PersistentVolume) err
 	switch by := v.Annotations[storagehelpers.AnnDynamicallyProvisioned]; {
 	case by != "" && !strings.HasPrefix(by, inTree):
 		return nil
-	case by != "" && by != inTree+"host-path":
-		return c.fail(ctx, v, "VolumeFailedDelete", fmt.Sprintf("error getting deleter volume plugin for volume %q: no volume plugin matched name: %s", v.Name, by))
+	case by == "" && v.Spec.CSI != nil:
+		return nil // nobody knows whose it is
+	case by != "" && by != hostPath:
+		return c.fail(ctx, v, "VolumeFailedDelete", "no volume plugin matched name: "+by)
 	case v.Spec.HostPath == nil:
-		return c.fail(ctx, v, "VolumeFailedDelete", fmt.Sprintf("error getting deleter volume plugin for volume %q: no deletable volume plugin matched", v.Name))
+		known := ""
+		if v.Spec.NFS != nil {
+			known = "deletable "
+		}
+		return c.fail(ctx, v, "VolumeFailedDelete", fmt.Sprintf("error getting deleter volume plugin for volume %q: no %svolume plugin matched", v.Name, known))
 	}
 	// Directories of the machine the controllers run on: upstream's way for
 	// tests, and only below /tmp.
@@ -100,8 +107,9 @@ func (c *Controller) remove(ctx context.Context, v *corev1.PersistentVolume) err
 	if !strings.HasPrefix(path, "/tmp/") {
 		return c.fail(ctx, v, "VolumeFailedDelete", "host_path deleter only supports /tmp/.+ but received provided "+v.Spec.HostPath.Path)
 	}
-	if v.DeletionTimestamp != nil {
-		return nil // deleted already, and held by a finalizer
+	guarded := slices.Contains(v.Finalizers, storagehelpers.PVDeletionInTreeProtectionFinalizer)
+	if v.DeletionTimestamp != nil && !guarded {
+		return nil // deleted already, and held by another's finalizer
 	}
 	if err := os.RemoveAll(path); err != nil {
 		if failed := c.fail(ctx, v, "VolumeFailedDelete", err.Error()); failed != nil {
@@ -109,10 +117,14 @@ func (c *Controller) remove(ctx context.Context, v *corev1.PersistentVolume) err
 		}
 		return err
 	}
-	if err := c.volumes.Delete(ctx, "", v.Name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-		return err
+	if guarded {
+		next := v.DeepCopy()
+		next.Finalizers = without(next.Finalizers, storagehelpers.PVDeletionInTreeProtectionFinalizer)
+		if _, err := c.volumes.Update(ctx, next); err != nil {
+			return ignoreAbsent(err)
+		}
 	}
-	return nil
+	return ignoreAbsent(c.volumes.Delete(ctx, "", v.Name, metav1.DeleteOptions{}))
 }
 
 // fail shows why a volume cannot be reclaimed.

@@ -12,6 +12,7 @@ package volumebinder
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -32,6 +33,10 @@ const (
 	byClaim  = "volumebinder.claim"
 	waiting  = "volumebinder.waiting"
 )
+
+// patience is how long a pod may be without a node before the events of its
+// claims tell so.
+const patience = 15 * time.Second
 
 var (
 	claimKind  = corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")
@@ -76,7 +81,7 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 			class(s)
 		}
 	}})
-	c.pods.AddHandler(client.Handler[*corev1.Pod]{Update: func(old, pod *corev1.Pod) {
+	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podWaits, Update: func(old, pod *corev1.Pod) {
 		if old.Status.Phase != pod.Status.Phase {
 			c.recyclerChanged(pod)
 		}
@@ -104,16 +109,8 @@ func (c *Controller) index() {
 		return []string{refKey(v.Spec.ClaimRef).String()}
 	})
 	c.pods.AddIndex(waiting, func(pod *corev1.Pod) (out []string) {
-		if pod.Spec.NodeName != "" {
-			return nil
-		}
-		for i := range pod.Spec.Volumes {
-			switch v := &pod.Spec.Volumes[i]; {
-			case v.PersistentVolumeClaim != nil:
-				out = append(out, key{Namespace: pod.Namespace, Name: v.PersistentVolumeClaim.ClaimName}.String())
-			case v.Ephemeral != nil:
-				out = append(out, key{Namespace: pod.Namespace, Name: pod.Name + "-" + v.Name}.String())
-			}
+		for _, name := range waitsFor(pod) {
+			out = append(out, key{Namespace: pod.Namespace, Name: name}.String())
 		}
 		return out
 	})
@@ -139,6 +136,32 @@ func (c *Controller) volumeChanged(v *corev1.PersistentVolume) {
 	} else if v.Status.Phase == corev1.VolumeAvailable && v.DeletionTimestamp == nil {
 		c.wake(storagehelpers.GetPersistentVolumeClass(v))
 	}
+}
+
+// podWaits has the claims of a pod without a node looked at once more: if it
+// still has none then, their events tell that they wait for it.
+func (c *Controller) podWaits(pod *corev1.Pod) {
+	for _, name := range waitsFor(pod) {
+		if claim, err := c.claims.Cached(pod.Namespace, name); err == nil && !metav1.HasAnnotation(claim.ObjectMeta, storagehelpers.AnnBindCompleted) {
+			c.queue.AddAfter(key{Namespace: pod.Namespace, Name: name}, patience)
+		}
+	}
+}
+
+// waitsFor are the names of the claims of a pod without a node.
+func waitsFor(pod *corev1.Pod) (names []string) {
+	if pod.Spec.NodeName != "" {
+		return nil
+	}
+	for i := range pod.Spec.Volumes {
+		switch v := &pod.Spec.Volumes[i]; {
+		case v.PersistentVolumeClaim != nil:
+			names = append(names, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			names = append(names, pod.Name+"-"+v.Name)
+		}
+	}
+	return names
 }
 
 // wake brings back the unbound claims of classes.

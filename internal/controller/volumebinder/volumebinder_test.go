@@ -3,8 +3,10 @@
 package volumebinder_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -181,6 +183,33 @@ func TestReclaiming(t *testing.T) {
 	})
 }
 
+// A volume of a plug-in without a CSI driver is kept until what is behind it is
+// deleted.
+func TestVolumesOfPlugins(t *testing.T) {
+	run(t, func(b *bench) {
+		const own = "kubernetes.io/pv-controller"
+		b.volume("v", "1Gi", "s", func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
+			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": "kubernetes.io/x"}
+		})
+		b.claim("c", "1Gi", ptr("s"))
+		b.wantClaim("c", corev1.ClaimBound, "v")
+		if v := b.wantVolume("v", corev1.VolumeBound); !slices.Contains(v.Finalizers, own) {
+			b.Errorf("finalizers %v", v.Finalizers)
+		}
+		if err := b.claims.Delete(b.Context(), "default", "c", metav1.DeleteOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		if v := b.wantVolume("v", corev1.VolumeFailed); v.Status.Message != "no volume plugin matched name: kubernetes.io/x" {
+			b.Errorf("message %q", v.Status.Message)
+		}
+		bubble.Must(b.volumes.MergePatch(b.Context(), "", "v", map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": "Retain"}}, ""))(b.Bubble)
+		if v := b.wantVolume("v", corev1.VolumeFailed); slices.Contains(v.Finalizers, own) {
+			b.Errorf("retained, but has %v", v.Finalizers)
+		}
+	})
+}
+
 func TestALostVolume(t *testing.T) {
 	run(t, func(b *bench) {
 		b.volume("v", "1Gi", "s")
@@ -215,6 +244,13 @@ func TestProvisioners(t *testing.T) {
 		b.claim("waits", "1Gi", ptr("later"))
 		b.wantClaim("waits", corev1.ClaimPending, "")
 		b.wantEvent("WaitForFirstConsumer", "waiting for first consumer to be created before binding")
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{
+			SchedulerName: "none", Containers: []corev1.Container{{Name: "c", Image: "i"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "waits"}}}},
+		}}
+		bubble.Must(client.For[*corev1.Pod](b.API).Create(b.Context(), pod))(b.Bubble)
+		time.Sleep(16 * time.Second) // in the bubble
+		b.wantEvent("WaitForPodScheduled", "waiting for pod p to be scheduled")
 		bubble.Must(b.claims.MergePatch(b.Context(), "default", "waits", map[string]any{"metadata": map[string]any{"annotations": map[string]string{"volume.kubernetes.io/selected-node": "n"}}}, ""))(b.Bubble)
 		if c := b.wantClaim("waits", corev1.ClaimPending, ""); c.Annotations["volume.kubernetes.io/storage-provisioner"] != "example.com/p" {
 			b.Errorf("a node was selected: %v", c.Annotations)

@@ -74,7 +74,46 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err != nil {
 		return err
 	}
+	plugin, driver := formerPlugin(&v.Spec.PersistentVolumeSource)
+	if plugin == "" {
+		c.events.Record(ctx, claim, kind, corev1.EventTypeNormal, "ExternalExpanding", "waiting for an external controller to expand this PVC")
+		return nil
+	}
 	c.events.Record(ctx, claim, kind, corev1.EventTypeNormal, "ExternalExpanding",
-		"waiting for an external controller to expand this PVC")
-	return nil
+		"CSI migration enabled for %s; waiting for external resizer to expand the pvc", plugin)
+	if claim.Annotations[resizer] == driver {
+		return nil
+	}
+	// By the status: the controller's account may write no more of a claim.
+	note := map[string]any{"metadata": map[string]any{"annotations": map[string]string{resizer: driver}}}
+	if _, err = c.claims.MergePatch(ctx, claim.Namespace, claim.Name, note, "status"); apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// resizer is the annotation that names who is to expand a volume of a former
+// plug-in.
+const resizer = "volume.kubernetes.io/storage-resizer"
+
+// formerPlugin names the plug-in that upstream once had for a volume, and the
+// CSI driver in its place.
+func formerPlugin(v *corev1.PersistentVolumeSource) (plugin, driver string) {
+	switch {
+	case v.AWSElasticBlockStore != nil:
+		return "kubernetes.io/aws-ebs", "ebs.csi.aws.com"
+	case v.GCEPersistentDisk != nil:
+		return "kubernetes.io/gce-pd", "pd.csi.storage.gke.io"
+	case v.Cinder != nil:
+		return "kubernetes.io/cinder", "cinder.csi.openstack.org"
+	case v.AzureDisk != nil:
+		return "kubernetes.io/azure-disk", "disk.csi.azure.com"
+	case v.AzureFile != nil:
+		return "kubernetes.io/azure-file", "file.csi.azure.com"
+	case v.VsphereVolume != nil:
+		return "kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"
+	case v.PortworxVolume != nil:
+		return "kubernetes.io/portworx-volume", "pxd.portworx.com"
+	}
+	return "", ""
 }
