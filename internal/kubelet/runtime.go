@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/version"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/kubelet/node"
@@ -30,7 +31,19 @@ func (k *Kubelet) version(ctx context.Context) (*runtimeFacts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the runtime's version: %w", err)
 	}
-	return &runtimeFacts{name: answer.RuntimeName, version: answer.RuntimeVersion}, nil
+	return &runtimeFacts{name: answer.RuntimeName, version: plainVersion(answer.RuntimeVersion)}, nil
+}
+
+// plainVersion is a runtime's version as nodes show it: "v2.1.3" is "2.1.3".
+func plainVersion(text string) string {
+	v, err := version.ParseSemantic(text)
+	if err != nil {
+		v, err = version.ParseGeneric(text)
+	}
+	if err != nil {
+		return text
+	}
+	return v.String()
 }
 
 // askRuntime asks the runtime how it is, for the node's status.
