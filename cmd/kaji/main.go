@@ -13,10 +13,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/component-base/version"
 
 	"kaji/internal/app/program"
 	"kaji/internal/cni/command"
@@ -30,6 +32,10 @@ var upstream = map[string]string{
 
 	"cloud-controller-manager": "cloud-controller-manager",
 }
+
+// versioned are the verbs that say which Kubernetes they are with --version, as
+// upstream's programs do.
+var versioned = []string{"apiserver", "controller-manager", "cloud-controller-manager", "scheduler", "proxy"}
 
 func main() {
 	args := os.Args[1:]
@@ -76,6 +82,12 @@ func newRoot() *cobra.Command {
 		&cobra.Group{ID: "tool", Title: "Tools:"},
 	)
 	root.AddCommand(commands()...)
+	for _, c := range root.Commands() {
+		if slices.Contains(versioned, c.Name()) {
+			c.Version = version.Get().GitVersion
+			c.SetVersionTemplate("Kubernetes {{.Version}}\n")
+		}
+	}
 	root.CompletionOptions.DisableDefaultCmd = true // there is one of ours
 	return root
 }

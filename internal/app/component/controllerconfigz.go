@@ -15,13 +15,11 @@ import (
 // configzFields says where upstream's KubeControllerManagerConfiguration has the
 // values of flags: section, field (of a field, after a dot), flag.
 const configzFields = `
-Generic Address bind-address
-Generic Port secure-port
 Generic MinResyncPeriod min-resync-period
-Generic ClientConnection.Kubeconfig kubeconfig
-Generic ClientConnection.ContentType kube-api-content-type
-Generic ClientConnection.QPS kube-api-qps
-Generic ClientConnection.Burst kube-api-burst
+Generic ClientConnection.kubeconfig kubeconfig
+Generic ClientConnection.contentType kube-api-content-type
+Generic ClientConnection.qps kube-api-qps
+Generic ClientConnection.burst kube-api-burst
 Generic ControllerStartInterval controller-start-interval
 Generic LeaderElection.leaderElect leader-elect
 Generic LeaderElection.leaseDuration leader-elect-lease-duration
@@ -31,13 +29,16 @@ Generic LeaderElection.resourceLock leader-elect-resource-lock
 Generic LeaderElection.resourceName leader-elect-resource-name
 Generic LeaderElection.resourceNamespace leader-elect-resource-namespace
 Generic Controllers controllers
-Generic Debugging.EnableProfiling profiling
-Generic Debugging.EnableContentionProfiling contention-profiling
+Generic LeaderMigrationEnabled enable-leader-migration
+Generic Debugging.enableProfiling profiling
+Generic Debugging.enableContentionProfiling contention-profiling
 KubeCloudShared CloudProvider.Name cloud-provider
 KubeCloudShared CloudProvider.CloudConfigFile cloud-config
 KubeCloudShared UseServiceAccountCredentials use-service-account-credentials
 KubeCloudShared RouteReconciliationPeriod route-reconciliation-period
-KubeCloudShared NodeMonitorPeriod node-monitor-period
+KubeCloudShared AllowUntaggedCloud allow-untagged-cloud
+KubeCloudShared ExternalCloudVolumePlugin external-cloud-volume-plugin
+KubeCloudShared NodeSyncPeriod node-sync-period
 KubeCloudShared ClusterName cluster-name
 KubeCloudShared ClusterCIDR cluster-cidr
 KubeCloudShared AllocateNodeCIDRs allocate-node-cidrs
@@ -45,7 +46,7 @@ KubeCloudShared CIDRAllocatorType cidr-allocator-type
 KubeCloudShared ConfigureCloudRoutes configure-cloud-routes
 AttachDetachController DisableAttachDetachReconcilerSync disable-attach-detach-reconcile-sync
 AttachDetachController ReconcilerSyncLoopPeriod attach-detach-reconcile-sync-period
-AttachDetachController DisableForceDetachOnTimeout disable-force-detach-on-timeout
+AttachDetachController disableForceDetachOnTimeout disable-force-detach-on-timeout
 CSRSigningController ClusterSigningCertFile cluster-signing-cert-file
 CSRSigningController ClusterSigningKeyFile cluster-signing-key-file
 CSRSigningController ClusterSigningDuration cluster-signing-duration
@@ -60,6 +61,7 @@ CSRSigningController LegacyUnknownSignerConfiguration.KeyFile cluster-signing-le
 CronJobController ConcurrentCronJobSyncs concurrent-cron-job-syncs
 DaemonSetController ConcurrentDaemonSetSyncs concurrent-daemonset-syncs
 DeploymentController ConcurrentDeploymentSyncs concurrent-deployment-syncs
+DisruptionController ConcurrentDisruptionSyncs concurrent-disruption-syncs
 DeviceTaintEvictionController ConcurrentSyncs concurrent-device-taint-eviction-syncs
 EndpointController ConcurrentEndpointSyncs concurrent-endpoint-syncs
 EndpointController EndpointUpdatesBatchPeriod endpoint-updates-batch-period
@@ -86,6 +88,7 @@ NodeIPAMController ServiceCIDR service-cluster-ip-range
 NodeIPAMController NodeCIDRMaskSize node-cidr-mask-size
 NodeIPAMController NodeCIDRMaskSizeIPv4 node-cidr-mask-size-ipv4
 NodeIPAMController NodeCIDRMaskSizeIPv6 node-cidr-mask-size-ipv6
+NodeLifecycleController NodeMonitorPeriod node-monitor-period
 NodeLifecycleController NodeEvictionRate node-eviction-rate
 NodeLifecycleController SecondaryNodeEvictionRate secondary-node-eviction-rate
 NodeLifecycleController NodeStartupGracePeriod node-startup-grace-period
@@ -94,11 +97,12 @@ NodeLifecycleController LargeClusterSizeThreshold large-cluster-size-threshold
 NodeLifecycleController UnhealthyZoneThreshold unhealthy-zone-threshold
 PersistentVolumeBinderController PVClaimBinderSyncPeriod pvclaimbinder-sync-period
 PersistentVolumeBinderController VolumeConfiguration.EnableDynamicProvisioning enable-dynamic-provisioning
+PersistentVolumeBinderController VolumeConfiguration.FlexVolumePluginDir flex-volume-plugin-dir
 PersistentVolumeBinderController VolumeConfiguration.EnableHostPathProvisioning enable-hostpath-provisioner
 PodGCController TerminatedPodGCThreshold terminated-pod-gc-threshold
 ReplicaSetController ConcurrentRSSyncs concurrent-replicaset-syncs
 ReplicationController ConcurrentRCSyncs concurrent-rc-syncs
-ResourceClaimController ConcurrentSyncs concurrent-resource-claim-syncs
+ResourceClaimController ConcurrentSyncs concurrent-resourceclaim-syncs
 ResourceQuotaController ResourceQuotaSyncPeriod resource-quota-sync-period
 ResourceQuotaController ConcurrentResourceQuotaSyncs concurrent-resource-quota-syncs
 SAController ServiceAccountKeyFile service-account-private-key-file
@@ -111,7 +115,9 @@ ValidatingAdmissionPolicyStatusController ConcurrentPolicySyncs concurrent-valid
 
 // controllerConfigz is the configuration as /configz shows it.
 func controllerConfigz(fs *pflag.FlagSet) map[string]any {
-	config := map[string]any{}
+	config := map[string]any{"kind": "KubeControllerManagerConfiguration", "apiVersion": "kubecontrollermanager.config.k8s.io/v1alpha1",
+		// Not the flags' values, with upstream neither: these are of a port that is no more.
+		"Generic": map[string]any{"Address": "0.0.0.0", "Port": 0}}
 	for line := range strings.SplitSeq(strings.TrimSpace(configzFields), "\n") {
 		words := strings.Fields(line)
 		section, path, flag := words[0], strings.Split(words[1], "."), fs.Lookup(words[2])

@@ -144,6 +144,7 @@ var workerFlags = []struct {
 	{"concurrent-daemonset-syncs", "daemonset", 2},
 	{"concurrent-deployment-syncs", "deployment", 5},
 	{"concurrent-device-taint-eviction-syncs", "device-taint-eviction-controller", 8},
+	{"concurrent-disruption-syncs", "disruption", 1},
 	{"concurrent-endpoint-syncs", "endpoint", 5},
 	{"concurrent-ephemeralvolume-syncs", "ephemeral_volume", 5},
 	{"concurrent-gc-syncs", "garbage_collector_attempt_to_delete", 20},
@@ -152,7 +153,7 @@ var workerFlags = []struct {
 	{"concurrent-namespace-syncs", "namespace", 10},
 	{"concurrent-rc-syncs", "replicationmanager", 5},
 	{"concurrent-replicaset-syncs", "replicaset", 5},
-	{"concurrent-resource-claim-syncs", "resource_claim", 50},
+	{"concurrent-resourceclaim-syncs", "resource_claim", 50},
 	{"concurrent-resource-quota-syncs", "resourcequota_primary", 5},
 	{"concurrent-service-endpoint-syncs", "endpoint_slice", 5},
 	{"concurrent-serviceaccount-token-syncs", "serviceaccount_tokens_service", 5},
@@ -178,7 +179,7 @@ var unused = []struct {
 }{
 	{"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""}, {"show-hidden-metrics-for-version", ""},
 	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
-	{"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
+	{"allow-untagged-cloud", false}, {"node-sync-period", time.Duration(0)}, {"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
 	{"contention-profiling", false}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
 
 	{"concurrent-service-syncs", 1},

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-base/version"
@@ -41,7 +42,7 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 		return err
 	}
 	p := &process{name: "kube-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), profiling: o.Profiling}
+		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
 
@@ -55,6 +56,7 @@ type process struct {
 	election *flags.LeaderElection
 	make     func(controller.Config) (*controller.Manager, error)
 	configz  map[string]any // nil is not served
+	flags    *pflag.FlagSet // as given, for /flagz; nil is not served
 	// profiling serves /debug/pprof/.
 	profiling bool
 }
@@ -80,7 +82,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p.configz, manager.Names(), p.profiling), log: log}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p, manager.Names()), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
@@ -275,16 +277,21 @@ func buildInfo() prometheus.Collector {
 }
 
 // controllerHandler serves what upstream serves at port 10257.
-func controllerHandler(metrics *processMetrics, configz map[string]any, controllers []string, profiling bool) http.Handler {
+func controllerHandler(metrics *processMetrics, p *process, controllers []string) http.Handler {
 	mux := http.NewServeMux()
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { writeHealth(w, r, controllers) })
 	}
-	if configz != nil {
-		mux.HandleFunc("/configz", serveConfigz(configz))
+	if p.configz != nil {
+		mux.HandleFunc("/configz", serveConfigz(p.configz))
+	}
+	if p.flags != nil {
+		z := newZpages(p.name, p.flags, "/configz", "/flagz", "/healthz", "/metrics")
+		mux.HandleFunc("/flagz", z.flagz)
+		mux.HandleFunc("/statusz", z.statusz)
 	}
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics.controllers.Registry(), promhttp.HandlerOpts{}))
-	if profiling {
+	if p.profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)

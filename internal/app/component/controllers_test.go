@@ -28,13 +28,23 @@ func parsed(t *testing.T, args ...string) *ControllerOptions {
 // TestConfigz: the configuration is shown in upstream's form.
 func TestConfigz(t *testing.T) {
 	o := parsed(t, "--concurrent-deployment-syncs=7", "--controllers=*,-ttl", "--node-monitor-grace-period=40s", "--cluster-cidr=10.0.0.0/8,fd00::/64")
-	s := httptest.NewServer(controllerHandler(newProcessMetrics(), controllerConfigz(o.given), []string{"job-controller", "ttl-controller"}, true))
+	s := httptest.NewServer(controllerHandler(newProcessMetrics(), &process{name: "kube-controller-manager", configz: controllerConfigz(o.given), flags: o.given, profiling: true}, []string{"job-controller", "ttl-controller"}))
 	defer s.Close()
-	var got map[string]map[string]map[string]any
+	var got map[string]map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(get(t, s.URL+"/configz")), &got); err != nil {
 		t.Fatal(err)
 	}
-	config := got["kubecontrollermanager.config.k8s.io"]
+	all := got["kubecontrollermanager.config.k8s.io"]
+	if kind := string(all["kind"]); kind != `"KubeControllerManagerConfiguration"` {
+		t.Errorf("kind %s", kind)
+	}
+	config := map[string]map[string]any{}
+	for name, data := range all {
+		var section map[string]any
+		if json.Unmarshal(data, &section) == nil { // kind and apiVersion are none
+			config[name] = section
+		}
+	}
 	for _, want := range []struct {
 		section, field string
 		value          any
@@ -60,6 +70,91 @@ func TestConfigz(t *testing.T) {
 	}
 	if metrics := get(t, s.URL+"/metrics"); !strings.Contains(metrics, "go_sched_latencies_seconds_bucket") || !strings.Contains(metrics, "taint_eviction_controller_pod_deletions_total 0") || !strings.Contains(metrics, "version_info{") {
 		t.Error("metrics lack what is always there")
+	}
+}
+
+// upstreamFlags are those of kube-controller-manager 1.37, as its /flagz has them.
+const upstreamFlags = `
+allocate-node-cidrs allow-metric-labels allow-metric-labels-manifest allow-untagged-cloud attach-detach-reconcile-sync-period
+authentication-kubeconfig authentication-skip-lookup authentication-token-webhook-cache-ttl authentication-tolerate-lookup-failure
+authorization-always-allow-paths authorization-kubeconfig authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl
+bind-address cert-dir cidr-allocator-type client-ca-file cloud-config cloud-provider cluster-cidr cluster-name cluster-signing-cert-file
+cluster-signing-duration cluster-signing-key-file cluster-signing-kube-apiserver-client-cert-file cluster-signing-kube-apiserver-client-key-file
+cluster-signing-kubelet-client-cert-file cluster-signing-kubelet-client-key-file cluster-signing-kubelet-serving-cert-file
+cluster-signing-kubelet-serving-key-file cluster-signing-legacy-unknown-cert-file cluster-signing-legacy-unknown-key-file concurrent-cron-job-syncs
+concurrent-daemonset-syncs concurrent-deployment-syncs concurrent-device-taint-eviction-syncs concurrent-disruption-syncs concurrent-endpoint-syncs
+concurrent-ephemeralvolume-syncs concurrent-gc-syncs concurrent-horizontal-pod-autoscaler-syncs concurrent-job-syncs concurrent-namespace-syncs
+concurrent-rc-syncs concurrent-replicaset-syncs concurrent-resource-quota-syncs concurrent-resourceclaim-syncs concurrent-service-endpoint-syncs
+concurrent-serviceaccount-token-syncs concurrent-statefulset-syncs concurrent-ttl-after-finished-syncs
+concurrent-validating-admission-policy-status-syncs configure-cloud-routes contention-profiling controller-shutdown-timeout controller-start-interval
+controllers disable-attach-detach-reconcile-sync disable-force-detach-on-timeout disable-http2-serving disabled-metrics emulated-version
+enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner enable-leader-migration endpoint-updates-batch-period
+endpointslice-updates-batch-period external-cloud-volume-plugin feature-gates flex-volume-plugin-dir
+horizontal-pod-autoscaler-cpu-initialization-period horizontal-pod-autoscaler-downscale-stabilization
+horizontal-pod-autoscaler-initial-readiness-delay horizontal-pod-autoscaler-sync-period horizontal-pod-autoscaler-tolerance
+http2-max-streams-per-connection kube-api-burst kube-api-content-type kube-api-qps kubeconfig large-cluster-size-threshold leader-elect
+leader-elect-lease-duration leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name leader-elect-resource-namespace
+leader-elect-retry-period leader-migration-config legacy-service-account-token-clean-up-period log-flush-frequency log-json-info-buffer-size
+log-json-split-stream log-text-info-buffer-size log-text-split-stream logging-format master max-endpoints-per-slice min-compatibility-version
+min-resync-period mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period mirroring-max-endpoints-per-subset
+namespace-sync-period node-cidr-mask-size node-cidr-mask-size-ipv4 node-cidr-mask-size-ipv6 node-eviction-rate node-monitor-grace-period
+node-monitor-period node-startup-grace-period node-sync-period permit-address-sharing permit-port-sharing profiling pv-recycler-increment-timeout-nfs
+pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs
+pv-recycler-timeout-increment-hostpath pvclaimbinder-sync-period requestheader-allowed-names requestheader-client-ca-file
+requestheader-extra-headers-prefix requestheader-group-headers requestheader-uid-headers requestheader-username-headers resource-quota-sync-period
+root-ca-file route-reconciliation-period secondary-node-eviction-rate secure-port service-account-private-key-file service-cluster-ip-range
+show-hidden-metrics-for-version terminated-pod-gc-threshold tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version tls-private-key-file
+tls-sni-cert-key unhealthy-zone-threshold use-service-account-credentials v vmodule
+`
+
+// Every flag of upstream's is taken.
+func TestUpstreamsFlags(t *testing.T) {
+	o := parsed(t)
+	for _, name := range strings.Fields(upstreamFlags) {
+		if o.given.Lookup(name) == nil {
+			t.Errorf("there is no --%s", name)
+		}
+	}
+}
+
+// Flags and status are pages for people, and objects for those that ask for them.
+func TestZpages(t *testing.T) {
+	o := parsed(t, "--kube-api-qps=7")
+	s := httptest.NewServer(controllerHandler(newProcessMetrics(), &process{name: "kube-controller-manager", flags: o.given}, nil))
+	defer s.Close()
+	if page := get(t, s.URL+"/flagz"); !strings.HasPrefix(page, "\nkube-controller-manager flagz\nWarning: ") || !strings.Contains(page, "\nkube-api-qps:7\n") {
+		t.Errorf("flagz: %q", page)
+	}
+	if page := get(t, s.URL+"/statusz"); !strings.Contains(page, "\nPaths: /configz /flagz /healthz /metrics\n") {
+		t.Errorf("statusz: %q", page)
+	}
+	ask := func(path, accept string) (int, string, map[string]any) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", accept)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		var body map[string]any
+		if err := json.NewDecoder(answer.Body).Decode(&body); err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, answer.Header.Get("Content-Type"), body
+	}
+	code, kind, flagz := ask("/flagz", "application/json;v=v1beta1;g=config.k8s.io;as=Flagz")
+	if flags, _ := flagz["flags"].(map[string]any); code != http.StatusOK || kind != "application/json;g=config.k8s.io;v=v1beta1;as=Flagz" ||
+		flagz["kind"] != "Flagz" || flagz["apiVersion"] != "config.k8s.io/v1beta1" || flags["kube-api-qps"] != "7" {
+		t.Errorf("%d %s %v", code, kind, flagz)
+	}
+	if code, _, statusz := ask("/statusz", "application/json;v=v1alpha1;g=config.k8s.io;as=Statusz"); code != http.StatusOK || statusz["kind"] != "Statusz" || statusz["uptimeSeconds"] == nil {
+		t.Errorf("%d %v", code, statusz)
+	}
+	if code, _, refused := ask("/statusz", "application/json"); code != http.StatusNotAcceptable || refused["reason"] != "NotAcceptable" {
+		t.Errorf("%d %v", code, refused)
 	}
 }
 
