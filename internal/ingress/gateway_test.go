@@ -23,9 +23,9 @@ import (
 )
 
 // newGateways makes a world in which the Gateway API is defined, with the class kaji.
-func newGateways(t *testing.T) *world {
+func newGateways(t *testing.T, options ...func(*Config)) *world {
 	t.Helper()
-	w := newWorld(t)
+	w := newWorld(t, options...)
 	w.define()
 	w.apply(`
 kind: GatewayClass

@@ -53,6 +53,9 @@ type Config struct {
 	Lead bool
 	// HTTPPort and HTTPSPort are where Ingresses are served; zero is nowhere.
 	HTTPPort, HTTPSPort uint16
+	// OwnAddresses gives each Gateway an address for itself, of the load balancers'
+	// pool.
+	OwnAddresses bool
 	// Listen opens ports, at all addresses when nil.
 	Listen func(ctx context.Context, port uint16) (net.Listener, error)
 	// Leftover, unless nil, gets what is still being answered when Run returns.
@@ -136,6 +139,7 @@ func New(cfg Config) (*Controller, error) {
 	c.current.Store(&snapshot{table: route.Merge(nil)})
 	c.ports = listen.New(listen.Config{Listen: cfg.Listen, Handler: c.handler, Certificate: c.certificateFor, Divert: c.divert, Changed: c.moved, Leftover: cfg.Leftover, Logger: cfg.Logger})
 	c.gateway = gateway.New(gateway.Config{Client: cfg.Client, Backends: backend.New(cfg.Client, func() { c.gateway.Touch() }), Proxy: c.proxy, Lead: cfg.Lead,
+		OwnAddresses: cfg.OwnAddresses, Nodes: c.servers, Asked: listen.Asked, Destination: listen.Destination,
 		Begin: c.begin, Addresses: c.addresses, Problem: c.ports.Problem, Taken: c.own(), Changed: c.open, Logger: cfg.Logger})
 	return c, nil
 }

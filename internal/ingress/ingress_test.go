@@ -51,7 +51,7 @@ type world struct {
 	pods map[string]string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, options ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, api: kajitest.Start(t).Client(), pods: map[string]string{}}
 	w.listen.Store(anywhere)
@@ -62,16 +62,20 @@ func newWorld(t *testing.T) *world {
 	if _, err := client.For[*corev1.Node](w.api).UpdateStatus(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
-	w.run()
+	w.run(options...)
 	return w
 }
 
 // run runs the controller for the time of the test.
-func (w *world) run() {
+func (w *world) run(options ...func(*Config)) {
 	w.t.Helper()
 	t := w.t
 	var err error
-	w.c, err = New(Config{Client: w.api, NodeName: "n1", Lead: true, HTTPPort: 80, HTTPSPort: 443, Listen: w.open, Dial: w.dial})
+	config := Config{Client: w.api, NodeName: "n1", Lead: true, HTTPPort: 80, HTTPSPort: 443, Listen: w.open, Dial: w.dial}
+	for _, set := range options {
+		set(&config)
+	}
+	w.c, err = New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

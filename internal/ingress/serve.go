@@ -145,8 +145,8 @@ func (q *request) cookie(id string) *http.Cookie {
 }
 
 // divert takes connections for hosts whose backends do TLS themselves.
-func (c *Controller) divert(port uint16, name string) func(context.Context, net.Conn) {
-	if take := c.gateway.Divert(port, name); take != nil {
+func (c *Controller) divert(port uint16, name string, conn net.Conn) func(context.Context, net.Conn) {
+	if take := c.gateway.Divert(port, name, conn); take != nil {
 		return take
 	}
 	if port != c.cfg.HTTPSPort {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/client"
+	"kaji/internal/ingress/gateway"
 	"kaji/internal/ingress/route"
 )
 
@@ -101,6 +103,26 @@ func (c *Controller) addresses() []string {
 				out = append(out, a.Address)
 			}
 		}
+	}
+	return out
+}
+
+// servers are the nodes that serve anything.
+func (c *Controller) servers() []gateway.Node {
+	var out []gateway.Node
+	nodes := c.nodes.CachedList("", nil)
+	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	for _, node := range nodes {
+		if node.Annotations[servedAnnotation] == "" {
+			continue
+		}
+		n := gateway.Node{Name: node.Name}
+		for _, a := range node.Status.Addresses {
+			if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+				n.Addresses = append(n.Addresses, addr)
+			}
+		}
+		out = append(out, n)
 	}
 	return out
 }

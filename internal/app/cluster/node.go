@@ -32,7 +32,7 @@ func (cl *Cluster) newNode() (*node.Node, error) {
 		return nil, err
 	}
 	authenticator, authorizer := cl.plane.Trust()
-	c.Ingress.Lead = true
+	c.Ingress.Lead, c.Ingress.OwnAddresses = true, c.LoadBalancer && len(c.LoadBalancerPools) > 0
 	return node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, Plugins: c.Plugins, DNS: dns, Domain: c.Domain,
 		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: c.Off,

@@ -20,6 +20,8 @@ type Ingress struct {
 	Leftover *lifecycle.Leftover
 	// Lead is true on one node of the cluster, which writes status and Events.
 	Lead bool
+	// OwnAddresses gives each Gateway an address of the load balancers' pool.
+	OwnAddresses bool
 }
 
 // ingress serves Ingresses on this node. It listens only once there is one, and
@@ -37,7 +39,7 @@ func (n *Node) ingress(group *lifecycle.Group) error {
 	if err != nil {
 		return err
 	}
-	s, err := ingress.New(ingress.Config{Client: api, Node: own, NodeName: c.NodeName, Lead: c.Ingress.Lead, HTTPPort: c.Ingress.HTTPPort, HTTPSPort: c.Ingress.HTTPSPort,
+	s, err := ingress.New(ingress.Config{Client: api, Node: own, NodeName: c.NodeName, Lead: c.Ingress.Lead, OwnAddresses: c.Ingress.OwnAddresses, HTTPPort: c.Ingress.HTTPPort, HTTPSPort: c.Ingress.HTTPSPort,
 		Listen: listen.At(c.Ingress.Address), Leftover: c.Ingress.Leftover, Metrics: c.Metrics, Logger: c.Logger.With("component", "ingress")})
 	if err != nil {
 		return err

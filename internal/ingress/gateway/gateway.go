@@ -13,6 +13,8 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"maps"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +49,14 @@ type Config struct {
 	// be opened.
 	Addresses func() []string
 	Problem   func(port uint16) error
+	// OwnAddresses gives each Gateway an address for itself, of the load balancers'
+	// pool. Nodes are those that serve.
+	OwnAddresses bool
+	Nodes        func() []Node
+	// Asked and Destination return the address that a client connected to, of a
+	// request by its context and of a connection.
+	Asked       func(context.Context) netip.Addr
+	Destination func(net.Conn) netip.Addr
 	// Taken are ports of Ingresses: whether they speak TLS.
 	Taken map[uint16]bool
 	// Changed is called when the wanted ports may be others.
@@ -75,6 +85,8 @@ type Controller struct {
 type snapshot struct {
 	plan  *plan.Plan
 	pools map[backend.Ref]*upstream.Pool
+	// own are the Gateways that have an address for themselves.
+	own map[netip.Addr]types.NamespacedName
 }
 
 // mirrorsAtOnce bounds the copies of requests that are under way.
@@ -177,7 +189,7 @@ func (g *Controller) rebuild(ctx context.Context) {
 	w := g.world(ours)
 	p := plan.Make(w)
 	g.secrets.Watch(ctx, p.Secrets)
-	next := &snapshot{plan: p, pools: map[backend.Ref]*upstream.Pool{}}
+	next := &snapshot{plan: p, own: g.addressesOf(ours), pools: map[backend.Ref]*upstream.Pool{}}
 	for ref := range p.Backends {
 		next.pools[ref] = g.c.Backends.Pool(ref)
 	}
@@ -185,6 +197,7 @@ func (g *Controller) rebuild(ctx context.Context) {
 	g.c.Backends.Keep(p.Backends)
 	g.c.Changed(ctx)
 	if g.c.Lead {
+		g.claim(ctx, ours)
 		g.publish(ctx, w, p)
 	}
 }
@@ -198,8 +211,17 @@ func (g *Controller) world(ours []*gatewayv1.Gateway) *plan.World {
 			}
 			return nil
 		},
-		Service: g.c.Backends.Service, Secret: g.secret, Addresses: g.c.Addresses(), Problem: g.c.Problem, Taken: g.c.Taken,
+		Service: g.c.Backends.Service, Secret: g.secret, Addresses: g.c.Addresses(), Own: g.own(), Problem: g.c.Problem, Taken: g.c.Taken,
 	}
+}
+
+// own says where a Gateway is reached that has an address for itself; nil where all
+// share the nodes'.
+func (g *Controller) own() func(*gatewayv1.Gateway) []string {
+	if !g.c.OwnAddresses {
+		return nil
+	}
+	return g.ownAddresses
 }
 
 // owned returns the Gateways to serve. The leader accepts the classes on the way.
@@ -246,12 +268,14 @@ func (g *Controller) secret(name types.NamespacedName) error {
 // Certificate returns what a listener shows for a name, or nil where none is
 // for it.
 func (g *Controller) Certificate(port uint16, hello *tls.ClientHelloInfo, name string) *tls.Certificate {
-	p := g.current.Load().plan.Ports[port]
+	now := g.current.Load()
+	p := now.plan.Ports[port]
 	if p == nil {
 		return nil
 	}
+	only := now.only(func() netip.Addr { return g.c.Destination(hello.Conn) })
 	var first *tls.Certificate
-	for _, l := range p.Match(name) {
+	for _, l := range p.MatchOf(name, only) {
 		for _, secret := range l.Certificates {
 			e := g.secrets.Get(secret)
 			if e == nil || e.Certificate == nil {

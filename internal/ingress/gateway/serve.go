@@ -8,10 +8,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"kaji/internal/ingress/forward"
@@ -50,8 +52,9 @@ func (g *Controller) Serve(w http.ResponseWriter, r *http.Request, port uint16, 
 		return false
 	}
 	host, path := route.Host(r.Host), route.Clean(r.URL.Path)
-	listeners := p.Match(host)
-	if len(listeners) > 0 && secure && r.TLS != nil && r.TLS.ServerName != "" && !shares(p.Match(route.Host(r.TLS.ServerName)), listeners) {
+	only := now.only(func() netip.Addr { return g.c.Asked(r.Context()) })
+	listeners := p.MatchOf(host, only)
+	if len(listeners) > 0 && secure && r.TLS != nil && r.TLS.ServerName != "" && !shares(p.MatchOf(route.Host(r.TLS.ServerName), only), listeners) {
 		// A connection made for one listener must not reach another's routes.
 		forward.Answer(w, http.StatusMisdirectedRequest, "")
 		return true
@@ -65,7 +68,23 @@ func (g *Controller) Serve(w http.ResponseWriter, r *http.Request, port uint16, 
 		c.serve(w, r, now)
 		return true
 	}
+	if only != nil { // the address is not the Ingresses'
+		forward.Answer(w, http.StatusNotFound, "")
+		return true
+	}
 	return false
+}
+
+// only is the Gateway whose own address a client asked for; nil where it is an
+// address of all.
+func (s *snapshot) only(asked func() netip.Addr) *types.NamespacedName {
+	if len(s.own) == 0 {
+		return nil
+	}
+	if one, ok := s.own[asked()]; ok {
+		return &one
+	}
+	return nil
 }
 
 func shares(a, b []*plan.Listener) bool {
@@ -207,14 +226,15 @@ func (c *call) redirect(w http.ResponseWriter, r *http.Request) {
 }
 
 // Divert takes connections that are for a listener of TLSRoutes, or nil. Where no route is for the name they are closed.
-func (g *Controller) Divert(port uint16, name string) func(ctx context.Context, conn net.Conn) {
+func (g *Controller) Divert(port uint16, name string, conn net.Conn) func(ctx context.Context, conn net.Conn) {
 	now := g.current.Load()
 	p := now.plan.Ports[port]
 	if p == nil {
 		return nil
 	}
 	name = route.Host(name)
-	for _, l := range p.Match(name) {
+	only := now.only(func() netip.Addr { return g.c.Destination(conn) })
+	for _, l := range p.MatchOf(name, only) {
 		if !l.Streams {
 			continue
 		}

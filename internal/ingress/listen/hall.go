@@ -25,7 +25,7 @@ const (
 // the server behind it.
 type hall struct {
 	net.Listener
-	divert func(name string) func(context.Context, net.Conn)
+	divert func(name string, conn net.Conn) func(context.Context, net.Conn)
 	// ctx is that of connections in the hall, carry of those that were taken.
 	ctx, carry context.Context
 	stop, cut  context.CancelFunc
@@ -36,7 +36,7 @@ type hall struct {
 	err   error
 }
 
-func newHall(l net.Listener, divert func(string) func(context.Context, net.Conn)) *hall {
+func newHall(l net.Listener, divert func(string, net.Conn) func(context.Context, net.Conn)) *hall {
 	h := &hall{Listener: l, divert: divert, ready: make(chan net.Conn), ended: make(chan struct{})}
 	h.carry, h.cut = context.WithCancel(context.Background())
 	h.ctx, h.stop = context.WithCancel(h.carry)
@@ -82,7 +82,7 @@ func (h *hall) receive(conn net.Conn) {
 	}
 	_ = conn.SetReadDeadline(time.Time{})
 	conn = &replayed{Conn: conn, first: read}
-	if take := h.divert(name); take != nil {
+	if take := h.divert(name, conn); take != nil {
 		defer conn.Close()
 		take(h.carry, conn)
 		return

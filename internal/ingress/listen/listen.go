@@ -47,7 +47,7 @@ type Config struct {
 	// Divert, asked before a handshake, may take a connection by the name that
 	// is asked for; nil leaves it. What it returns runs until it is done with
 	// the connection, which is closed then.
-	Divert func(port uint16, name string) func(ctx context.Context, conn net.Conn)
+	Divert func(port uint16, name string, conn net.Conn) func(ctx context.Context, conn net.Conn)
 	// Leftover, unless nil, gets the connections that a closed port leaves; else
 	// they have a moment to end.
 	Leftover *lifecycle.Leftover
@@ -179,7 +179,9 @@ func (p *port) serve(ctx context.Context, l net.Listener) {
 	done := make(chan error, 1)
 	serve, carried := func() { done <- h.Serve(l) }, func(context.Context) {}
 	if p.secure {
-		hall := newHall(l, func(name string) func(context.Context, net.Conn) { return c.Divert(p.number, name) })
+		hall := newHall(l, func(name string, conn net.Conn) func(context.Context, net.Conn) {
+			return c.Divert(p.number, name, conn)
+		})
 		carried = hall.drain
 		serve = func() { done <- h.ServeTLS(hall, "", "") }
 	}
@@ -219,7 +221,7 @@ func (p *port) server(ctx context.Context) *http.Server {
 	h := &http.Server{
 		Handler: c.Handler(p.number, p.secure), Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: streams},
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnContext: withDestination,
 		// What clients do wrong in handshakes and headers is their business.
 		ErrorLog: log.New(debug{c.Logger}, "", 0),
 	}

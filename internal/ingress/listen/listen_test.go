@@ -38,7 +38,7 @@ func TestLeftover(t *testing.T) {
 					}
 				})
 			},
-			Divert:      func(uint16, string) func(context.Context, net.Conn) { return nil },
+			Divert:      func(uint16, string, net.Conn) func(context.Context, net.Conn) { return nil },
 			Certificate: func(uint16, *tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 			Leftover:    leftover, Logger: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithCancel(t.Context())

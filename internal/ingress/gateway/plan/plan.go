@@ -43,6 +43,9 @@ type World struct {
 	Secret func(name types.NamespacedName) error
 	// Addresses are where Gateways are reached.
 	Addresses []string
+	// Own, unless nil, returns the addresses that a Gateway has for itself; it is
+	// not reached elsewhere then, as far as its status says.
+	Own func(*gatewayv1.Gateway) []string
 	// Problem says why a port cannot be opened; nil is that it can.
 	Problem func(port uint16) error
 	// Taken are ports with another use: whether they speak TLS.
@@ -151,6 +154,25 @@ func (m *maker) publish(l *listener) {
 func (p *Port) Match(host string) []*Listener {
 	for pattern := range patterns(host) {
 		if found := p.hosts[pattern]; len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
+// MatchOf is Match among the listeners of one Gateway; of all where it is nil.
+func (p *Port) MatchOf(host string, gateway *types.NamespacedName) []*Listener {
+	if gateway == nil {
+		return p.Match(host)
+	}
+	for pattern := range patterns(host) {
+		var found []*Listener
+		for _, l := range p.hosts[pattern] {
+			if l.Gateway == *gateway {
+				found = append(found, l)
+			}
+		}
+		if len(found) > 0 {
 			return found
 		}
 	}

@@ -58,9 +58,9 @@ func (m *maker) gatewayStatus(g *gateway) gatewayv1.GatewayStatus {
 	if programmed.Status == metav1.ConditionTrue {
 		switch {
 		case missing != "":
-			fail(&programmed, gatewayv1.GatewayReasonAddressNotUsable, "no node that serves Gateways has the address "+missing)
+			fail(&programmed, gatewayv1.GatewayReasonAddressNotUsable, m.notThere(missing))
 		case len(addresses) == 0:
-			fail(&programmed, gatewayv1.GatewayReasonAddressNotAssigned, "no node serves Gateways yet")
+			fail(&programmed, gatewayv1.GatewayReasonAddressNotAssigned, m.notYet())
 		}
 	}
 	out.Conditions = []metav1.Condition{accepted, programmed}
@@ -70,19 +70,37 @@ func (m *maker) gatewayStatus(g *gateway) gatewayv1.GatewayStatus {
 // addresses are where the Gateway is reached: of those it asks for, missing is
 // one that no node has.
 func (m *maker) addresses(g *gatewayv1.Gateway) (out []string, missing string) {
+	all := m.Addresses
+	if m.Own != nil {
+		all = m.Own(g)
+	}
 	for _, a := range g.Spec.Addresses {
 		switch {
 		case a.Value == "":
-		case slices.Contains(m.Addresses, a.Value):
+		case slices.Contains(all, a.Value):
 			out = append(out, a.Value)
 		default:
 			missing = a.Value
 		}
 	}
 	if out == nil && missing == "" {
-		out = m.Addresses
+		out = all
 	}
 	return out, missing
+}
+
+func (m *maker) notThere(address string) string {
+	if m.Own != nil {
+		return "the load balancer has not given it the address " + address
+	}
+	return "no node that serves Gateways has the address " + address
+}
+
+func (m *maker) notYet() string {
+	if m.Own != nil {
+		return "the load balancer has given it no address yet"
+	}
+	return "no node serves Gateways yet"
 }
 
 func (l *listener) status(generation int64) gatewayv1.ListenerStatus {
