@@ -55,7 +55,8 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	if !purge {
 		return nil
 	}
-	if err := removeData(c); err != nil {
+	kept, err := removeData(c)
+	if err != nil {
 		return err
 	}
 	path, err := kubeconfig.UserPath()
@@ -66,6 +67,9 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		return err
 	}
 	display.Done("its data and its context are gone")
+	if kept {
+		fmt.Fprintf(out, "   %s is a mount point: it is empty and stays\n", c.Dir)
+	}
 	return nil
 }
 
@@ -97,13 +101,19 @@ func removeAll(ctx context.Context, c Cluster) error {
 }
 
 // removeData deletes the cluster's directory, and those above it that kaji made
-// and nothing else is in.
-func removeData(c Cluster) error {
+// and nothing else is in. A directory that is a mount point can only be emptied;
+// then it returns true.
+func removeData(c Cluster) (kept bool, err error) {
 	if err := unmountBelow(string(c.Dir)); err != nil {
-		return err
+		return false, err
 	}
-	if err := os.RemoveAll(string(c.Dir)); err != nil {
-		return err
+	if err := os.RemoveAll(string(c.Dir)); errors.Is(err, unix.EBUSY) {
+		left, readErr := os.ReadDir(string(c.Dir))
+		if kept = readErr == nil && len(left) == 0; !kept {
+			return false, err
+		}
+	} else if err != nil {
+		return false, err
 	}
 	for _, dir := range []string{home.DefaultRoot, node.StateRoot} {
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) == 0 {
@@ -111,9 +121,9 @@ func removeData(c Cluster) error {
 		}
 	}
 	if _, err := os.Stat(home.DefaultRoot); err == nil {
-		return nil // other clusters use what is unpacked
+		return kept, nil // other clusters use what is unpacked
 	}
-	return packed.RemoveCache()
+	return kept, packed.RemoveCache()
 }
 
 // removeNodes ends what runs on the nodes after the first and takes their

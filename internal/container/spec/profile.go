@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -25,7 +26,7 @@ func addProfiles(s *specs.Spec, in Input) error {
 		}
 		s.Linux.Seccomp = profile
 	}
-	if p := security.GetApparmor(); p != nil && !security.GetPrivileged() {
+	if p := apparmor(security); p != nil && !security.GetPrivileged() {
 		switch p.GetProfileType() {
 		case runtimeapi.SecurityProfile_Localhost:
 			if !in.Node.AppArmor {
@@ -41,6 +42,22 @@ func addProfiles(s *specs.Spec, in Input) error {
 	if o := security.GetSelinuxOptions(); o != nil && in.Node.SELinux {
 		s.Process.SelinuxLabel = fmt.Sprintf("%s:%s:%s:%s", o.GetUser(), o.GetRole(), o.GetType(), o.GetLevel())
 		s.Linux.MountLabel = fmt.Sprintf("system_u:object_r:container_file_t:%s", o.GetLevel())
+	}
+	return nil
+}
+
+// apparmor is the profile that is asked for, perhaps in the form of clients that
+// do not know the structured one; nil for none.
+func apparmor(security *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
+	if p := security.GetApparmor(); p != nil {
+		return p
+	}
+	text := security.GetApparmorProfile() //nolint:staticcheck // kept for such clients
+	if name, ok := strings.CutPrefix(text, "localhost/"); ok {
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: name}
+	}
+	if text == "unconfined" {
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 	}
 	return nil
 }
