@@ -135,12 +135,15 @@ func downCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(cmd.Context(), downTime)
 		defer cancel()
 		return local.Down(ctx, c, *purge, cmd.OutOrStdout())
 	}
 	return cmd
 }
+
+// downTime is how long the end of a cluster with all its containers may take.
+const downTime = 10 * time.Minute
 
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Show how a cluster of this machine is", GroupID: "cluster", Args: cobra.NoArgs}

@@ -102,8 +102,11 @@ func Start(program string, args []string, log string) (pid int, ended <-chan err
 	return cmd.Process.Pid, done, nil
 }
 
+// ErrKilled tells that a process did not end by itself and does not run any more.
+var ErrKilled = errors.New("did not end in time and was killed; its log says what it was at")
+
 // Stop asks the holder of the PID file to end and waits until it has, or ctx
-// does; then it is killed.
+// does; then it is killed, and the error is ErrKilled.
 func Stop(ctx context.Context, path string) error {
 	pid, err := Running(path)
 	if err != nil || pid == 0 {
@@ -121,7 +124,7 @@ func Stop(ctx context.Context, path string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("process %d did not end in time and was killed; its log says what it was at", pid), kill(pid))
+			return errors.Join(fmt.Errorf("process %d %w", pid, ErrKilled), kill(pid))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +24,12 @@ import (
 	"kaji/internal/cni/nodenet"
 )
 
+// stopTime is how long the cluster's process may take to end.
+const stopTime = time.Minute
+
 // Down stops the cluster's process and its containers and takes its rules,
-// links and mounts away; with purge its data, too.
+// links and mounts away; with purge its data, too. A process that does not end
+// is killed, and the rest is done all the same.
 func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	display := progress.New(out)
 	defer display.Clear()
@@ -42,10 +47,13 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 	}
 	if pid != 0 {
 		display.Step("stopping the control plane")
-		if err := daemon.Stop(ctx, c.Dir.PID()); err != nil {
+		if err := stop(ctx, c); errors.Is(err, daemon.ErrKilled) {
+			display.Done("the control plane had to be killed")
+		} else if err != nil {
 			return err
+		} else {
+			display.Done("the control plane has stopped")
 		}
-		display.Done("the control plane has stopped")
 	}
 	display.Step("stopping containers")
 	if err := removeAll(ctx, c); err != nil {
@@ -71,6 +79,12 @@ func Down(ctx context.Context, c Cluster, purge bool, out io.Writer) error {
 		fmt.Fprintf(out, "   %s is a mount point: it is empty and stays\n", c.Dir)
 	}
 	return nil
+}
+
+func stop(ctx context.Context, c Cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	return daemon.Stop(ctx, c.Dir.PID())
 }
 
 // removeAll ends what runs on the cluster's nodes, where its network is.

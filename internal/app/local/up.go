@@ -126,7 +126,7 @@ func start(ctx context.Context, c Cluster, args []string, display *progress.Disp
 
 // undo removes what a first start that failed has made.
 func undo(ctx context.Context, c Cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*stopTime)
 	defer cancel()
 	if err := Down(ctx, c, true, io.Discard); err != nil {
 		return fmt.Errorf("removing what is half done: %w (`%s` tries again)", err, c.verb("down --purge"))
