@@ -22,6 +22,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/pki"
 )
@@ -362,6 +363,41 @@ spec: {nodeName: n1, serviceAccountName: sa, containers: [{name: c, image: i}], 
 	if got := node.do("DELETE", nodes+"/n1", ""); got.code != 403 {
 		t.Errorf("a node deletes itself: %v", got)
 	}
+}
+
+// A node gets tokens for the audiences that its pods' volumes name; what cannot be
+// found out about them is told.
+func TestAudiencesOfNodes(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	root, node := p.as(t, "root"), p.withCertificate(t, "system:node:n1", "system:nodes")
+	const of = "/api/v1/namespaces/default"
+	root.must(of+"/serviceaccounts", "metadata: {name: sa}")
+	root.must("/apis/storage.k8s.io/v1/csidrivers", "apiVersion: storage.k8s.io/v1\nkind: CSIDriver\nmetadata: {name: known.example}\nspec: {tokenRequests: [{audience: driver}]}")
+	var pod corev1.Pod
+	made := root.must(of+"/pods", `
+metadata: {name: p}
+spec:
+  nodeName: n1
+  serviceAccountName: sa
+  automountServiceAccountToken: false
+  containers: [{name: c, image: i}]
+  volumes:
+  - {name: claimed, persistentVolumeClaim: {claimName: none}}
+  - {name: token, projected: {sources: [{serviceAccountToken: {path: t, audience: vault}}]}}
+  - {name: driven, csi: {driver: known.example}}
+  - {name: lost, csi: {driver: unknown.example}}`)
+	if err := json.Unmarshal(made.body, &pod); err != nil {
+		t.Fatal(err)
+	}
+	request := func(audience string) string {
+		return "apiVersion: authentication.k8s.io/v1\nkind: TokenRequest\nspec: {audiences: [" + audience + "], boundObjectRef: {apiVersion: v1, kind: Pod, name: p, uid: " + string(pod.UID) + "}}"
+	}
+	for _, audience := range []string{"vault", "driver"} {
+		waitUntil(t, "a node gets no token for "+audience, func() bool { return node.do("POST", of+"/serviceaccounts/sa/token", request(audience)).code == 201 })
+	}
+	node.refused("POST", of+"/serviceaccounts/sa/token", request("else"), 403,
+		`serviceaccounts "sa" is forbidden: error validating audience "else": [persistentvolumeclaim "none" not found, csidriver.storage.k8s.io "unknown.example" not found]`)
 }
 
 // lockedBuffer is a log that several goroutines write to.

@@ -7,13 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"kaji/internal/apiserver/admission"
+	"kaji/internal/client"
 )
 
 // judgeToken lets a node ask for tokens that are bound to its own pods, for the
@@ -70,8 +75,10 @@ func (p *Plugin) judgeAudience(ctx context.Context, a *admission.Attributes, aud
 	return fmt.Errorf("%s is not authorized to request tokens for audience %q", a.User.GetName(), audience)
 }
 
-// names says whether a pod's volumes need tokens of an audience.
+// names says whether a pod's volumes need tokens of an audience. It fails only if
+// none does that can be looked at.
 func (p *Plugin) names(ctx context.Context, pod *corev1.Pod, audience string) (bool, error) {
+	var errs []error
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
@@ -81,20 +88,30 @@ func (p *Plugin) names(ctx context.Context, pod *corev1.Pod, audience string) (b
 		}
 		driver, err := p.driver(ctx, pod, v)
 		if err != nil {
-			return false, err
+			errs = append(errs, err)
 		}
 		if driver == "" {
 			continue
 		}
-		csi, found, err := admission.Find[*storagev1.CSIDriver](ctx, p.read, storagev1.SchemeGroupVersion.WithKind("CSIDriver"), "", driver)
+		csi, err := have[*storagev1.CSIDriver](ctx, p.read, storagev1.SchemeGroupVersion.WithKind("CSIDriver"), "", driver)
 		if err != nil {
-			return false, err
+			errs = append(errs, err)
+			continue
 		}
-		if found && slices.ContainsFunc(csi.Spec.TokenRequests, func(t storagev1.TokenRequest) bool { return t.Audience == audience }) {
+		if slices.ContainsFunc(csi.Spec.TokenRequests, func(t storagev1.TokenRequest) bool { return t.Audience == audience }) {
 			return true, nil
 		}
 	}
-	return false, nil
+	return false, utilerrors.NewAggregate(errs)
+}
+
+// have reads an object that has to be there.
+func have[T client.Object](ctx context.Context, read admission.Reader, kind schema.GroupVersionKind, namespace, name string) (T, error) {
+	obj, found, err := admission.Find[T](ctx, read, kind, namespace, name)
+	if err == nil && !found {
+		err = apierrors.NewNotFound(schema.GroupResource{Group: kind.Group, Resource: strings.ToLower(kind.Kind)}, name)
+	}
+	return obj, err
 }
 
 // driver returns the CSI driver that mounts a volume, "" when none does.
@@ -110,12 +127,12 @@ func (p *Plugin) driver(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 	default:
 		return "", nil
 	}
-	claim, found, err := admission.Find[*corev1.PersistentVolumeClaim](ctx, p.read, corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), pod.Namespace, name)
-	if err != nil || !found || claim.Spec.VolumeName == "" {
+	claim, err := have[*corev1.PersistentVolumeClaim](ctx, p.read, corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), pod.Namespace, name)
+	if err != nil {
 		return "", err
 	}
-	pv, found, err := admission.Find[*corev1.PersistentVolume](ctx, p.read, corev1.SchemeGroupVersion.WithKind("PersistentVolume"), "", claim.Spec.VolumeName)
-	if err != nil || !found || pv.Spec.CSI == nil {
+	pv, err := have[*corev1.PersistentVolume](ctx, p.read, corev1.SchemeGroupVersion.WithKind("PersistentVolume"), "", claim.Spec.VolumeName)
+	if err != nil || pv.Spec.CSI == nil {
 		return "", err
 	}
 	return pv.Spec.CSI.Driver, nil

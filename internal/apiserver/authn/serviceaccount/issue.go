@@ -153,6 +153,9 @@ func (i *Issuer) bind(ctx context.Context, account *corev1.ServiceAccount, to *a
 	default:
 		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
 	}
+	if to.Name == "" {
+		return apierrors.NewBadRequest("Name parameter required.")
+	}
 	object, err := i.Objects(ctx, resource, namespace, to.Name)
 	if err != nil {
 		return err

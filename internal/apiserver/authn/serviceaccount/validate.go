@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,6 +98,10 @@ func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authe
 		return nil, false, nil
 	}
 	parsed, err := jwt.ParseSigned(token, algorithms)
+	var foreign *jose.ErrUnexpectedSignatureAlgorithm
+	if errors.As(err, &foreign) {
+		return nil, false, jose.ErrCryptoFailure // as if a key had been tried
+	}
 	if err != nil {
 		return nil, false, nil
 	}
@@ -150,17 +153,20 @@ func issuerOf(token string) string {
 	return claims.Issuer
 }
 
-// verify tries the key the token names, or all if it names none known.
+// verify tries the key the token names, or all if it names none.
 func (v *Validator) verify(token *jwt.JSONWebToken, into ...any) error {
 	id, algorithm := token.Headers[0].KeyID, jose.SignatureAlgorithm(token.Headers[0].Algorithm)
 	keys, err := v.keys()
 	if err != nil {
 		return err
 	}
-	known := slices.ContainsFunc(keys, func(k publicKey) bool { return k.id == id })
 	var failed []error
 	for _, key := range keys {
-		if id != "" && key.id != id && known || key.algorithm != algorithm {
+		if id != "" && key.id != id {
+			continue
+		}
+		if key.algorithm != algorithm {
+			failed = append(failed, jose.ErrCryptoFailure)
 			continue
 		}
 		err := token.Claims(key.key, into...)
