@@ -173,7 +173,11 @@ func samePorts(a, b []corev1.ServicePort) bool {
 // point makes the nodes the endpoints of a Gateway's Service.
 func (g *Controller) point(ctx context.Context, one *gatewayv1.Gateway, s *corev1.Service, ports []corev1.ServicePort) error {
 	api := client.For[*discoveryv1.EndpointSlice](g.c.Client)
-	for _, family := range s.Spec.IPFamilies {
+	families := s.Spec.IPFamilies
+	if len(families) == 0 { // a server that gives no Service its address
+		families = []corev1.IPFamily{corev1.IPv4Protocol}
+	}
+	for _, family := range families {
 		want := g.slice(one, s, family, ports)
 		have, err := api.Get(ctx, one.Namespace, want.Name)
 		if apierrors.IsNotFound(err) {
