@@ -3,11 +3,16 @@
 package bench
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -16,11 +21,14 @@ import (
 )
 
 // CRD measures what custom resource definitions cost: applying them, what
-// clients fetch afterwards, and objects of one of them.
+// clients fetch afterwards, objects of one of them, and what they cost pods.
 type CRD struct {
-	// Definitions is how many are made, each with a schema of about Bytes.
+	// Definitions is how many are made, with schemas of an eighth of Bytes to Bytes.
 	Definitions, Bytes int
-	// Objects is how many custom resources are made of the first.
+	// Rules is how many CEL rules each has.
+	Rules int
+	// Objects is how many custom resources are made of one of them, and pods
+	// before and after.
 	Objects int
 	Workers int
 	// Idle is how long the server is left alone before and after.
@@ -31,7 +39,7 @@ type CRD struct {
 
 // DefaultCRD is a cluster full of operators.
 func DefaultCRD() CRD {
-	return CRD{Definitions: 200, Bytes: 100 << 10, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
+	return CRD{Definitions: 200, Bytes: 400 << 10, Rules: 20, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
 }
 
 const crdGroup = "bench.example.com"
@@ -51,44 +59,181 @@ func (b CRD) Run(ctx context.Context, t *Target, report *Report) error {
 	if err != nil {
 		return err
 	}
-	r := &crdRun{CRD: b, c: c}
+	r := &crdRun{CRD: b, c: c, ns: fmt.Sprintf("kaji-bench-%d", time.Now().UnixNano())}
+	done, err := c.namespace(ctx, r.ns)
+	if err != nil {
+		return err
+	}
+	defer done()
+	defer r.remove(context.WithoutCancel(ctx))
+	pods := func(name string, from int) {
+		add(report, t, measure(ctx, name, t.Process, b.Workers, b.Objects, func(ctx context.Context, i int) (int64, error) { return r.pod(ctx, from+i) }))
+	}
+	pods("create a pod before", 0)
 	add(report, t, idle(ctx, t.Process, b.Idle))
+	if err := r.shown(ctx, report, t, "the only one", b.Definitions); err != nil {
+		return err
+	}
 	made := measure(ctx, "define", t.Process, b.Workers, b.Definitions, r.define)
 	add(report, t, made)
-	defer r.remove(context.WithoutCancel(ctx))
 	if made.Errors > 0 {
 		return fmt.Errorf("defining: %s", made.Error)
 	}
 	if err := r.served(ctx, b.Definitions-1); err != nil {
 		return err
 	}
+	if err := r.shown(ctx, report, t, "one more", b.Definitions+1); err != nil {
+		return err
+	}
+	pods("create a pod after", b.Objects)
 	add(report, t, measure(ctx, "discovery", t.Process, 1, 5, func(ctx context.Context, _ int) (int64, error) {
 		return c.get(ctx, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
 	}))
 	add(report, t, measure(ctx, "OpenAPI v3 of the group", t.Process, 1, 2, func(ctx context.Context, _ int) (int64, error) {
 		return c.get(ctx, "/openapi/v3/apis/"+crdGroup+"/v1", asJSON)
 	}))
-	add(report, t, measure(ctx, "create", t.Process, b.Workers, b.Objects, r.create))
-	add(report, t, measure(ctx, "list", t.Process, b.Workers, 20, func(ctx context.Context, _ int) (int64, error) {
-		return c.get(ctx, r.objects(), asJSON)
-	}))
+	if err := r.useObjects(ctx, report, t); err != nil {
+		return err
+	}
 	add(report, t, idle(ctx, t.Process, b.Idle))
 	return ctx.Err()
 }
 
+// useObjects measures objects of a definition with rules, and of one without.
+func (r *crdRun) useObjects(ctx context.Context, report *Report, t *Target) error {
+	plain := r.Definitions + 2
+	r.Rules = 0
+	if _, err := r.define(ctx, plain); err != nil {
+		return err
+	}
+	if err := r.served(ctx, plain); err != nil {
+		return err
+	}
+	for _, of := range []struct {
+		name       string
+		definition int
+	}{{"create, no rules", plain}, {"create, with rules", 0}} {
+		// The schema is compiled for the first object.
+		if _, err := r.create(ctx, of.definition, r.Objects); err != nil {
+			return err
+		}
+		add(report, t, measure(ctx, of.name, t.Process, r.Workers, r.Objects, func(ctx context.Context, i int) (int64, error) {
+			return r.create(ctx, of.definition, i)
+		}))
+	}
+	add(report, t, measure(ctx, "list", t.Process, r.Workers, 20, func(ctx context.Context, _ int) (int64, error) {
+		return r.c.get(ctx, r.objects(0), asJSON)
+	}))
+	watched, err := r.watch(ctx, t.Process)
+	if err == nil {
+		add(report, t, watched)
+	}
+	return err
+}
+
 type crdRun struct {
 	CRD
-	c *client
+	c  *client
+	ns string
+}
+
+// shown defines one and measures how long after the answer discovery has it, and
+// OpenAPI.
+func (r *crdRun) shown(ctx context.Context, report *Report, t *Target, what string, i int) error {
+	if _, err := r.define(ctx, i); err != nil {
+		return err
+	}
+	began := time.Now()
+	for _, place := range []struct{ name, path, accept, sign string }{
+		{"discovery shows ", "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", strconv.Quote(plural(i))},
+		{"OpenAPI shows ", "/openapi/v3/apis/" + crdGroup + "/v1", asJSON, "/" + plural(i) + "\""},
+	} {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		err := poll(ctx, time.Millisecond, func() (bool, error) {
+			body, err := r.c.open(ctx, http.MethodGet, place.path, "", place.accept, nil)
+			if isStatus(err, http.StatusNotFound) {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			defer body.Close()
+			text, err := io.ReadAll(body)
+			return bytes.Contains(text, []byte(place.sign)), err
+		})
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s: %w", place.name+what, err)
+		}
+		add(report, t, Result{Operation: place.name + what, Count: 1, Elapsed: time.Since(began), P50: time.Since(began)})
+	}
+	return nil
+}
+
+func (r *crdRun) pod(ctx context.Context, i int) (int64, error) {
+	b, err := json.Marshal(newPod(i))
+	if err != nil {
+		return 0, err
+	}
+	return r.c.do(ctx, http.MethodPost, "/api/v1/namespaces/"+r.ns+"/pods", asJSON, asJSON, b)
+}
+
+// watchers is how many watch while objects change.
+const watchers = 50
+
+// watch counts one operation for each change of an object that reached a watcher.
+func (r *crdRun) watch(ctx context.Context, p *Process) (Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var list struct{ Metadata metav1.ListMeta }
+	if err := r.c.read(ctx, r.objects(0)+"?limit=1", &list); err != nil {
+		return Result{}, err
+	}
+	events := min(r.Objects, 100)
+	var all sync.WaitGroup
+	failed := make(chan error, watchers)
+	for range watchers {
+		body, err := r.c.open(ctx, http.MethodGet, r.objects(0)+"?watch=1&resourceVersion="+list.Metadata.ResourceVersion, "", asJSON, nil)
+		if err != nil {
+			return Result{}, fmt.Errorf("opening a watch: %w", err)
+		}
+		all.Go(func() {
+			defer body.Close()
+			in := bufio.NewReader(body)
+			for range events {
+				if _, err := line(in); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	before, began := p.CPU(), time.Now()
+	for i := range events {
+		if _, err := r.c.do(ctx, http.MethodPatch, fmt.Sprintf("%s/object-%d", r.objects(0), i), asMerge, asJSON, []byte(`{"spec":{"replicas":2}}`)); err != nil {
+			return Result{}, err
+		}
+	}
+	all.Wait()
+	res := Result{Operation: "watch", Count: watchers * events, Elapsed: time.Since(began), CPU: p.CPU() - before, Errors: len(failed)}
+	if len(failed) > 0 {
+		res.Error = (<-failed).Error()
+	}
+	return res, nil
 }
 
 func plural(i int) string { return fmt.Sprintf("benches%d", i) }
 
-func (r *crdRun) objects() string {
-	return "/apis/" + crdGroup + "/v1/namespaces/default/" + plural(0)
+// objects is where those of definition i are.
+func (r *crdRun) objects(i int) string {
+	return "/apis/" + crdGroup + "/v1/namespaces/" + r.ns + "/" + plural(i)
 }
 
-// definition has sections of fields until its schema is large enough, the first with a
-// rule, as operators' definitions look.
+// bytes is how large the schema of definition i is.
+func (r *crdRun) bytes(i int) int { return r.Bytes/8 + i%8*(r.Bytes/8) }
+
+// definition has rules, and sections of fields until its schema is large enough, as
+// operators' definitions look.
 func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 	text := func(s string) apiextensions.JSONSchemaProps {
 		return apiextensions.JSONSchemaProps{Type: "string", Description: s, MaxLength: ptr.To[int64](253)}
@@ -96,9 +241,13 @@ func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 	spec := apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{}}
 	spec.Properties["replicas"] = apiextensions.JSONSchemaProps{Type: "integer", Default: &apiextensions.JSON{Raw: []byte("1")}, Minimum: ptr.To(0.0)}
 	spec.Properties["maxReplicas"] = apiextensions.JSONSchemaProps{Type: "integer"}
-	spec.XValidations = apiextensions.ValidationRules{{Rule: "!has(self.maxReplicas) || self.replicas <= self.maxReplicas", Message: "replicas must not exceed maxReplicas"}}
+	for rule := range r.Rules {
+		spec.XValidations = append(spec.XValidations, apiextensions.ValidationRule{
+			Rule: fmt.Sprintf("!has(self.maxReplicas) || self.replicas <= self.maxReplicas + %d", rule), Message: "replicas must not exceed maxReplicas",
+		})
+	}
 	// A field with its description is about 250 bytes of JSON; a section holds twenty.
-	for s := 0; s*20*250 < r.Bytes; s++ {
+	for s := 0; s*20*250 < r.bytes(i); s++ {
 		section := apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{}}
 		for f := range 20 {
 			section.Properties[fmt.Sprintf("field%d", f)] = text(fmt.Sprintf("Field %d of section %d of definition %d: %s", f, s, i, strings.Repeat("what it is for and when to set it. ", 4)))
@@ -144,15 +293,16 @@ func (r *crdRun) served(ctx context.Context, i int) error {
 	})
 }
 
-func (r *crdRun) create(ctx context.Context, i int) (int64, error) {
-	b := fmt.Appendf(nil, `{"apiVersion":"%s/v1","kind":"Bench0","metadata":{"name":"object-%d"},"spec":{"maxReplicas":3,"section0":{"field0":%q}}}`, crdGroup, i, strings.Repeat("x", 200))
-	return r.c.do(ctx, http.MethodPost, r.objects(), asJSON, asJSON, b)
+// create makes object i of a definition.
+func (r *crdRun) create(ctx context.Context, definition, i int) (int64, error) {
+	b := fmt.Appendf(nil, `{"apiVersion":"%s/v1","kind":"Bench%d","metadata":{"name":"object-%d"},"spec":{"maxReplicas":3,"section0":{"field0":%q}}}`, crdGroup, definition, i, strings.Repeat("x", 200))
+	return r.c.do(ctx, http.MethodPost, r.objects(definition), asJSON, asJSON, b)
 }
 
 func (r *crdRun) remove(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	measure(ctx, "", nil, r.Workers, r.Definitions, func(ctx context.Context, i int) (int64, error) {
+	measure(ctx, "", nil, r.Workers, r.Definitions+3, func(ctx context.Context, i int) (int64, error) {
 		return r.c.do(ctx, http.MethodDelete, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+plural(i)+"."+crdGroup, "", asJSON, nil)
 	})
 }

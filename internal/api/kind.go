@@ -108,6 +108,9 @@ type Kind struct {
 	Custom bool
 	// Unpublished says that OpenAPI documents say nothing of the kind.
 	Unpublished bool
+	// Closing, when set, says whether the kind is about to go with its objects: none
+	// is created any more.
+	Closing func() bool
 	// Identity tells a custom kind from the same one as it was defined before.
 	Identity string
 }

@@ -155,6 +155,13 @@ func decodeStored(kind *api.Kind, value []byte) (api.Object, error) {
 		if err != nil {
 			return nil, err
 		}
+		// What the schema does not know any more is not shown; it goes with the
+		// next write.
+		if v.Coerce != nil {
+			if _, err := v.Coerce(u, false); err != nil {
+				return nil, err
+			}
+		}
 		return ToHub(request.ServedOf(kind, v), u)
 	}
 	var meta metav1.TypeMeta

@@ -77,6 +77,13 @@ func TestAnswers(t *testing.T) {
 			`the spec replicas field \".spec.replicas\" cannot be empty`},
 		{"replicas set first by their scale", "PATCH", all + "/a/scale", merge, `{"spec":{"replicas":3}}`, 200, "", `"replicas":3`},
 		{"no name to patch", "PATCH", all, merge, `{}`, 400, "", "name must be provided"},
+		{"a name to create", "POST", all + "/b", json, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`, 201, "", `"name":"b"`},
+		{"no name to replace", "PUT", all, json, `{}`, 400, "", "name must be provided"},
+		{"a collection of all namespaces", "DELETE", "/apis/example.com/v1/widgets", json, "", 404, "", "404 page not found"},
+		{"another kind", "PATCH", all + "/b", "application/json-patch+json", `[{"op":"replace","path":"/kind","value":"Gadget"}]`, 422, "",
+			`Gadget.example.com \"b\" is invalid: kind: Invalid value: \"Gadget\": must be Widget`},
+		{"another version", "PATCH", all + "/b", merge, `{"apiVersion":"a/b"}`, 422, "", `apiVersion: Invalid value: \"a/b\": must be example.com/v1`},
+		{"no new scale", "POST", all + "/a/scale", json, `{}`, 405, "", `create is not supported on resources of kind \"widgets.example.com\"`},
 		{"no namespace", "POST", "/apis/example.com/v1/widgets", json, `{}`, 404, "", "404 page not found"},
 		{"a definition's end begins", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com?dryRun=All", json, "", 200, "",
 			`"generation":1,`},
@@ -113,5 +120,81 @@ func TestToleratedRuleWarns(t *testing.T) {
 	code, warnings, body := b.ask("PATCH", widgetPath+"/a", "application/merge-patch+json", `{"spec":{"color":"red"}}`)
 	if want := `299 - "spec.a: Invalid value: \"old\": not old"`; code != http.StatusOK || warnings != want {
 		t.Errorf("got %d %s %s, want the warning %s", code, warnings, body, want)
+	}
+}
+
+// While a definition waits for its objects' finalizers, these can be changed and
+// nothing new is made.
+func TestAnswersWhileTerminating(t *testing.T) {
+	b := start(t)
+	if err := b.define(widgetDefinition); err != nil {
+		t.Fatal(err)
+	}
+	b.until(200, "GET", widgetPath, "")
+	const one = `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a","finalizers":["example.com/x"]}}`
+	if code, _, body := b.ask("POST", widgetPath, "application/json", one); code != 201 {
+		t.Fatal(body)
+	}
+	const definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com"
+	if code, _, body := b.ask("DELETE", definition, "application/json", ""); code != 200 {
+		t.Fatal(body)
+	}
+	b.until(403, "POST", widgetPath, strings.Replace(one, `"a"`, `"b"`, 1))
+	for _, tc := range []struct {
+		method, path, kind, body string
+		code                     int
+		says                     string
+	}{
+		{"POST", widgetPath, "application/json", `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`, 403,
+			`widgets.example.com \"b\" is forbidden: create not allowed while custom resource definition is terminating`},
+		{"PATCH", widgetPath + "/b?fieldManager=m", "application/apply-patch+yaml", `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`, 403,
+			"create not allowed while custom resource definition is terminating"},
+		{"GET", "/apis/example.com/v1", "", "", 200, `"verbs":["delete","deletecollection","get","list","watch"]`},
+		{"GET", definition, "", "", 200, "CustomResource deletion is in progress"},
+		{"PATCH", widgetPath + "/a", "application/merge-patch+json", `{"metadata":{"finalizers":null}}`, 200, `"name":"a"`},
+	} {
+		if code, _, body := b.ask(tc.method, tc.path, tc.kind, tc.body); code != tc.code || !strings.Contains(body, tc.says) {
+			t.Errorf("%s %s: got %d %s, want %d %s", tc.method, tc.path, code, body, tc.code, tc.says)
+		}
+	}
+	b.until(404, "GET", definition, "")
+}
+
+// What is stored is shown as the schema has it now: with new defaults, without
+// fields that are gone; in another version without that version's defaults.
+func TestShownByTheSchema(t *testing.T) {
+	b := start(t)
+	text := widgetDefinition + `
+  - name: v2
+    served: true
+    storage: false
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {color: {type: string}, own: {type: string, default: x}}}}}}
+`
+	if err := b.define(text); err != nil {
+		t.Fatal(err)
+	}
+	b.until(200, "GET", widgetPath, "")
+	if code, _, body := b.ask("POST", widgetPath, "application/json",
+		`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"a":"kept","size":3}}`); code != 201 {
+		t.Fatal(body)
+	}
+	if _, _, body := b.ask("GET", strings.Replace(widgetPath, "v1", "v2", 1)+"/a", "", ""); !strings.Contains(body, `"spec":{"color":"red"}`) {
+		t.Errorf("in v2: %s", body)
+	}
+	const at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec"
+	if code, _, body := b.ask("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com", "application/json-patch+json",
+		`[{"op":"remove","path":"`+at+`/x-kubernetes-validations"},{"op":"remove","path":"`+at+`/properties/size"},
+		  {"op":"add","path":"`+at+`/properties/fresh","value":{"type":"string","default":"new"}}]`); code != 200 {
+		t.Fatal(body)
+	}
+	body := ""
+	for range 6000 {
+		if _, _, body = b.ask("GET", widgetPath+"/a", "", ""); strings.Contains(body, "fresh") {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	if !strings.Contains(body, `"spec":{"a":"kept","color":"red","fresh":"new"}`) {
+		t.Errorf("after the change: %s", body)
 	}
 }

@@ -68,25 +68,32 @@ func (c *Controller) cleanOnce(ctx context.Context, name string) (done bool, err
 	if !slices.Contains(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
 		return true, nil
 	}
+	kinds.SetCondition(crd, terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress"))
+	status := client.Resource{GroupVersionResource: resource, Subresource: "status"}
+	obj, err := c.cfg.Client.Update(ctx, status, crd.Name, crd, metav1.UpdateOptions{FieldManager: "kube-apiserver"})
+	if err != nil {
+		return false, err
+	}
+	crd = obj.(*apiextensionsv1.CustomResourceDefinition).DeepCopy()
 	condition, failed := c.cleanObjects(ctx, crd)
 	kinds.SetCondition(crd, condition)
 	if failed == nil {
 		crd.Finalizers = slices.DeleteFunc(crd.Finalizers, func(f string) bool { return f == apiextensionsv1.CustomResourceCleanupFinalizer })
 	}
-	_, err = c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, crd,
-		metav1.UpdateOptions{FieldManager: "kube-apiserver"})
+	_, err = c.cfg.Client.Update(ctx, status, crd.Name, crd, metav1.UpdateOptions{FieldManager: "kube-apiserver"})
 	if failed != nil {
 		return false, failed
 	}
 	return err == nil, err
 }
 
+func terminating(status apiextensionsv1.ConditionStatus, reason, message string) apiextensionsv1.CustomResourceDefinitionCondition {
+	return apiextensionsv1.CustomResourceDefinitionCondition{Type: apiextensionsv1.Terminating, Status: status, Reason: reason, Message: message}
+}
+
 // cleanObjects deletes all objects of a definition and waits until they are
 // gone. It returns the condition to set.
 func (c *Controller) cleanObjects(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition) (apiextensionsv1.CustomResourceDefinitionCondition, error) {
-	terminating := func(status apiextensionsv1.ConditionStatus, reason, message string) apiextensionsv1.CustomResourceDefinitionCondition {
-		return apiextensionsv1.CustomResourceDefinitionCondition{Type: apiextensionsv1.Terminating, Status: status, Reason: reason, Message: message}
-	}
 	c.mu.Lock()
 	d := c.served[crd.Name]
 	c.mu.Unlock()

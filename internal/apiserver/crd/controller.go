@@ -265,7 +265,9 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 	old := c.served[crd.Name]
 	c.mu.Unlock()
 	if old != nil && sameKind(old.crd, crd) {
-		old.refresh(crd)
+		if old.refresh(crd) {
+			c.cfg.Serve(old.kind) // its watches go on
+		}
 		return
 	}
 	d := c.define(crd)
@@ -290,7 +292,6 @@ func (c *Controller) define(crd *apiextensionsv1.CustomResourceDefinition) *defi
 // sameKind says whether two states of a definition are served alike.
 func sameKind(a, b *apiextensionsv1.CustomResourceDefinition) bool {
 	return a.UID == b.UID && a.Generation == b.Generation &&
-		kinds.IsTrue(a, apiextensionsv1.Terminating) == kinds.IsTrue(b, apiextensionsv1.Terminating) &&
 		equality.Semantic.DeepEqual(a.Status.AcceptedNames, b.Status.AcceptedNames)
 }
 

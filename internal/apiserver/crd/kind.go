@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -32,17 +33,20 @@ type definition struct {
 	convert  converter
 	// convertAll converts objects of the stored version; nil where convert is as
 	// good.
-	convertAll allConverter
+	convertAll  allConverter
+	terminating atomic.Bool
 }
 
 // refresh lets the versions refer to a newer state of the definition that says
-// the same.
-func (d *definition) refresh(crd *apiextensionsv1.CustomResourceDefinition) {
+// the same. It is true when discovery shows something else all the same.
+func (d *definition) refresh(crd *apiextensionsv1.CustomResourceDefinition) bool {
 	for i := range crd.Spec.Versions {
 		if v := d.versions[crd.Spec.Versions[i].Name]; v != nil {
 			v.source.Store(&origin{crd, &crd.Spec.Versions[i]})
 		}
 	}
+	terminating := apiextensions.IsTrue(crd, apiextensionsv1.Terminating)
+	return d.terminating.Swap(terminating) != terminating
 }
 
 // withoutSchemas returns a copy of all but the schemas.
@@ -55,11 +59,8 @@ func withoutSchemas(crd *apiextensionsv1.CustomResourceDefinition) *apiextension
 	return &slim
 }
 
-// The verbs of custom resources, in the order upstream lists them.
-func verbs(terminating bool) []string {
-	if terminating {
-		return []string{"delete", "deletecollection", "get", "list", "watch"}
-	}
+// verbs returns the verbs of custom resources, in the order upstream lists them.
+func verbs() []string {
 	return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 }
 
@@ -67,12 +68,14 @@ func verbs(terminating bool) []string {
 // schema is looked at.
 func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter, convertAll allConverter) *definition {
 	d := &definition{crd: withoutSchemas(crd), versions: map[string]*version{}, convert: convert, convertAll: convertAll}
+	d.terminating.Store(apiextensions.IsTrue(crd, apiextensionsv1.Terminating))
 	names := &crd.Status.AcceptedNames
 	k := &api.Kind{
 		Group: crd.Spec.Group, Name: names.Kind, Resource: names.Plural, Singular: names.Singular,
 		ShortNames: names.ShortNames, Categories: names.Categories,
 		Namespaced: crd.Spec.Scope == apiextensionsv1.NamespaceScoped,
-		Verbs:      verbs(apiextensions.IsTrue(crd, apiextensionsv1.Terminating)),
+		Verbs:      verbs(),
+		Closing:    d.terminating.Load,
 		Prefix:     "/registry/" + crd.Spec.Group + "/" + names.Plural,
 		Custom:     true,
 		Identity:   fmt.Sprintf("%s/%d", crd.UID, crd.Generation),
@@ -136,8 +139,8 @@ func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersi
 		Warning:     deprecation(gv.WithKind(k.Name), spec),
 	}
 	if gv != k.Storage {
-		v.ToHub = d.conversion(gv, k.Storage)
-		v.FromHub = d.conversion(k.Storage, gv)
+		v.ToHub = d.conversion(k.Storage, true)
+		v.FromHub = d.conversion(gv, false)
 		if d.convertAll != nil {
 			v.FromHubAll = d.conversions(gv)
 		}
@@ -156,9 +159,10 @@ func deprecation(gvk schema.GroupVersionKind, v *apiextensionsv1.CustomResourceD
 	return fmt.Sprintf("%s %s is deprecated", gvk.GroupVersion(), gvk.Kind)
 }
 
-// conversion returns the function that makes an object of one version from
-// that of another.
-func (d *definition) conversion(_, to schema.GroupVersion) func(in, out api.Object) error {
+// conversion returns the function that makes an object of a version from that
+// of another. Defaults are the stored version's alone: what is shown in others
+// was stored without theirs.
+func (d *definition) conversion(to schema.GroupVersion, defaults bool) func(in, out api.Object) error {
 	target := d.versions[to.Version]
 	return func(in, out api.Object) error {
 		converted, err := d.convert(in.(*unstructured.Unstructured), to)
@@ -168,7 +172,9 @@ func (d *definition) conversion(_, to schema.GroupVersion) func(in, out api.Obje
 		if _, err := target.coerce(converted, false); err != nil {
 			return err
 		}
-		target.setDefaults(converted)
+		if defaults {
+			target.setDefaults(converted)
+		}
 		out.(*unstructured.Unstructured).Object = converted.Object
 		return nil
 	}
@@ -188,7 +194,6 @@ func (d *definition) conversions(to schema.GroupVersion) func([]api.Object) ([]a
 			if _, err := target.coerce(&list.Items[i], false); err != nil {
 				return nil, err
 			}
-			target.setDefaults(&list.Items[i])
 			all[i] = &list.Items[i]
 		}
 		return all, nil

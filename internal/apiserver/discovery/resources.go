@@ -19,6 +19,9 @@ import (
 // allVerbs are the verbs of a resource that names none.
 var allVerbs = metav1.Verbs{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 
+// closingVerbs are shown for a kind that is about to go.
+var closingVerbs = metav1.Verbs{"delete", "deletecollection", "get", "list", "watch"}
+
 // viewVerbs are the verbs of a subresource that names none.
 var viewVerbs = metav1.Verbs{"get", "patch", "update"}
 
@@ -54,7 +57,10 @@ func connections(resource schema.GroupResource) []metav1.APIResource {
 func Resources(s *request.Served) []metav1.APIResource {
 	kind := s.Kind
 	verbs := metav1.Verbs(kind.Verbs)
-	if verbs == nil {
+	switch {
+	case kind.Closing != nil && kind.Closing():
+		verbs = closingVerbs
+	case verbs == nil:
 		verbs = allVerbs
 	}
 	main := metav1.APIResource{

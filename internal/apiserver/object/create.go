@@ -44,6 +44,9 @@ func (o *Objects) Create(ctx context.Context, in *request.Info, obj api.Object, 
 	if in.APIGroup == "" && in.Resource == "namespaces" && attrs.Namespace == "" {
 		attrs.Namespace = obj.GetName()
 	}
+	if err := closing(in, attrs.Name); err != nil {
+		return nil, err
+	}
 	before := obj.GetManagedFields()
 	if err := o.Admission.Mutate(ctx, attrs); err != nil {
 		return nil, err
@@ -61,6 +64,14 @@ func (o *Objects) Create(ctx context.Context, in *request.Info, obj api.Object, 
 			return result, err
 		}
 	}
+}
+
+// closing refuses new objects of a kind that is about to go.
+func closing(in *request.Info, name string) error {
+	if in.Kind.Closing == nil || !in.Kind.Closing() {
+		return nil
+	}
+	return apierrors.NewForbidden(in.Kind.GroupResource(), name, errors.New("create not allowed while custom resource definition is terminating"))
 }
 
 // create validates and stores one new object.

@@ -130,6 +130,9 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 	attrs := admission.Of(ctx, in, admission.Update, opts, dryRun)
 	if now.object == nil {
 		attrs = admission.Of(ctx, in, admission.Create, createOptions(opts), dryRun)
+		if err := closing(in, in.Name); err != nil {
+			return nil, nil, err
+		}
 	}
 	if !change.Unadmitted {
 		if err := o.mutateUpdate(ctx, attrs, change.Facade, obj, now.object); err != nil {

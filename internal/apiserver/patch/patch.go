@@ -224,6 +224,11 @@ func (p *Patch) applyJSON(ctx context.Context, t Target, old runtime.Object) (ru
 	if err != nil {
 		return nil, invalidPatch(string(document), err.Error())
 	}
+	if t.Custom {
+		if err := sameType(t.GVK, document); err != nil {
+			return nil, err
+		}
+	}
 	strict = append(strict, more...)
 	if more, err = codec.Coerce(t.Coerce, obj); err != nil {
 		return nil, invalidPatch(string(document), err.Error())
@@ -232,6 +237,26 @@ func (p *Patch) applyJSON(ctx context.Context, t Target, old runtime.Object) (ru
 		return nil, err
 	}
 	return t.ToHub(obj)
+}
+
+// sameType refuses a patch that makes a custom object one of another kind.
+func sameType(want schema.GroupVersionKind, document []byte) error {
+	var patched metav1.PartialObjectMetadata
+	if err := json.Unmarshal(document, &patched); err != nil {
+		return nil // no object at all, as the decoder finds
+	}
+	var errs field.ErrorList
+	got := patched.GroupVersionKind()
+	if got.Kind != want.Kind {
+		errs = append(errs, field.Invalid(field.NewPath("kind"), got.Kind, "must be "+want.Kind))
+	}
+	if got.GroupVersion() != want.GroupVersion() {
+		errs = append(errs, field.Invalid(field.NewPath("apiVersion"), got.GroupVersion().String(), "must be "+want.GroupVersion().String()))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(got.GroupKind(), patched.Name, errs)
 }
 
 // decoderError words an error of the JSON decoder: it names a Go type, by

@@ -105,9 +105,18 @@ func (v *Verbs) CreateObject(ctx context.Context, in *request.Info, obj runtime.
 	}
 	hub, err := codec.ToHub(in.Served, o)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+		return nil, hubFault(in, err)
 	}
 	return v.Objects.Create(ctx, in, hub, opts)
+}
+
+// hubFault says why an object could not be converted: a custom one's webhook is
+// not the client's fault.
+func hubFault(in *request.Info, err error) error {
+	if in.Kind.Custom {
+		return err
+	}
+	return apierrors.NewBadRequest(err.Error())
 }
 
 func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions, virtual Virtual) (runtime.Object, error) {

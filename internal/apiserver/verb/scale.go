@@ -106,31 +106,41 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 		accept = a
 		scale, err = v.PatchScale(ctx, in, p)
 	default:
-		return ErrMethodNotAllowed()
+		return notSupported(in)
 	}
 	if err != nil {
 		return err
 	}
-	served := scaleServed()
+	served := scaleServed(in.Kind.Custom)
 	view := &request.Info{RequestInfo: in.RequestInfo, Served: served}
 	return v.respondEntry(w, r, view, http.StatusOK, accept, &cache.Entry{Object: scale})
 }
 
-// scaleServed is Scale as if it were a resource, for showing it.
-func scaleServed() *request.Served {
+// scaleColumns are the columns of a Scale.
+func scaleColumns(custom bool) []metav1.TableColumnDefinition {
 	meta := metav1.ObjectMeta{}.SwaggerDoc()
 	spec, status := autoscalingv1.ScaleSpec{}.SwaggerDoc(), autoscalingv1.ScaleStatus{}.SwaggerDoc()
+	columns := []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string", Description: meta["name"]},
+		{Name: "Desired", Type: "integer", Description: spec["replicas"]},
+		{Name: "Available", Type: "integer", Description: status["replicas"]},
+		{Name: "Age", Type: "string", Description: meta["creationTimestamp"]},
+	}
+	if custom {
+		columns[0].Format, columns[3].Type = "name", "date"
+		columns[1].Description, columns[2].Description = "Number of desired replicas", "Number of actual replicas"
+	}
+	return columns
+}
+
+// scaleServed is Scale as if it were a resource, for showing it.
+func scaleServed(custom bool) *request.Served {
 	kind := &api.Kind{
 		Group: autoscalingv1.GroupName, Name: "Scale", Resource: "scales", Namespaced: true,
 		Versions: []api.Version{{GroupVersion: autoscalingv1.SchemeGroupVersion}},
 		Storage:  autoscalingv1.SchemeGroupVersion,
 		Rules: api.For[*autoscalingv1.Scale]{
-			Columns: []metav1.TableColumnDefinition{
-				{Name: "Name", Type: "string", Description: meta["name"]},
-				{Name: "Desired", Type: "integer", Description: spec["replicas"]},
-				{Name: "Available", Type: "integer", Description: status["replicas"]},
-				{Name: "Age", Type: "string", Description: meta["creationTimestamp"]},
-			},
+			Columns: scaleColumns(custom),
 			Cells: func(s *autoscalingv1.Scale) []any {
 				age := "<unknown>"
 				if !s.CreationTimestamp.IsZero() {

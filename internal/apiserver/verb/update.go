@@ -72,7 +72,7 @@ func (v *Verbs) UpdateObject(ctx context.Context, in *request.Info, obj runtime.
 	}
 	hub, err := codec.ToHub(in.Served, o)
 	if err != nil {
-		return nil, false, apierrors.NewBadRequest(err.Error())
+		return nil, false, hubFault(in, err)
 	}
 	if err := object.MatchNamespace(hub, in.ObjectNamespace()); err != nil {
 		return nil, false, err

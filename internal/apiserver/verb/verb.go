@@ -142,11 +142,11 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, notSupported(in))
 		return
 	}
-	if in.Kind.Custom && in.Verb == "create" && everywhere {
+	if in.Kind.Custom && everywhere && (in.Verb == "create" || in.Verb == "deletecollection") {
 		http.Error(w, "404 page not found", http.StatusNotFound)
 		return
 	}
-	if in.Kind.Custom && in.Verb == "patch" && in.Name == "" {
+	if in.Kind.Custom && in.Name == "" && (in.Verb == "patch" || in.Verb == "update") {
 		fail(w, r, apierrors.NewBadRequest("name must be provided"))
 		return
 	}
@@ -164,7 +164,7 @@ func (v *Verbs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "watch":
 		err = v.watch(w, r, in)
 	case "create":
-		if in.Name != "" {
+		if in.Name != "" && !in.Kind.Custom { // upstream's custom resources are served without this
 			err = ErrMethodNotAllowed()
 			break
 		}
