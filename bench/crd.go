@@ -42,7 +42,8 @@ func DefaultCRD() CRD {
 	return CRD{Definitions: 200, Bytes: 400 << 10, Rules: 20, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
 }
 
-const crdGroup = "bench.example.com"
+// groupOf is where definition i is: twenty share one, as operators' do.
+func groupOf(i int) string { return fmt.Sprintf("group%d.bench.example.com", i/20) }
 
 // Run measures t, or an API server of this program's when t is nil, and deletes
 // what it made.
@@ -90,7 +91,7 @@ func (b CRD) Run(ctx context.Context, t *Target, report *Report) error {
 		return c.get(ctx, "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
 	}))
 	add(report, t, measure(ctx, "OpenAPI v3 of the group", t.Process, 1, 2, func(ctx context.Context, _ int) (int64, error) {
-		return c.get(ctx, "/openapi/v3/apis/"+crdGroup+"/v1", asJSON)
+		return c.get(ctx, "/openapi/v3/apis/"+groupOf(0)+"/v1", asJSON)
 	}))
 	if err := r.useObjects(ctx, report, t); err != nil {
 		return err
@@ -146,7 +147,7 @@ func (r *crdRun) shown(ctx context.Context, report *Report, t *Target, what stri
 	began := time.Now()
 	for _, place := range []struct{ name, path, accept, sign string }{
 		{"discovery shows ", "/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", strconv.Quote(plural(i))},
-		{"OpenAPI shows ", "/openapi/v3/apis/" + crdGroup + "/v1", asJSON, "/" + plural(i) + "\""},
+		{"OpenAPI shows ", "/openapi/v3/apis/" + groupOf(i) + "/v1", asJSON, "/" + plural(i) + "\""},
 	} {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		err := poll(ctx, time.Millisecond, func() (bool, error) {
@@ -226,7 +227,7 @@ func plural(i int) string { return fmt.Sprintf("benches%d", i) }
 
 // objects is where those of definition i are.
 func (r *crdRun) objects(i int) string {
-	return "/apis/" + crdGroup + "/v1/namespaces/" + r.ns + "/" + plural(i)
+	return "/apis/" + groupOf(i) + "/v1/namespaces/" + r.ns + "/" + plural(i)
 }
 
 // bytes is how large the schema of definition i is.
@@ -257,9 +258,9 @@ func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 	kind := fmt.Sprintf("Bench%d", i)
 	return &apiextensions.CustomResourceDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"},
-		ObjectMeta: metav1.ObjectMeta{Name: plural(i) + "." + crdGroup},
+		ObjectMeta: metav1.ObjectMeta{Name: plural(i) + "." + groupOf(i)},
 		Spec: apiextensions.CustomResourceDefinitionSpec{
-			Group: crdGroup, Scope: apiextensions.NamespaceScoped,
+			Group: groupOf(i), Scope: apiextensions.NamespaceScoped,
 			Names: apiextensions.CustomResourceDefinitionNames{Plural: plural(i), Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
 			Versions: []apiextensions.CustomResourceDefinitionVersion{{
 				Name: "v1", Served: true, Storage: true,
@@ -285,7 +286,7 @@ func (r *crdRun) served(ctx context.Context, i int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		_, err := r.c.get(ctx, "/apis/"+crdGroup+"/v1/"+plural(i), asJSON)
+		_, err := r.c.get(ctx, "/apis/"+groupOf(i)+"/v1/"+plural(i), asJSON)
 		if isStatus(err, http.StatusNotFound) {
 			return false, nil
 		}
@@ -295,7 +296,7 @@ func (r *crdRun) served(ctx context.Context, i int) error {
 
 // create makes object i of a definition.
 func (r *crdRun) create(ctx context.Context, definition, i int) (int64, error) {
-	b := fmt.Appendf(nil, `{"apiVersion":"%s/v1","kind":"Bench%d","metadata":{"name":"object-%d"},"spec":{"maxReplicas":3,"section0":{"field0":%q}}}`, crdGroup, definition, i, strings.Repeat("x", 200))
+	b := fmt.Appendf(nil, `{"apiVersion":"%s/v1","kind":"Bench%d","metadata":{"name":"object-%d"},"spec":{"maxReplicas":3,"section0":{"field0":%q}}}`, groupOf(definition), definition, i, strings.Repeat("x", 200))
 	return r.c.do(ctx, http.MethodPost, r.objects(definition), asJSON, asJSON, b)
 }
 
@@ -303,6 +304,6 @@ func (r *crdRun) remove(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	measure(ctx, "", nil, r.Workers, r.Definitions+3, func(ctx context.Context, i int) (int64, error) {
-		return r.c.do(ctx, http.MethodDelete, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+plural(i)+"."+crdGroup, "", asJSON, nil)
+		return r.c.do(ctx, http.MethodDelete, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+plural(i)+"."+groupOf(i), "", asJSON, nil)
 	})
 }
