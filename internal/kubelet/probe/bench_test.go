@@ -43,7 +43,7 @@ func BenchmarkHTTP(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := New(Config{Runtime: memcri.New(memcri.Config{}), Recorder: record.NewFakeRecorder(1), Logger: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}})
+	m := New(Config{Runtime: memcri.New(memcri.Config{}), Recorder: &record.FakeRecorder{}, Logger: slog.New(slog.DiscardHandler), Changed: func(types.UID) {}})
 	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = m.Run(ctx) })
