@@ -234,7 +234,11 @@ func (g *Controller) Divert(port uint16, name string, conn net.Conn) func(ctx co
 	}
 	name = route.Host(name)
 	only := now.only(func() netip.Addr { return g.c.Destination(conn) })
-	for _, l := range p.MatchOf(name, only) {
+	found := p.MatchOf(name, only)
+	if only != nil && len(found) == 0 { // nobody else answers at the Gateway's address
+		return func(context.Context, net.Conn) {}
+	}
+	for _, l := range found {
 		if !l.Streams {
 			continue
 		}
