@@ -76,7 +76,7 @@ Beside rates and latencies it reports the CPU time an operation costs and the
 resident memory of processes on this machine, which compare well even when the
 machine does other things meanwhile.`,
 	}
-	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchCRDCommand(), benchClusterCommand(), benchRuntimeCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
+	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchControllersCommand(), benchCRDCommand(), benchClusterCommand(), benchRuntimeCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
 	return cmd
 }
 
@@ -160,6 +160,38 @@ nodes of that cluster take pods, too. Shapes: ` + strings.Join(bench.Shapes(), "
 	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
 	cmd.Flags().StringVar(&load.Upstream, "scheduler", "", "a kube-scheduler to measure instead of this program's")
 	cmd.Flags().StringSliceVar(&load.Shapes, "shapes", nil, "shapes to measure, all when empty")
+	return cmd
+}
+
+func benchControllersCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultControllers()
+	cmd := &cobra.Command{
+		Use:   "controllers",
+		Short: "Measure a controller manager: idle, a rolling update, a namespace's deletion",
+		Long: `Measure a controller manager: idle, a rolling update, a namespace's deletion.
+
+Without --kubeconfig an API server and a controller manager of this program are
+started. With it those of that cluster are measured; --pid names the controller
+manager. Pods exist as objects only and are made ready by the measurement.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := f.target("target")
+			if err != nil {
+				return err
+			}
+			if load.Binary, err = program.Path(); err != nil {
+				return err
+			}
+			return f.run(cmd, func(ctx context.Context, report *bench.Report) error { return load.Run(ctx, t, report) })
+		},
+	}
+	f.add(cmd, "kubeconfig of a cluster whose controllers to measure")
+	cmd.Flags().IntVar(&load.Deployments, "deployments", load.Deployments, "Deployments that stand idle")
+	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods of the Deployment that is updated")
+	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "objects of the namespace that is deleted")
+	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
+	cmd.Flags().DurationVar(&load.Idle, "idle", load.Idle, "how long the controllers are left alone")
 	return cmd
 }
 

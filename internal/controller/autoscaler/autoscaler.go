@@ -133,17 +133,22 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	return nil
 }
 
+// outcome are the labels that the metrics have for a decision.
+func outcome(current, desired int32, err error) (action, failure string) {
+	switch {
+	case err != nil:
+		return "none", "internal"
+	case desired > current:
+		return "scale_up", "none"
+	case desired < current:
+		return "scale_down", "none"
+	}
+	return "none", "none"
+}
+
 // count tells the metrics what came of a look.
 func (l *look) count(err error) {
-	action, failure := "none", "none"
-	switch current, desired := l.hpa.Status.CurrentReplicas, l.hpa.Status.DesiredReplicas; {
-	case err != nil:
-		failure = "internal"
-	case desired > current:
-		action = "scale_up"
-	case desired < current:
-		action = "scale_down"
-	}
+	action, failure := outcome(l.hpa.Status.CurrentReplicas, l.hpa.Status.DesiredReplicas, err)
 	m := meter.From(l.ctx)
 	m.Scaled(action, failure, l.now)
 	m.DesiredReplicas(l.key.Namespace, l.key.Name, l.hpa.Status.DesiredReplicas)

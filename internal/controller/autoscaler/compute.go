@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"kaji/internal/controller/meter"
 )
 
 // proposal is what one metric asks for.
@@ -35,7 +38,10 @@ func (l *look) compute() (int32, string, error) {
 	var reason, at string
 	invalid := 0
 	for i := range specs {
+		began := time.Now()
 		p, why, err := l.metric(&specs[i])
+		action, failure := outcome(l.scale.Spec.Replicas, p.replicas, err)
+		meter.From(l.ctx).MetricRead(string(specs[i].Type), action, failure, began)
 		if err != nil {
 			l.warn(why, "%v", err)
 			if invalid++; first == nil {

@@ -22,8 +22,8 @@ type Set struct {
 	jobSyncTime                                                         *prometheus.HistogramVec
 	cronSkew, ttlDelay, taintDelay, deviceDelay                         prometheus.Histogram
 	taintDeletions, deviceDeletions                                     prometheus.Counter
-	scalings                                                            *prometheus.CounterVec
-	scalingTime                                                         *prometheus.HistogramVec
+	scalings, metricReads                                               *prometheus.CounterVec
+	scalingTime, metricTime                                             *prometheus.HistogramVec
 	autoscalers                                                         prometheus.Gauge
 	desired                                                             *prometheus.GaugeVec
 	collected, collectErrors                                            *prometheus.CounterVec

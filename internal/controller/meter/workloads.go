@@ -22,6 +22,10 @@ func (s *Set) workloads() {
 	const hpa = "horizontal_pod_autoscaler_controller"
 	s.scalings = s.counters(hpa, "reconciliations_total", "Number of reconciliations of HPA controller.", "action", "error")
 	s.scalingTime = s.histograms(hpa, "reconciliation_duration_seconds", "The time(seconds) that the HPA controller takes to reconcile once.", exp(0.001, 2, 15), "action", "error")
+	s.metricReads = s.counters(hpa, "metric_computation_total", "Number of metric computations. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. "+
+		"Also, the label 'error' should be either 'spec', 'internal', or 'none'. The label 'metric_type' corresponds to HPA.spec.metrics[*].type", "action", "error", "metric_type")
+	s.metricTime = s.histograms(hpa, "metric_computation_duration_seconds", "The time(seconds) that the HPA controller takes to calculate one metric. The label 'action' should be either 'scale_down', 'scale_up', or 'none'. "+
+		"The label 'error' should be either 'spec', 'internal', or 'none'. The label 'metric_type' corresponds to HPA.spec.metrics[*].type", exp(0.001, 2, 15), "action", "error", "metric_type")
 	s.autoscalers = s.gauges(hpa, "num_horizontal_pod_autoscalers", "Current number of controlled HPA objects.").WithLabelValues()
 	s.desired = s.gauges(hpa, "desired_replicas", "Current desired replica count for HPA objects.", "namespace", "hpa_name")
 
@@ -100,6 +104,14 @@ func (s *Set) Scaled(action, failure string, began time.Time) {
 	if s != nil {
 		s.scalings.WithLabelValues(action, failure).Inc()
 		s.scalingTime.WithLabelValues(action, failure).Observe(since(began))
+	}
+}
+
+// MetricRead counts the evaluation of one metric of an autoscaler.
+func (s *Set) MetricRead(metricType, action, failure string, began time.Time) {
+	if s != nil {
+		s.metricReads.WithLabelValues(action, failure, metricType).Inc()
+		s.metricTime.WithLabelValues(action, failure, metricType).Observe(since(began))
 	}
 }
 
