@@ -60,9 +60,13 @@ certificate is kept in the data directory; the token is not needed again.`,
 			if err != nil {
 				return err
 			}
-			defer release()
 			c.Logger = log.New(os.Stderr)
-			return agent.Run(cmd.Context(), c)
+			err = agent.Run(cmd.Context(), c)
+			release()
+			if err != nil {
+				c.Dir.RemoveEmpty() // what never became a node leaves nothing
+			}
+			return err
 		},
 	}
 	fs := cmd.Flags()

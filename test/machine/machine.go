@@ -36,12 +36,12 @@ type Machine struct {
 	env []string
 }
 
-// New makes a machine for one test; it skips the test of who is not root. The
+// New makes a machine for one test; the test of who is not root fails. The
 // cluster is taken down when the test ends.
 func New(t testing.TB) *Machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and containers")
+		t.Fatal("needs root: it makes network namespaces and containers")
 	}
 	m := &Machine{Name: "t" + random(), Home: t.TempDir(), Root: sourceRoot(t)}
 	if err := m.open(); err != nil {

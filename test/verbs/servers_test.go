@@ -70,3 +70,33 @@ func TestServersShareStore(t *testing.T) {
 		t.Errorf("the first server shows\n%s", out)
 	}
 }
+
+// Who cannot join is told why, and leaves nothing.
+func TestJoinRefused(t *testing.T) {
+	m := machine.New(t)
+	m.Must(t, "kaji", "up")
+	_, hash, _ := strings.Cut(m.Must(t, "kaji", "token", "create"), "--ca-cert-hash ")
+	hash = strings.TrimSpace(hash)
+	const server, forged = "--server=https://10.9.0.1:6443", "--token=abcdef.0123456789abcdef"
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"wrong token", []string{server, forged, "--ca-cert-hash=" + hash}, "the server does not take the token: it is wrong or has expired; `kaji token create` on the server makes another"},
+		{"no token", []string{server, "--token=word", "--ca-cert-hash=" + hash}, "the server does not take the token"},
+		{"another cluster", []string{server, forged, "--ca-cert-hash=sha256:" + strings.Repeat("0", 64)}, "does not have the expected hash: this is another cluster, or somebody is in between"},
+		{"nobody there", []string{"--server=https://10.9.0.1:7", forged, "--ca-cert-hash=" + hash}, "the server cannot be reached (dial tcp 10.9.0.1:7: connect: connection refused): see that it runs"},
+		{"no address", []string{"--server=10.9.0.1", forged, "--ca-cert-hash=" + hash}, `--server: "10.9.0.1" is no address of a server, such as https://`},
+		{"nothing", nil, "to join a cluster, give --server, --token and --ca-cert-hash"},
+	} {
+		dir := filepath.Join(t.TempDir(), "node")
+		out, err := m.Run(t, "kaji", append([]string{"agent", "--name=late", "--data-dir=" + dir}, c.args...)...)
+		if err == nil || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %v, want %q in\n%s", c.name, err, c.want, out)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s: %s is left over", c.name, dir)
+		}
+	}
+}

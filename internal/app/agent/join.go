@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ import (
 func join(ctx context.Context, c *Config, path string) error {
 	if c.Server == "" || c.Token == "" || c.CAHash == "" {
 		return errors.New("to join a cluster, give --server, --token and --ca-cert-hash (`kaji token create` on the server prints them), or --kubeconfig")
+	}
+	if at, err := url.Parse(c.Server); err != nil || at.Scheme != "https" || at.Host == "" {
+		return fmt.Errorf("--server: %q is no address of a server, such as https://192.0.2.1:6443", c.Server)
 	}
 	ca, err := discover(ctx, c)
 	if err != nil {
@@ -64,6 +68,9 @@ func discover(ctx context.Context, c *Config) ([]byte, error) {
 		return nil, err
 	}
 	info, err := client.For[*corev1.ConfigMap](api).Get(ctx, metav1.NamespacePublic, "cluster-info")
+	if unreachable := (*url.Error)(nil); errors.As(err, &unreachable) {
+		return nil, fmt.Errorf("the server cannot be reached (%w): see that it runs, that --server is its address, and that no firewall is in between", unreachable.Err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,16 @@ func (d Dir) Log() string { return d.join("kaji.log") }
 // PID names the file with the cluster process's id.
 func (d Dir) PID() string { return d.join("kaji.pid") }
 
+// RemoveEmpty removes the directory if it holds nothing but the PID file of a
+// process that has ended.
+func (d Dir) RemoveEmpty() {
+	if found, err := os.ReadDir(string(d)); err != nil || len(found) > 1 || len(found) == 1 && found[0].Name() != filepath.Base(d.PID()) {
+		return
+	}
+	_ = os.Remove(d.PID())   // somebody else may have been quicker,
+	_ = os.Remove(string(d)) // and what came meanwhile stays
+}
+
 // Handover names the file that tells a process, while it ends, that another takes
 // its place: what it still answers may go on.
 func (d Dir) Handover() string { return d.join("handover") }
