@@ -15,7 +15,7 @@ import (
 // layers orders the folders below internal/ from the ground up. A package may
 // import its own folder and folders of lower layers.
 var layers = map[string]int{
-	"lifecycle": 0, "vfs": 0, "pki": 0, "metric": 0, "archtest": 0,
+	"lifecycle": 0, "vfs": 0, "pki": 0, "metric": 0, "featuregate": 0, "archtest": 0,
 	"api":   1,
 	"store": 2, "client": 2, "cri": 2, "podnet": 2, "cloud": 2,
 	"netfilter": 2,

@@ -145,6 +145,8 @@ type Config struct {
 	AllowedUnsafeSysctls []string
 	SeccompDefault       bool
 	NoCPUQuota           bool
+	// CPUPeriod is the period of CPU quotas; zero means 100 ms.
+	CPUPeriod time.Duration
 	// LimitedSwap lets burstable pods swap; KillOneProcess lets single processes
 	// of a container end when it is out of memory, which is the only way of
 	// version 1 of control groups.
@@ -314,7 +316,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, Memory: memory(cfg, k.cgroups), MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
+		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory(cfg, k.cgroups), MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,

@@ -29,6 +29,7 @@ import (
 	"kaji/internal/controller"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/meter"
+	"kaji/internal/featuregate"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/scheduler/flags"
@@ -41,7 +42,11 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	p := &process{name: "kube-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
+	features, err := featuregate.New(o.FeatureGates)
+	if err != nil {
+		return err
+	}
+	p := &process{name: "kube-controller-manager", features: features, kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
 		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
@@ -49,6 +54,7 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 // process is a manager of controllers in a process of its own.
 type process struct {
 	name, kubeconfig, master string
+	features                 featuregate.Gates
 	// accounts gives each controller the credentials of its own account.
 	accounts bool
 	serving  *flags.Serving
@@ -67,6 +73,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 		return err
 	}
 	metrics := newProcessMetrics()
+	metrics.controllers.Registry().MustRegister(p.features)
 	c.Metrics = metrics.controllers
 	config.Wrap(metrics.rest.wrap)
 	root, err := remote.New(config)
@@ -134,13 +141,17 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	if c.EndpointsPerSlice < 1 || c.EndpointsPerSlice > 1000 {
 		return c, fmt.Errorf("--max-endpoints-per-slice must be between 1 and 1000, not %d", c.EndpointsPerSlice)
 	}
-	for name, on := range o.FeatureGates {
-		if of := gates[name]; of != "" && !on {
+	features, err := featuregate.New(o.FeatureGates)
+	if err != nil {
+		return c, err
+	}
+	for name, of := range gates {
+		if !features.Enabled(name) {
 			c.Controllers = append([]string{"-" + of}, c.Controllers...)
 		}
-		if name == "GenericWorkload" && on {
-			c.Controllers = append(slices.Clip(c.Controllers), "podgroup-protection-controller")
-		}
+	}
+	if features.Enabled("GenericWorkload") {
+		c.Controllers = append(slices.Clip(c.Controllers), "podgroup-protection-controller")
 	}
 	if err := o.workers(&c); err != nil {
 		return c, err

@@ -174,7 +174,7 @@ func get(t *testing.T, url string) string {
 
 // TestControllerFlags: numbers of workers and features reach the controllers.
 func TestControllerFlags(t *testing.T) {
-	c, err := parsed(t, "--concurrent-job-syncs=9", "--feature-gates=DRADeviceTaints=false,SomethingElse=true").config()
+	c, err := parsed(t, "--concurrent-job-syncs=9", "--feature-gates=DRADeviceTaints=false,AllAlpha=false").config()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +183,9 @@ func TestControllerFlags(t *testing.T) {
 	}
 	if !slices.Contains(c.Controllers, "-device-taint-eviction-controller") {
 		t.Errorf("controllers %v", c.Controllers)
+	}
+	if _, err := parsed(t, "--feature-gates=SomethingElse=true").config(); err == nil || err.Error() != "unrecognized feature gate: SomethingElse" {
+		t.Error(err)
 	}
 	if _, err := parsed(t, "--concurrent-job-syncs=0").config(); err == nil || err.Error() != "--concurrent-job-syncs must be greater than 0, but got 0" {
 		t.Error(err)

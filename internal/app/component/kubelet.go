@@ -26,6 +26,7 @@ import (
 	"kaji/internal/client"
 	"kaji/internal/client/remote"
 	"kaji/internal/cri/socket"
+	"kaji/internal/featuregate"
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/config"
@@ -89,6 +90,9 @@ func settle(o *flags.Options, args []string, log *slog.Logger) error {
 		if err := o.Override(args, c); err != nil {
 			return err
 		}
+	}
+	if _, err := featuregate.New(o.Configuration.FeatureGates); err != nil {
+		return fmt.Errorf("failed to set feature gates from initial flags-based config: %w", err)
 	}
 	if err := config.Validate(o.Configuration); err != nil {
 		return fmt.Errorf("failed to validate kubelet configuration, error: %w, path: %s", err, o.ConfigFile)
@@ -189,7 +193,7 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		ExternalCloud: o.CloudProvider == "external", NoRegister: !*c.RegisterNode, Port: c.Port,
 		Beat: c.NodeStatusUpdateFrequency.Duration, Report: c.NodeStatusReportFrequency.Duration, LeaseDuration: seconds(c.NodeLeaseDurationSeconds),
 		StaticPodPath: c.StaticPodPath, StaticPodURL: c.StaticPodURL, StaticPodHeader: c.StaticPodURLHeader, StaticPodCheck: c.FileCheckFrequency.Duration,
-		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: *c.SeccompDefault, NoCPUQuota: !*c.CPUCFSQuota,
+		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: *c.SeccompDefault, NoCPUQuota: !*c.CPUCFSQuota, CPUPeriod: c.CPUCFSQuotaPeriod.Duration,
 		LimitedSwap: c.MemorySwap.SwapBehavior == "LimitedSwap", KillOneProcess: ptr.Deref(c.SingleProcessOOMKill, false),
 		SerialImagePulls: *c.SerializeImagePulls, MaxParallelImagePulls: int(ptr.Deref(c.MaxParallelImagePulls, 0)),
 		MaxContainerBackOff: c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
@@ -263,7 +267,7 @@ func (a *agent) derive(ctx context.Context) (err error) {
 		return err
 	}
 	if *c.CgroupsPerQOS {
-		k.Cgroups = &cgroup.Config{Root: c.CgroupRoot, Systemd: a.systemd(ctx), PodPids: max(0, *c.PodPidsLimit), Quota: *c.CPUCFSQuota}
+		k.Cgroups = &cgroup.Config{Root: c.CgroupRoot, Systemd: a.systemd(ctx), PodPids: max(0, *c.PodPidsLimit), Quota: *c.CPUCFSQuota, QuotaPeriod: c.CPUCFSQuotaPeriod.Duration}
 		if k.Cgroups.Root == "" {
 			k.Cgroups.Root = "/"
 		}

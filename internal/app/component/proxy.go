@@ -19,6 +19,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/client/remote"
+	"kaji/internal/featuregate"
 	"kaji/internal/lifecycle"
 	"kaji/internal/proxy"
 	"kaji/internal/proxy/config"
@@ -34,6 +35,10 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	if err != nil || o.InitOnly {
 		return err
 	}
+	gates, err := featuregate.New(c.FeatureGates)
+	if err != nil {
+		return fmt.Errorf("failed complete: %w", err)
+	}
 	if o.WriteConfigTo != "" {
 		text, err := yaml.Marshal(c)
 		if err != nil {
@@ -47,6 +52,7 @@ func Proxy(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	}
 	registry := prometheus.NewRegistry()
 	registerProcess(registry)
+	registry.MustRegister(gates)
 	access.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(access)
 	if err != nil {

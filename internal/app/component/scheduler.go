@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"kaji/internal/client/remote"
+	"kaji/internal/featuregate"
 	"kaji/internal/lifecycle"
 	"kaji/internal/scheduler"
 	"kaji/internal/scheduler/flags"
@@ -20,8 +21,11 @@ import (
 
 // Scheduler runs the scheduler alone until ctx ends.
 func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
+	gates, err := featuregate.Parse(o.FeatureGates)
+	if err != nil {
+		return err
+	}
 	var file []byte
-	var err error
 	if o.ConfigFile != "" {
 		if file, err = os.ReadFile(o.ConfigFile); err != nil {
 			return err
@@ -44,16 +48,13 @@ func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	}
 	registry := prometheus.NewRegistry()
 	registerProcess(registry)
+	registry.MustRegister(gates)
 	config.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(config)
 	if err != nil {
 		return err
 	}
-	groups, err := o.PodGroups()
-	if err != nil {
-		return err
-	}
-	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry, PodGroups: groups})
+	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry, PodGroups: gates.Enabled("GenericWorkload")})
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}

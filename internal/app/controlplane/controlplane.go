@@ -38,6 +38,7 @@ import (
 	"kaji/internal/app/backup"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/client/direct"
+	"kaji/internal/featuregate"
 	"kaji/internal/lifecycle"
 	"kaji/internal/pki"
 	"kaji/internal/store"
@@ -51,6 +52,7 @@ type Plane struct {
 	Keys    *Keys
 	Server  *apiserver.Server
 
+	features featuregate.Gates
 	log      *slog.Logger
 	store    store.Store
 	listener net.Listener
@@ -62,8 +64,12 @@ type Plane struct {
 // New opens the store, reads or makes the keys and listens; nothing is served
 // before Run. After an error nothing is left open.
 func New(ctx context.Context, o *Options, log *slog.Logger) (*Plane, error) {
-	p := &Plane{Options: o, log: log, ready: make(chan struct{})}
-	err := atOnce(
+	features, err := featuregate.Parse(o.FeatureGates)
+	if err != nil {
+		return nil, fmt.Errorf("--feature-gates: %w", err)
+	}
+	p := &Plane{Options: o, features: features, log: log, ready: make(chan struct{})}
+	err = atOnce(
 		func() (err error) {
 			if p.Keys, err = loadKeys(o); err != nil {
 				err = fmt.Errorf("keys and certificates: %w", err)
@@ -121,9 +127,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		return err
 	}
 	all := catalog.All()
-	if on, err := gate(o.FeatureGates, groupGate); err != nil {
-		return err
-	} else if on {
+	if p.PodGroups() {
 		all = catalog.WithGroups(all)
 	}
 	if o.ServeMetrics {
@@ -158,7 +162,7 @@ func (p *Plane) assemble(ctx context.Context) error {
 		Flow:              &flow.Limits{ReadOnly: o.Limits.MaxRequestsInflight, Mutating: o.Limits.MaxMutatingRequestsInflight, Fair: o.Limits.PriorityAndFairness},
 		Impersonate:       p.trust.impersonate(),
 		Escalation:        p.trust.guard,
-		Collectors:        p.trust.collectors,
+		Collectors:        append(p.trust.collectors, p.features),
 		Virtual:           p.trust.reviews(),
 		Tokens:            p.trust.issuer,
 		ServiceRanges:     ranges,
@@ -205,22 +209,6 @@ func (p *Plane) object(ctx context.Context, resource, namespace, name string) (m
 		return nil, apierrors.NewNotFound(corev1.Resource(resource), name)
 	}
 	return entry.Object, nil
-}
-
-// groupGate is the one gate, off by default, that the server knows.
-const groupGate = "GenericWorkload"
-
-// gate says whether --feature-gates turns a gate on that is off by default.
-func gate(gates map[string]string, name string) (bool, error) {
-	value, said := gates[name]
-	if !said {
-		return false, nil
-	}
-	on, err := strconv.ParseBool(value)
-	if err != nil {
-		return false, fmt.Errorf("--feature-gates: %s=%s: want true or false", name, value)
-	}
-	return on, nil
 }
 
 // served applies --runtime-config to the catalog.
@@ -350,8 +338,7 @@ func (p *Plane) bootstrap(ctx context.Context) error {
 
 // PodGroups says whether groups of pods are there (GenericWorkload).
 func (p *Plane) PodGroups() bool {
-	on, _ := gate(p.Options.FeatureGates, groupGate)
-	return on
+	return p.features.Enabled("GenericWorkload")
 }
 
 // Ready is closed once everything that every cluster has exists.

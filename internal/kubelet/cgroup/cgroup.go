@@ -44,6 +44,8 @@ type Config struct {
 	PodPids int64
 	// Quota says whether CPU limits of pods are enforced.
 	Quota bool
+	// QuotaPeriod is the period of CPU limits; zero means 100 ms.
+	QuotaPeriod time.Duration
 	// Allocatable bounds all pods together; nil for no bound.
 	Allocatable corev1.ResourceList
 }
@@ -63,6 +65,9 @@ const defaultMount = "/sys/fs/cgroup"
 func Open(cfg Config) (*Tree, error) {
 	if cfg.Mount == "" {
 		cfg.Mount = defaultMount
+	}
+	if cfg.QuotaPeriod == 0 {
+		cfg.QuotaPeriod = 100 * time.Millisecond
 	}
 	t := &Tree{cfg: cfg, controllers: map[string]string{}}
 	if _, err := os.Stat(filepath.Join(cfg.Mount, "cgroup.controllers")); err == nil {
@@ -269,7 +274,7 @@ func (t *Tree) PodLimits(pod *corev1.Pod) Limits {
 		l.Shares = shares(requests.Cpu().MilliValue())
 	}
 	if allHave(pod, corev1.ResourceCPU) && t.cfg.Quota {
-		l.Period = 100_000
+		l.Period = t.cfg.QuotaPeriod.Microseconds()
 		l.Quota = max(limits.Cpu().MilliValue()*l.Period/1000, 1000)
 	}
 	if allHave(pod, corev1.ResourceMemory) {
@@ -321,7 +326,7 @@ func (t *Tree) Ensure(pod *corev1.Pod, lower bool) error {
 			l.Memory = -1
 		}
 		if l.Period == 0 && t.cfg.Quota {
-			l.Period, l.Quota = 100_000, -1
+			l.Period, l.Quota = t.cfg.QuotaPeriod.Microseconds(), -1
 		}
 	}
 	if err := t.make(names(pod), l); err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -101,5 +102,19 @@ func TestTree(t *testing.T) {
 		if got := tree.Read(pod()); got == nil || got.Shares != 256 || got.Quota != 50000 || got.Period != 100000 || got.Memory != 128<<20 {
 			t.Errorf("%s: read %+v", name, got)
 		}
+	}
+}
+
+// A shorter period makes the quota of a pod shorter in the same measure.
+func TestQuotaPeriod(t *testing.T) {
+	tree, err := Open(Config{Mount: fake(t, false), Root: "/", Quota: true, QuotaPeriod: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Ensure(pod(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := tree.Read(pod()); got == nil || got.Quota != 25000 || got.Period != 50000 {
+		t.Errorf("read %+v", got)
 	}
 }

@@ -73,6 +73,11 @@ func TestValidate(t *testing.T) {
 	if err := config.Validate(config.Default()); err != nil {
 		t.Fatalf("the defaults: %v", err)
 	}
+	shorter := config.Default()
+	shorter.CPUCFSQuotaPeriod.Duration = 50 * time.Millisecond
+	if err := config.Validate(shorter); err != nil {
+		t.Errorf("a period of CPU quotas: %v", err)
+	}
 	for want, change := range map[string]func(*configv1beta1.KubeletConfiguration){
 		"invalid configuration: port (--port) 70000 must be between 1 and 65535, inclusive": func(c *configv1beta1.KubeletConfiguration) { c.Port = 70000 },
 		"invalid configuration: imageGCLowThresholdPercent (--image-gc-low-threshold) 80 must be less than imageGCHighThresholdPercent (--image-gc-high-threshold) 70": func(c *configv1beta1.KubeletConfiguration) {
@@ -80,6 +85,10 @@ func TestValidate(t *testing.T) {
 		},
 		"invalid configuration: shutdownGracePeriodCriticalPods {10s} must be <= shutdownGracePeriod {0s}": func(c *configv1beta1.KubeletConfiguration) {
 			c.ShutdownGracePeriodCriticalPods.Duration = 10 * time.Second
+		},
+		"invalid configuration: cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {2s} must be between 1ms and 1sec, inclusive": func(c *configv1beta1.KubeletConfiguration) { c.CPUCFSQuotaPeriod.Duration = 2 * time.Second },
+		"invalid configuration: cpuCFSQuotaPeriod (--cpu-cfs-quota-period) {50ms} requires feature gate CustomCPUCFSQuotaPeriod": func(c *configv1beta1.KubeletConfiguration) {
+			c.CPUCFSQuotaPeriod.Duration, c.FeatureGates = 50*time.Millisecond, map[string]bool{"CustomCPUCFSQuotaPeriod": false}
 		},
 		`cannot reserve "gpu" resource`: func(c *configv1beta1.KubeletConfiguration) { c.KubeReserved = map[string]string{"gpu": "1"} },
 		`invalid configuration: topologyManagerPolicy (--topology-manager-policy) "x" must be one of: ["none" "best-effort" "restricted" "single-numa-node"]`: func(c *configv1beta1.KubeletConfiguration) {

@@ -15,6 +15,8 @@ import (
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/cpuset"
 	"k8s.io/utils/ptr"
+
+	"kaji/internal/featuregate"
 )
 
 // verdict collects refusals in upstream's words.
@@ -95,8 +97,10 @@ func (v *verdict) pods(c *configv1beta1.KubeletConfiguration) {
 	v.refuse(c.ReservedSystemCPUs != "" && (c.SystemReservedCgroup != "" || c.KubeReservedCgroup != ""), "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup (--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)")
 	v.refuse(c.MaxPods < 0, "maxPods (--max-pods) %v must not be a negative number", c.MaxPods)
 	v.refuse(c.PodsPerCore < 0, "podsPerCore (--pods-per-core) %v must not be a negative number", c.PodsPerCore)
-	period := c.CPUCFSQuotaPeriod.Duration
-	v.refuse(period != 100*time.Millisecond && !c.FeatureGates["CustomCPUCFSQuotaPeriod"], "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) %v requires feature gate CustomCPUCFSQuotaPeriod", period)
+	gates, _ := featuregate.New(c.FeatureGates) // what is not known is refused before
+	period := *c.CPUCFSQuotaPeriod
+	v.refuse(period.Duration < time.Millisecond || period.Duration > time.Second, "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) %v must be between 1ms and 1sec, inclusive", period)
+	v.refuse(period.Duration != 100*time.Millisecond && !gates.Enabled("CustomCPUCFSQuotaPeriod"), "cpuCFSQuotaPeriod (--cpu-cfs-quota-period) %v requires feature gate CustomCPUCFSQuotaPeriod", period)
 	policies := []string{configv1beta1.NoneTopologyManagerPolicy, configv1beta1.BestEffortTopologyManagerPolicy, configv1beta1.RestrictedTopologyManagerPolicy, configv1beta1.SingleNumaNodeTopologyManagerPolicy}
 	v.refuse(!slices.Contains(policies, c.TopologyManagerPolicy), "topologyManagerPolicy (--topology-manager-policy) %q must be one of: %q", c.TopologyManagerPolicy, policies)
 	scopes := []string{configv1beta1.ContainerTopologyManagerScope, configv1beta1.PodTopologyManagerScope}

@@ -6,9 +6,7 @@
 package flags
 
 import (
-	"fmt"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -111,20 +109,6 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.Authentication.AddFlags(fs)
 	o.LeaderElection.AddFlags(fs, "kube-scheduler")
 	o.addLogging(fs)
-}
-
-// PodGroups says whether the feature gate GenericWorkload is on.
-func (o *Options) PodGroups() (bool, error) {
-	const name = "GenericWorkload"
-	value, said := o.FeatureGates[name]
-	if !said {
-		return false, nil
-	}
-	on, err := strconv.ParseBool(value)
-	if err != nil {
-		return false, fmt.Errorf("--feature-gates: invalid value of %s=%s, err: %w", name, value, err)
-	}
-	return on, nil
 }
 
 // AddFlags defines the flags; port is the component's own.
