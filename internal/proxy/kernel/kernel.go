@@ -66,8 +66,9 @@ type Kernel struct {
 	rule     netfilter.Rules
 	sets     sets
 	current  map[plan.Frontend]plan.Target
-	chains   map[string]int // references to each shape's chain
-	hairpins map[netip.Addr]int
+	chains   map[string]int     // references to each shape's chain
+	hairpins map[netip.Addr]int // frontends each backend has; zero is one that leaves
+	leaving  []netip.Addr       // backends without frontends since the last change
 	vips     map[netip.Addr]int // how many frontends each ClusterIP has
 }
 
@@ -88,16 +89,19 @@ func (k *Kernel) Reset(all map[plan.Frontend]plan.Target) error {
 	k.conn.DelTable(k.table)
 	k.conn.AddTable(k.table)
 	k.current = map[plan.Frontend]plan.Target{}
-	k.chains, k.hairpins, k.vips = map[string]int{}, map[netip.Addr]int{}, map[netip.Addr]int{}
+	k.chains, k.hairpins, k.vips, k.leaving = map[string]int{}, map[netip.Addr]int{}, map[netip.Addr]int{}, nil
 	if err := k.base(); err != nil {
 		return err
 	}
 	return k.apply(all, nil)
 }
 
-// Apply sets and removes frontends in one transaction. After an error the
-// kernel is unchanged; Reset is the way back.
+// Apply sets and removes frontends in one transaction. After an error no
+// frontend has changed; Reset is the way back.
 func (k *Kernel) Apply(set map[plan.Frontend]plan.Target, removed []plan.Frontend) error {
+	if err := k.prepare(set); err != nil {
+		return err
+	}
 	return k.apply(set, removed)
 }
 
@@ -117,6 +121,7 @@ type change struct {
 func (k *Kernel) apply(set map[plan.Frontend]plan.Target, removed []plan.Frontend) error {
 	c := &change{add: map[*nftables.Set][]nftables.SetElement{}, del: map[*nftables.Set][]nftables.SetElement{}}
 	stale, fresh := map[plan.Backend]bool{}, len(k.current) == 0
+	k.part(c)
 	for _, f := range removed {
 		if old, ok := k.current[f]; ok {
 			k.drop(c, f, old, stale)
@@ -253,9 +258,10 @@ func (k *Kernel) put(c *change, f plan.Frontend, t plan.Target) error {
 		}
 	}
 	for _, b := range append(slices.Clone(t.Backends), t.Local...) {
-		if k.hairpins[b.Addr]++; k.hairpins[b.Addr] == 1 {
+		if _, known := k.hairpins[b.Addr]; !known {
 			c.add[k.sets.hairpin] = append(c.add[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
 		}
+		k.hairpins[b.Addr]++
 	}
 	return nil
 }
@@ -279,10 +285,21 @@ func (k *Kernel) drop(c *change, f plan.Frontend, t plan.Target, stale map[plan.
 			stale[b] = true
 		}
 		if k.hairpins[b.Addr]--; k.hairpins[b.Addr] == 0 {
-			delete(k.hairpins, b.Addr)
-			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(b.Addr, b.Addr)})
+			k.leaving = append(k.leaving, b.Addr)
 		}
 	}
+}
+
+// part forgets the backends that left with the change before: the packet of one
+// that was sent to itself then has passed by now.
+func (k *Kernel) part(c *change) {
+	for _, addr := range k.leaving {
+		if n, known := k.hairpins[addr]; known && n == 0 {
+			delete(k.hairpins, addr)
+			c.del[k.sets.hairpin] = append(c.del[k.sets.hairpin], nftables.SetElement{Key: netfilter.Pair(addr, addr)})
+		}
+	}
+	k.leaving = nil
 }
 
 // isClusterIP: only those masquerade by where a packet comes from.

@@ -184,7 +184,7 @@ func TestClusterIP(t *testing.T) {
 	}
 	for name := range l.kernel.chains {
 		rules, err := l.kernel.conn.GetRules(l.kernel.table, &nftables.Chain{Table: l.kernel.table, Name: name})
-		if want := map[string]int{chainRefuse: 1, chainDrop: 1, "cluster-1": 2}[name]; err == nil && len(rules) != want {
+		if want := map[string]int{chainRefuse: 1, chainDrop: 1, "cluster-1": 3}[name]; err == nil && len(rules) != want {
 			t.Errorf("chain %s has %d rules, want %d", name, len(rules), want)
 		}
 	}
@@ -258,6 +258,7 @@ func TestAConnectionOutlivesItsEndpoints(t *testing.T) {
 // empty checks that no element and no chain of a Service is left.
 func (l *lab) empty() {
 	l.Helper()
+	l.apply(nil) // what left with the last change goes with the next
 	k := l.kernel
 	for name, refs := range k.chains {
 		if name != chainRefuse && name != chainDrop {

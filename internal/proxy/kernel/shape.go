@@ -61,6 +61,7 @@ func (s shape) name() string {
 func (k *Kernel) chainFor(f plan.Frontend, t plan.Target, refs int) (string, error) {
 	if t.Sources != nil {
 		k.addFirewall(f, t)
+		k.chains[firewallName(f)]++
 	}
 	s := shapeOf(f, t)
 	name := s.name()
@@ -73,6 +74,35 @@ func (k *Kernel) chainFor(f plan.Frontend, t plan.Target, refs int) (string, err
 	}
 	k.chains[name] += refs
 	return name, nil
+}
+
+// prepare writes the chains that frontends need and that are not there, in a
+// transaction of their own: a packet that is under way when a map leads to a
+// chain of the same transaction would find it empty.
+func (k *Kernel) prepare(set map[plan.Frontend]plan.Target) error {
+	before := len(k.chains)
+	for f, t := range set {
+		if name := firewallName(f); t.Sources != nil && !k.has(name) {
+			k.addFirewall(f, t)
+			k.chains[name] = 0
+		}
+		if s := shapeOf(f, t); s.all > 0 && !k.has(s.name()) {
+			k.chain(s.name(), k.rules(s)...)
+			k.chains[s.name()] = 0
+		}
+	}
+	if len(k.chains) == before {
+		return nil
+	}
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("proxy: writing nftables: %w", err)
+	}
+	return nil
+}
+
+func (k *Kernel) has(chain string) bool {
+	_, exists := k.chains[chain]
+	return exists
 }
 
 // permanent gives the shared end chains one reference of their own.
@@ -101,18 +131,22 @@ func (k *Kernel) rules(s shape) [][]expr.Any {
 			rules = append(rules, append(r.FromLoopback(), r.Mark()...))
 		}
 	}
+	// Who finds no backend has come while the last one went. Dropped, the packet
+	// comes again; let through, its connection would be taken for one to
+	// nowhere from then on.
+	end := []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
 	if !s.preferLocal {
-		return append(rules, k.balance(s, nil, k.sets.backends, s.all)...)
+		return append(append(rules, k.balance(s, nil, k.sets.backends, s.all)...), end)
 	}
 	// Pods and the node itself are inside: for them every endpoint will do.
 	if match, ok := k.fromPods(false); ok {
 		rules = append(rules, k.balance(s, match, k.sets.backends, s.all)...)
 	}
 	rules = append(rules, k.balance(s, r.FromNode(), k.sets.backends, s.all)...)
-	if s.local == 0 {
-		return append(rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+	if s.local > 0 {
+		rules = append(rules, k.balance(s, nil, k.sets.local, s.local)...)
 	}
-	return append(rules, k.balance(s, nil, k.sets.local, s.local)...)
+	return append(rules, end)
 }
 
 // fromPods matches packets of pods, or all others; false says that nothing tells
@@ -125,7 +159,9 @@ func (k *Kernel) fromPods(invert bool) ([]expr.Any, bool) {
 	return k.rule.SourceIn(k.sets.pods, invert), known
 }
 
-// balance sends packets that match to one of n backends of a map.
+// balance sends packets that match to one of n backends of a map. A packet keeps
+// to the rules that it has begun with, but finds in the maps what is there by
+// now: where its index is gone, there is still the first.
 func (k *Kernel) balance(s shape, match []expr.Any, from *nftables.Set, n int) [][]expr.Any {
 	r := k.rule
 	var rules [][]expr.Any
@@ -140,12 +176,16 @@ func (k *Kernel) balance(s shape, match []expr.Any, from *nftables.Set, n int) [
 		load = r.NodePort()
 	}
 	draw := []expr.Any{&expr.Numgen{Register: index, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}, r.Lookup(from)}
+	first := []expr.Any{&expr.Immediate{Register: index, Data: make([]byte, 4)}, r.Lookup(from)}
 	var remember []expr.Any
 	if s.affinity > 0 {
 		remember = append(r.Client(), &expr.Dynset{SrcRegKey: r.Key, SrcRegData: r.Found, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE),
 			Timeout: s.affinity, SetName: k.sets.affinity.Name, SetID: k.sets.affinity.ID})
 	}
 	join(load, draw, remember, []expr.Any{r.DNAT()})
+	if n > 1 {
+		join(load, first, remember, []expr.Any{r.DNAT()})
+	}
 	return rules
 }
 
@@ -156,7 +196,6 @@ func firewallName(f plan.Frontend) string {
 // addFirewall makes the chain that lets a frontend's source ranges in.
 func (k *Kernel) addFirewall(f plan.Frontend, t plan.Target) {
 	name := firewallName(f)
-	k.chains[name]++
 	r := k.rule
 	var rules [][]expr.Any
 	for _, p := range t.Sources {
