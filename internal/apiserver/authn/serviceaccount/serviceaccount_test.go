@@ -209,6 +209,49 @@ func TestTokenRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
+// A token is verified once and judged at every use; the memory is bounded, and
+// what is in use stays.
+func TestVerifiedOnce(t *testing.T) {
+	w := newWorld(t)
+	asked := 0
+	keys := w.validator.keys
+	w.validator.keys = func() ([]publicKey, error) { asked++; return keys() }
+	token := w.issue(authenticationv1.TokenRequestSpec{BoundObjectRef: toPod("web-0", "pod-uid")}).Status.Token
+	for range 3 {
+		if _, err := w.authenticate(token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("the signature was verified %d times", asked)
+	}
+	if _, err := w.authenticate(token, "others"); err == nil {
+		t.Error("a verified token is good for any audience")
+	}
+	if _, err := w.authenticate(token[:len(token)-4] + "AAAA"); err == nil {
+		t.Error("a verified token's claims are good with any signature")
+	}
+	asked = 0
+	for i := range 3 * generation {
+		w.validator.verified.put([sha256.Size]byte{byte(i), byte(i >> 8), 1}, &claims{})
+		if i%generation == 0 {
+			if _, err := w.authenticate(token); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(w.validator.verified.young) + len(w.validator.verified.old); n > 2*generation {
+		t.Errorf("%d tokens are kept", n)
+	}
+	if asked != 0 {
+		t.Errorf("a token in use was forgotten and verified %d times", asked)
+	}
+	delete(w.objects, "pods/shop/web-0")
+	if _, err := w.authenticate(token); err == nil {
+		t.Error("a verified token outlives its pod")
+	}
+}
+
 func TestDiscoveryDocuments(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

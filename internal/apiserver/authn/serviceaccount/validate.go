@@ -5,6 +5,7 @@ package serviceaccount
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -63,6 +64,8 @@ type Validator struct {
 	Used func(namespace, secret, label, day string)
 	// Metrics counts sorts of tokens; nil counts none.
 	Metrics *Metrics
+
+	verified verified
 }
 
 // NewValidator accepts tokens of the issuers, signed by one of keys, which are
@@ -94,26 +97,20 @@ func NewValidator(issuers []string, keys func() ([]crypto.PublicKey, error), aud
 // AuthenticateToken implements authenticator.Token. Tokens of other issuers are
 // left to others.
 func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
-	if !v.issuers[issuerOf(token)] {
-		return nil, false, nil
-	}
-	parsed, err := jwt.ParseSigned(token, algorithms)
-	var foreign *jose.ErrUnexpectedSignatureAlgorithm
-	if errors.As(err, &foreign) {
-		return nil, false, jose.ErrCryptoFailure // as if a key had been tried
-	}
-	if err != nil {
-		return nil, false, nil
-	}
-	public, claims, legacy := jwt.Claims{}, privateClaims{}, legacyClaims{}
-	if err := v.verify(parsed, &public, &claims, &legacy); err != nil {
-		return nil, false, err
+	hash := sha256.Sum256([]byte(token))
+	c := v.verified.get(hash)
+	if c == nil {
+		var err error
+		if c, err = v.claims(token); c == nil || err != nil {
+			return nil, false, err
+		}
+		v.verified.put(hash, c)
 	}
 	wanted, ok := authenticator.AudiencesFrom(ctx)
 	if !ok || len(wanted) == 0 {
 		wanted = v.audiences
 	}
-	granted := authenticator.Audiences(public.Audience)
+	granted := authenticator.Audiences(c.public.Audience)
 	if len(granted) == 0 {
 		granted = v.audiences // tokens without audience are good for the API server
 	}
@@ -122,15 +119,37 @@ func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authe
 		return nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", granted, wanted)
 	}
 	var info *serviceaccount.ServiceAccountInfo
-	if public.Issuer == legacyIssuer {
-		info, err = v.judgeLegacy(ctx, token, &public, &legacy)
+	var err error
+	if c.public.Issuer == legacyIssuer {
+		info, err = v.judgeLegacy(ctx, token, &c.public, &c.legacy)
 	} else {
-		info, err = v.judge(ctx, &public, &claims.Kubernetes)
+		info, err = v.judge(ctx, &c.public, &c.private.Kubernetes)
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	return &authenticator.Response{User: info.UserInfo(), Audiences: audiences}, true, nil
+}
+
+// claims verifies a token's signature and returns what it says, nil if it is
+// somebody else's token.
+func (v *Validator) claims(token string) (*claims, error) {
+	if !v.issuers[issuerOf(token)] {
+		return nil, nil
+	}
+	parsed, err := jwt.ParseSigned(token, algorithms)
+	var foreign *jose.ErrUnexpectedSignatureAlgorithm
+	if errors.As(err, &foreign) {
+		return nil, jose.ErrCryptoFailure // as if a key had been tried
+	}
+	if err != nil {
+		return nil, nil
+	}
+	c := &claims{}
+	if err := v.verify(parsed, &c.public, &c.private, &c.legacy); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // issuerOf reads the issuer without verifying anything: only to tell whose
