@@ -5,6 +5,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -55,12 +56,14 @@ func (b Cluster) Run(ctx context.Context, report *Report) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
 	r := &clusterRun{Cluster: b, dir: dir, report: report}
 	defer func() {
-		if downErr := r.kaji(context.WithoutCancel(ctx), "down", "--purge"); err == nil {
-			err = downErr
+		if downErr := r.kaji(context.WithoutCancel(ctx), "down", "--purge"); downErr != nil && os.Remove(dir) != nil {
+			// Without its data what is left could not be taken down any more.
+			err = errors.Join(err, fmt.Errorf("the cluster is left in %s: %w", dir, downErr))
+			return
 		}
+		_ = os.RemoveAll(dir) // nothing of value
 	}()
 	if err := r.up(ctx); err != nil {
 		return err
