@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,10 @@ flags override files.`,
 			}
 			if help, _ := cmd.Flags().GetBool("help"); help {
 				return cmd.Help()
+			}
+			if asked, _ := cmd.Flags().GetBool("version"); asked {
+				fmt.Fprintf(cmd.OutOrStdout(), "Kubernetes %s\n", cmd.Version)
+				return nil
 			}
 			if rest := cmd.Flags().Args(); len(rest) > 0 {
 				return cobra.NoArgs(cmd, rest)

@@ -35,7 +35,7 @@ var upstream = map[string]string{
 
 // versioned are the verbs that say which Kubernetes they are with --version, as
 // upstream's programs do.
-var versioned = []string{"apiserver", "controller-manager", "cloud-controller-manager", "scheduler", "proxy"}
+var versioned = []string{"apiserver", "controller-manager", "cloud-controller-manager", "scheduler", "proxy", "kubelet"}
 
 func main() {
 	args := os.Args[1:]
