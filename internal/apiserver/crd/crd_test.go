@@ -347,7 +347,9 @@ func TestBadDefinitions(t *testing.T) {
 		for edit, want := range map[[2]string]string{
 			{"name: widgets.example.com", "name: wrong"}:                        `metadata.name: Invalid value: "wrong": must be spec.names.plural+"."+spec.group`,
 			{"rule: \"!has(self.a) || self.a != 'bad'\"", "rule: 'self.b > 1'"}: "undefined field 'b'",
-			{"type: integer, minimum: 0", "minimum: 0"}:                         "spec.validation.openAPIV3Schema.properties[spec].properties[replicas].type: Required value: must not be empty for specified object fields",
+			{"color: {", "bomb: {type: array, items: {type: array, items: {type: string, x-kubernetes-validations: [{rule: \"self.contains('a')\"}]}}}\n              color: {"}: "estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
+			{"color: {", "bomb: {type: string, pattern: \"((a{1000}){1000}){1000}\"}\n              color: {"}:                                                                   "properties[bomb].pattern: Invalid value: \"((a{1000}){1000}){1000}\": must be a valid regular expression, but isn't: error parsing regexp",
+			{"type: integer, minimum: 0", "minimum: 0"}: "spec.validation.openAPIV3Schema.properties[spec].properties[replicas].type: Required value: must not be empty for specified object fields",
 		} {
 			err := b.define(strings.Replace(widgetDefinition, edit[0], edit[1], 1))
 			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) {
