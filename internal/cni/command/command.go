@@ -39,16 +39,21 @@ func Main(release string) {
 // plugin holds the program's version: another one writes the rules anew.
 type plugin struct{ release string }
 
+// openPod reads what a command says of a pod, and opens its network, which the
+// caller closes.
+func (p plugin) openPod(args *skel.CmdArgs) (c *config, s podnet.Sandbox, l *ledger, err error) {
+	if c, err = parse(args.StdinData); err != nil {
+		return nil, s, nil, err
+	}
+	if s, err = c.sandbox(args); err != nil {
+		return nil, s, nil, err
+	}
+	l, err = open(c, p.release)
+	return c, s, l, err
+}
+
 func (p plugin) add(args *skel.CmdArgs) error {
-	c, err := parse(args.StdinData)
-	if err != nil {
-		return err
-	}
-	s, err := c.sandbox(args)
-	if err != nil {
-		return err
-	}
-	l, err := open(c, p.release)
+	c, s, l, err := p.openPod(args)
 	if err != nil {
 		return err
 	}
@@ -86,15 +91,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 }
 
 func (p plugin) check(args *skel.CmdArgs) error {
-	c, err := parse(args.StdinData)
-	if err != nil {
-		return err
-	}
-	s, err := c.sandbox(args)
-	if err != nil {
-		return err
-	}
-	l, err := open(c, p.release)
+	c, s, l, err := p.openPod(args)
 	if err != nil {
 		return err
 	}
