@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package featuregate knows the feature gates of the release that kaji serves:
-// their names, stages and defaults, and which can no longer be changed. API server,
-// controller manager, scheduler, proxy and node agent give it what their
-// --feature-gates and their configuration say, and refuse to start on what upstream refuses. It never decides what a feature
-// does: most are on for good, and a component asks for the few it can be
-// without.
+// their names, stages and defaults, and which can no longer be changed. API
+// server, controller manager, scheduler, proxy and node agent give it what their
+// --feature-gates and their configuration say, and refuse to start on what
+// upstream refuses. It never decides what a feature does: most are on for good,
+// and a component asks for the few it can be without.
 package featuregate
 
 import (
