@@ -21,11 +21,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
+	"golang.org/x/sys/unix"
 )
 
 // statusFD is where create, exec and delete answer with one JSON report.
@@ -43,7 +45,7 @@ func main() {
 		os.Exit(2)
 	}
 	if os.Args[1] == "init" {
-		libcontainer.Init() // does not return
+		initialize()
 	}
 	debug.SetGCPercent(400)        // the process ends soon
 	signal.Ignore(syscall.SIGPIPE) // whoever waits for the answer may die first
@@ -55,6 +57,18 @@ func main() {
 	}
 	os.Exit(code)
 }
+
+// initialize becomes the container's first process. It does not return.
+func initialize() {
+	runtime.LockOSThread() // this thread becomes the program
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, defaultTimerSlack, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "kaji-init: resetting the timer slack:", err)
+	}
+	libcontainer.Init()
+}
+
+// defaultTimerSlack is what the kernel gives the first process, in nanoseconds.
+const defaultTimerSlack = 50_000
 
 func run(verb string, args []string, status *os.File) (int, error) {
 	switch {

@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,6 +202,67 @@ func TestAttachAndExec(t *testing.T) {
 	}
 	if err := h.Delete(t.Context(), root, "c2"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTimerSlack finds the kernel's usual timer precision in what runs inside a
+// container; the helpers that bring it there have a coarse one.
+func TestTimerSlack(t *testing.T) {
+	h, dir, root := helper(t), t.TempDir(), t.TempDir()
+	m := monitor(t, h, dir)
+	bundle(t, dir, false, "/box", "cat")
+	c := Container{ID: "c4", Root: root, Bundle: dir, Stdin: true, ExitPath: filepath.Join(dir, "exit")}
+	pid, err := m.Create(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
+	if err := Start(root, "c4", pid); err != nil {
+		t.Fatal(err)
+	}
+	a, err := m.Attach("c4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	usualSlack(t, pid, a.Input, a.Stdout)
+
+	theirIn, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, theirOut, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := h.Exec(t.Context(), Exec{Root: root, ID: "c4", Stdin: theirIn, Stdout: theirOut,
+		Process: &specs.Process{Args: []string{"/box", "cat"}, Cwd: "/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = theirIn.Close(), theirOut.Close()
+	usualSlack(t, x.Pid, in, out)
+	_ = in.Close()
+	if code, err := x.Wait(); err != nil || code != 0 {
+		t.Fatalf("exec ended with %d, %v", code, err)
+	}
+}
+
+// usualSlack reads the timer slack of a program that repeats its input.
+func usualSlack(t *testing.T, pid int, in io.Writer, out io.Reader) {
+	t.Helper()
+	if _, err := io.WriteString(in, "there\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(raw)); got != "50000" {
+		t.Errorf("timer slack %s ns, want 50000", got)
 	}
 }
 
