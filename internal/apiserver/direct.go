@@ -27,11 +27,13 @@ import (
 	"kaji/internal/api"
 	"kaji/internal/apiserver/audit"
 	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/verb"
 	stream "kaji/internal/apiserver/watch"
 	"kaji/internal/client"
+	"kaji/internal/client/direct"
 )
 
 // Direct is the server without HTTP, for one identity: the same authorization
@@ -42,6 +44,8 @@ type Direct struct {
 	agent  string
 	// trusted leaves authorization out: the server itself asks.
 	trusted bool
+	// held hands out what the cache holds of objects instead of all.
+	held bool
 }
 
 var _ client.Verbs = (*Direct)(nil)
@@ -49,6 +53,16 @@ var _ client.Verbs = (*Direct)(nil)
 // Direct returns the server for who; agent is recorded in managedFields.
 func (s *Server) Direct(who user.Info, agent string) *Direct {
 	return &Direct{server: s, user: who, agent: agent}
+}
+
+// Held implements client/direct's Server.
+func (d *Direct) Held(gvr schema.GroupVersionResource) direct.Server {
+	if d.server.slim == nil || !crd.IsSlim(gvr.GroupResource()) {
+		return nil
+	}
+	held := *d
+	held.held = true
+	return &held
 }
 
 // Elsewhere says whether another API server has a version.
@@ -204,7 +218,7 @@ func (d *Direct) Get(ctx context.Context, r client.Resource, name string, opts m
 	if err != nil {
 		return nil, apiError(err)
 	}
-	return out(c.Info, entry.Object, nil)
+	return out(c.Info, entry.Whole(), nil)
 }
 
 func (d *Direct) listOptions(in *request.Info, opts *metav1.ListOptions) (*list.Options, error) {
@@ -226,12 +240,16 @@ func (d *Direct) page(c *call, opts metav1.ListOptions) (*list.Page, error) {
 }
 
 // items returns the objects of a page in the request's version.
-func items(in *request.Info, page *list.Page) ([]runtime.Object, error) {
+func (d *Direct) items(in *request.Info, page *list.Page) ([]runtime.Object, error) {
 	if err := list.Convert(in.Served, page.Entries); err != nil {
 		return nil, apiError(err)
 	}
 	all := make([]runtime.Object, len(page.Entries))
 	for i, e := range page.Entries {
+		if d.held {
+			all[i] = e.Object
+			continue
+		}
 		obj, err := list.InVersion(in.Served, e)
 		if err != nil {
 			return nil, apiError(err)
@@ -254,7 +272,7 @@ func (d *Direct) ListShared(ctx context.Context, r client.Resource, opts metav1.
 	}
 	l = &internalversion.List{}
 	setListMeta(l, page)
-	l.Items, err = items(c.Info, page)
+	l.Items, err = d.items(c.Info, page)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +302,7 @@ func (d *Direct) List(ctx context.Context, r client.Resource, opts metav1.ListOp
 	if err != nil {
 		return nil, err
 	}
-	all, err := items(c.Info, page)
+	all, err := d.items(c.Info, page)
 	if err != nil {
 		return nil, err
 	}
@@ -331,7 +349,7 @@ func (d *Direct) Watch(ctx context.Context, r client.Resource, opts metav1.ListO
 		return nil, err
 	}
 	c.audit.Started()
-	w := &directWatch{in: c.Info, stream: s, cancel: cancel, events: make(chan watch.Event, 16), bookmarks: selection.Bookmarks}
+	w := &directWatch{in: c.Info, held: d.held, stream: s, cancel: cancel, events: make(chan watch.Event, 16), bookmarks: selection.Bookmarks}
 	go func() {
 		w.run(ctx, d.server.stopping)
 		c.end(http.StatusOK, nil, nil)

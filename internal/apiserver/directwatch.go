@@ -26,6 +26,7 @@ type directWatch struct {
 	cancel    context.CancelFunc
 	events    chan watch.Event
 	bookmarks bool
+	held      bool // hand out what the cache holds
 	stopOnce  sync.Once
 }
 
@@ -101,6 +102,9 @@ func (w *directWatch) event(event stream.Event) (watch.Event, error) {
 	entry := event.Entry
 	if entry == nil {
 		entry = w.bookmark(event)
+	}
+	if w.held {
+		return watch.Event{Type: event.Type, Object: entry.Object}, nil
 	}
 	obj, err := list.InVersion(w.in.Served, entry)
 	return watch.Event{Type: event.Type, Object: obj}, err

@@ -119,7 +119,7 @@ func (s *Server) newCustom() *crd.Controller {
 	}
 	cfg := crd.Config{
 		Cache: s.cache, Kind: definitions.Kind, Client: s.Self(),
-		Serve: s.AddKind, Unserve: s.RemoveKind, Sharing: s.sharing, Logger: s.log,
+		Serve: s.AddKind, Unserve: s.RemoveKind, Logger: s.log,
 	}
 	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
 		cfg.Convert = crd.Webhooks(s.resolver(services))

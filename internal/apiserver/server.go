@@ -167,7 +167,7 @@ type Server struct {
 	allocator *alloc.Allocator
 	discovery *discovery.Discovery
 	openapi   *openapi.OpenAPI
-	sharing   *crd.Sharing
+	slim      *crd.Slim
 	custom    *crd.Controller // nil without definitions of custom resources
 	dynamic   *dynamic.Plugins
 	aggregate *aggregate.Aggregator // nil without APIServices
@@ -202,7 +202,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
 	s.started = time.Now()
-	s.sharing = crd.NewSharing()
+	s.slim = crd.NewSlim()
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
 	s.metrics.Register(cfg.Collectors...)
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
@@ -210,12 +210,9 @@ func New(cfg Config) (*Server, error) {
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,
 		Decode: func(kind *api.Kind, kv store.KeyValue) (api.Object, error) {
-			obj, err := object.Decode(cfg.Sealer, kind, kv)
-			if err == nil {
-				s.sharing.Decoded(obj)
-			}
-			return obj, err
+			return object.Decode(cfg.Sealer, kind, kv)
 		},
+		Slim:   s.slim.Hold,
 		Logger: cfg.Logger,
 	})
 	for _, kind := range cfg.Kinds {

@@ -38,7 +38,7 @@ func Find[T api.Object](ctx context.Context, r Reader, kind schema.GroupVersionK
 	if err != nil || !found {
 		return obj, false, err
 	}
-	obj, ok := entry.Object.(T)
+	obj, ok := entry.Whole().(T)
 	if !ok {
 		return obj, false, fmt.Errorf("%s %s is stored as a %T", kind.Kind, name, entry.Object)
 	}
@@ -58,7 +58,7 @@ func Each[T api.Object](ctx context.Context, r Reader, kind schema.GroupVersionK
 		return err
 	}
 	for entry := range s.All(namespace, "") {
-		if obj, ok := entry.Object.(T); ok && !visit(obj) {
+		if obj, ok := entry.Whole().(T); ok && !visit(obj) {
 			break
 		}
 	}

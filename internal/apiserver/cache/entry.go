@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -14,15 +15,31 @@ import (
 type Entry struct {
 	// Key is the store key.
 	Key string
-	// Object is the decoded hub object with its resourceVersion set.
+	// Object is the decoded hub object with its resourceVersion set. What a kind
+	// is Slim of is left out of it; Whole has that too.
 	Object api.Object
 	// Revision is the store revision of this state.
 	Revision int64
 
+	whole   func() api.Object // nil when Object is whole
 	encoded atomic.Pointer[encoding]
 	making  sync.Mutex // held while an encoding is made
 	pool    *pool
 }
+
+// Whole returns the object with everything that was stored. It must not be
+// modified.
+func (e *Entry) Whole() api.Object {
+	if e.whole == nil {
+		return e.Object
+	}
+	obj := e.whole()
+	obj.SetResourceVersion(strconv.FormatInt(e.Revision, 10))
+	return obj
+}
+
+// Slim says whether Object is less than Whole, which then takes some time.
+func (e *Entry) Slim() bool { return e.whole != nil }
 
 // encoding is one kept encoding of an entry, or the object in another version,
 // a link of a short list.

@@ -85,7 +85,7 @@ func (e *Event) Gone() *Entry {
 func last(e *Entry, revision int64) *Entry {
 	object := api.Own(e.Object)
 	object.SetResourceVersion(strconv.FormatInt(revision, 10))
-	return &Entry{Key: e.Key, Object: object, Revision: revision, pool: e.pool}
+	return &Entry{Key: e.Key, Object: object, Revision: revision, whole: e.whole, pool: e.pool}
 }
 
 // load reads the kind from the store, once.
@@ -204,8 +204,12 @@ func (f *feed) entry(kv store.KeyValue) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
 	}
-	object.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
-	return &Entry{Key: kv.Key, Object: object, Revision: kv.ModRevision, pool: &f.cache.pool}, nil
+	e := &Entry{Key: kv.Key, Object: object, Revision: kv.ModRevision, pool: &f.cache.pool}
+	if slim := f.cache.cfg.Slim; slim != nil {
+		e.Object, e.whole = slim(f.kind, object)
+	}
+	e.Object.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
+	return e, nil
 }
 
 // apply takes one event of the store.

@@ -64,10 +64,10 @@ func (c *Controller) cleanOnce(ctx context.Context, name string) (done bool, err
 	if err != nil || !found {
 		return !found && err == nil, err
 	}
-	crd := definitionOf(entry).DeepCopy()
-	if !slices.Contains(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
+	if !slices.Contains(definitionOf(entry).Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
 		return true, nil
 	}
+	crd := wholeOf(entry).DeepCopy()
 	kinds.SetCondition(crd, terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress"))
 	status := client.Resource{GroupVersionResource: resource, Subresource: "status"}
 	obj, err := c.cfg.Client.Update(ctx, status, crd.Name, crd, metav1.UpdateOptions{FieldManager: "kube-apiserver"})

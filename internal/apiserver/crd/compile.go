@@ -15,6 +15,8 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+
+	"kaji/internal/apiserver/cache"
 )
 
 // version is one version of a definition. What its schema compiles to is made
@@ -27,19 +29,30 @@ type version struct {
 	used atomic.Int64 // unix seconds
 }
 
-// origin is where a version is defined: in the definition as the cache has it.
-// Older states of it, which say the same, are not held: a schema takes far more
-// memory than all else of a kind.
+// origin is where a version is defined. Its schema is taken from the entry when
+// it is needed: it takes far more memory than all else of a kind.
 type origin struct {
-	crd  *apiextensionsv1.CustomResourceDefinition
-	spec *apiextensionsv1.CustomResourceDefinitionVersion
+	entry *cache.Entry
+	crd   *apiextensionsv1.CustomResourceDefinition // maybe without schemas
+	spec  *apiextensionsv1.CustomResourceDefinitionVersion
 }
 
-// newVersion returns a definition's version, by its index.
-func newVersion(crd *apiextensionsv1.CustomResourceDefinition, i int) *version {
+// newVersion returns a version of a definition, a state of e, by its index.
+func newVersion(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition, i int) *version {
 	v := &version{}
-	v.source.Store(&origin{crd, &crd.Spec.Versions[i]})
+	v.source.Store(&origin{e, crd, &crd.Spec.Versions[i]})
 	return v
+}
+
+// validation returns the version's schema, nil for none.
+func (o *origin) validation() *apiextensionsv1.CustomResourceValidation {
+	whole := wholeOf(o.entry)
+	for i := range whole.Spec.Versions {
+		if whole.Spec.Versions[i].Name == o.spec.Name {
+			return whole.Spec.Versions[i].Schema
+		}
+	}
+	return nil
 }
 
 func (v *version) from() *origin { return v.source.Load() }
@@ -118,12 +131,16 @@ func (v *version) compile() (*compiled, error) {
 // props returns the version's schema in the form upstream's packages work on,
 // nil for none.
 func (v *version) props() (*apiextensions.JSONSchemaProps, error) {
-	if v.from().spec.Schema == nil || v.from().spec.Schema.OpenAPIV3Schema == nil {
+	from := v.from()
+	in := from.validation()
+	if in == nil || in.OpenAPIV3Schema == nil {
 		return nil, nil
 	}
 	out := &apiextensions.CustomResourceValidation{}
-	// The conversion shares what it can with the stored definition.
-	in := v.from().spec.Schema.DeepCopy()
+	if !from.entry.Slim() {
+		// The conversion shares what it can with the stored definition.
+		in = in.DeepCopy()
+	}
 	if err := apiextensionsv1.Convert_v1_CustomResourceValidation_To_apiextensions_CustomResourceValidation(in, out, nil); err != nil {
 		return nil, err
 	}

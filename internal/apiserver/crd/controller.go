@@ -36,8 +36,6 @@ type Config struct {
 	Kind *api.Kind
 	// Client is the API server itself, under an identity that may do anything.
 	Client client.Verbs
-	// Sharing is what the cache's definitions went through; nil for none.
-	Sharing *Sharing
 	// Serve adds a kind, or replaces the one of the same resource; Unserve
 	// takes it away and ends its watches.
 	Serve   func(*api.Kind)
@@ -159,6 +157,7 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 	}
 }
 
+// definitionOf returns an entry's definition, maybe without its schemas.
 func definitionOf(e *cache.Entry) *apiextensionsv1.CustomResourceDefinition {
 	return e.Object.(*apiextensionsv1.CustomResourceDefinition)
 }
@@ -177,9 +176,9 @@ func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
 	all := definitionsAt(at)
 	names := map[string]bool{}
 	ok := true
-	for _, crd := range all {
-		names[crd.Name] = true
-		ok = c.sync(ctx, crd, all) && ok
+	for e := range at.All("", "") {
+		names[definitionOf(e).Name] = true
+		ok = c.sync(ctx, e, all) && ok
 	}
 	c.mu.Lock()
 	var gone []string
@@ -202,37 +201,36 @@ func (c *Controller) syncEvent(ctx context.Context, at *cache.Snapshot, event *c
 	all := definitionsAt(at)
 	ok := true
 	if event.Deleted {
-		if c.cfg.Sharing != nil {
-			c.cfg.Sharing.Forget()
-		}
 		c.withdraw(changed.Name)
 	}
-	for _, crd := range all {
+	for e := range at.All("", "") {
+		crd := definitionOf(e)
 		waits := crd.Spec.Group == changed.Spec.Group && !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted)
 		if crd.Name == changed.Name || waits {
-			ok = c.sync(ctx, crd, all) && ok
+			ok = c.sync(ctx, e, all) && ok
 		}
 	}
 	return ok
 }
 
 // sync brings one definition up to date.
-func (c *Controller) sync(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition, all []*apiextensionsv1.CustomResourceDefinition) bool {
+func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensionsv1.CustomResourceDefinition) bool {
+	crd := definitionOf(e)
 	if crd.DeletionTimestamp != nil {
-		c.serve(crd)
+		c.serve(e, crd)
 		c.clean(ctx, crd)
 		return true
 	}
 	settled := withOwnStatus(crd)
-	settle(settled, all)
+	settle(settled, e, all)
 	if !equality.Semantic.DeepEqual(crd.Status, settled.Status) {
-		c.serve(settled)
-		return c.writeStatus(ctx, settled)
+		c.serve(e, settled)
+		return c.writeStatus(ctx, e, settled)
 	}
 	if isInstalling(crd) {
 		c.installing.add(crd.Name)
 	}
-	c.serve(crd)
+	c.serve(e, crd)
 	return true
 }
 
@@ -243,10 +241,12 @@ func withOwnStatus(crd *apiextensionsv1.CustomResourceDefinition) *apiextensions
 	return &own
 }
 
-// writeStatus stores a definition's status. A conflict is no failure: the
-// newer state comes as an event.
-func (c *Controller) writeStatus(ctx context.Context, crd *apiextensionsv1.CustomResourceDefinition) bool {
-	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, crd.DeepCopy(),
+// writeStatus stores the status of settled, a later state of e. A conflict is
+// no failure: the newer state comes as an event.
+func (c *Controller) writeStatus(ctx context.Context, e *cache.Entry, settled *apiextensionsv1.CustomResourceDefinition) bool {
+	crd := *wholeOf(e)
+	crd.Status = settled.Status
+	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, &crd,
 		metav1.UpdateOptions{FieldManager: "kube-apiserver"})
 	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
 		return true
@@ -255,8 +255,9 @@ func (c *Controller) writeStatus(ctx context.Context, crd *apiextensionsv1.Custo
 	return false
 }
 
-// serve serves a definition's kind once its names are established.
-func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
+// serve serves the kind of a definition, a state of e, once its names are
+// established.
+func (c *Controller) serve(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition) {
 	if !kinds.IsTrue(crd, apiextensionsv1.Established) {
 		c.withdraw(crd.Name)
 		return
@@ -265,12 +266,12 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 	old := c.served[crd.Name]
 	c.mu.Unlock()
 	if old != nil && sameKind(old.crd, crd) {
-		if old.refresh(crd) {
+		if old.refresh(e, crd) {
 			c.cfg.Serve(old.kind) // its watches go on
 		}
 		return
 	}
-	d := c.define(crd)
+	d := c.define(e, crd)
 	c.mu.Lock()
 	if old != nil {
 		delete(c.byKind, old.kind)
@@ -281,12 +282,12 @@ func (c *Controller) serve(crd *apiextensionsv1.CustomResourceDefinition) {
 }
 
 // define builds a definition's kind with what converts its objects.
-func (c *Controller) define(crd *apiextensionsv1.CustomResourceDefinition) *definition {
+func (c *Controller) define(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition) *definition {
 	if conversion := crd.Spec.Conversion; conversion == nil || conversion.Strategy != apiextensionsv1.WebhookConverter {
-		return define(crd, noConversion, nil)
+		return define(e, crd, noConversion, nil)
 	}
 	w := c.webhook(crd)
-	return define(crd, w.one, w.all)
+	return define(e, crd, w.one, w.all)
 }
 
 // sameKind says whether two states of a definition are served alike.

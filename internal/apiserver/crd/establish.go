@@ -91,7 +91,7 @@ func (c *Controller) establish(ctx context.Context, at *cache.Snapshot) bool {
 		})
 		// Whoever reads that the kind is established finds it served. The write
 		// comes back as an event, and whatever it did not change with it.
-		c.serve(established)
-		ok = c.writeStatus(ctx, established) && ok
+		c.serve(e, established)
+		ok = c.writeStatus(ctx, e, established) && ok
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"kaji/internal/api"
 	"kaji/internal/api/apiextensions"
+	"kaji/internal/apiserver/cache"
 )
 
 // definition is a served CustomResourceDefinition.
@@ -37,12 +38,12 @@ type definition struct {
 	terminating atomic.Bool
 }
 
-// refresh lets the versions refer to a newer state of the definition that says
-// the same. It is true when discovery shows something else all the same.
-func (d *definition) refresh(crd *apiextensionsv1.CustomResourceDefinition) bool {
+// refresh lets the versions refer to a newer entry of the definition, of which
+// crd is a state, that says the same. It is true when discovery shows something else all the same.
+func (d *definition) refresh(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition) bool {
 	for i := range crd.Spec.Versions {
 		if v := d.versions[crd.Spec.Versions[i].Name]; v != nil {
-			v.source.Store(&origin{crd, &crd.Spec.Versions[i]})
+			v.source.Store(&origin{e, crd, &crd.Spec.Versions[i]})
 		}
 	}
 	terminating := apiextensions.IsTrue(crd, apiextensionsv1.Terminating)
@@ -64,9 +65,9 @@ func verbs() []string {
 	return []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 }
 
-// define builds the kind of an established definition. It costs little: no
+// define builds the kind of an established definition, a state of e. It costs little: no
 // schema is looked at.
-func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter, convertAll allConverter) *definition {
+func define(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition, convert converter, convertAll allConverter) *definition {
 	d := &definition{crd: withoutSchemas(crd), versions: map[string]*version{}, convert: convert, convertAll: convertAll}
 	d.terminating.Store(apiextensions.IsTrue(crd, apiextensionsv1.Terminating))
 	names := &crd.Status.AcceptedNames
@@ -82,7 +83,7 @@ func define(crd *apiextensionsv1.CustomResourceDefinition, convert converter, co
 	}
 	for i := range crd.Spec.Versions {
 		spec := &crd.Spec.Versions[i]
-		d.versions[spec.Name] = newVersion(crd, i)
+		d.versions[spec.Name] = newVersion(e, crd, i)
 		if spec.Storage {
 			k.Storage = schema.GroupVersion{Group: k.Group, Version: spec.Name}
 		}

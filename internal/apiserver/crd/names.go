@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	kinds "kaji/internal/api/apiextensions"
+	"kaji/internal/apiserver/cache"
 )
 
 // taken are the names that the definitions of a group have been accepted with.
@@ -42,11 +43,12 @@ func free(wanted, own string, used map[string]bool) error {
 	return nil
 }
 
-// settle brings the conditions and accepted names of crd, a copy, up to date.
+// settle brings the conditions and accepted names of crd, a copy of what e
+// holds, up to date.
 // What cannot be accepted stays as it was, each name for itself.
-func settle(crd *apiextensionsv1.CustomResourceDefinition, all []*apiextensionsv1.CustomResourceDefinition) {
+func settle(crd *apiextensionsv1.CustomResourceDefinition, e *cache.Entry, all []*apiextensionsv1.CustomResourceDefinition) {
 	settleNames(crd, takenNames(crd.Spec.Group, all))
-	settleSchema(crd)
+	settleSchema(crd, e)
 	settleApproval(crd)
 }
 
@@ -100,12 +102,12 @@ func settleNames(crd *apiextensionsv1.CustomResourceDefinition, t taken) {
 
 // settleSchema says whether a definition of the time before structural schemas
 // violates them; others cannot.
-func settleSchema(crd *apiextensionsv1.CustomResourceDefinition) {
+func settleSchema(crd *apiextensionsv1.CustomResourceDefinition, e *cache.Entry) {
 	var errs field.ErrorList
 	if crd.Spec.PreserveUnknownFields {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "preserveUnknownFields"), true, "must be false"))
 		for i := range crd.Spec.Versions {
-			v := newVersion(crd, i)
+			v := newVersion(e, crd, i)
 			errs = append(errs, v.violations(field.NewPath("spec", "versions").Index(i).Child("schema", "openAPIV3Schema"))...)
 		}
 	}

@@ -23,7 +23,7 @@ const (
 // modified. What a webhook was asked for is kept with the entry.
 func InVersion(s *request.Served, e *cache.Entry) (api.Object, error) {
 	if !codec.Asks(s) {
-		return codec.FromHub(s, e.Object)
+		return codec.FromHub(s, e.Whole())
 	}
 	return e.Convert(s.GVK.Version, func() (api.Object, int, error) {
 		obj, err := codec.FromHub(s, e.Object)

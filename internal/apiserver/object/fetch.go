@@ -23,7 +23,7 @@ func (o *Objects) Fetch(ctx context.Context, gvk schema.GroupVersionKind, namesp
 	if err != nil {
 		return nil, err
 	}
-	return entry.Object, nil
+	return entry.Whole(), nil
 }
 
 // CommitSide writes a side alone; when one of its guards fails it writes
@@ -45,7 +45,7 @@ func (o *Objects) Each(ctx context.Context, gvk schema.GroupVersionKind, namespa
 		return o.fault(err)
 	}
 	for e := range snapshot.All(namespace, "") {
-		if !visit(e.Object) {
+		if !visit(e.Whole()) {
 			return nil
 		}
 	}

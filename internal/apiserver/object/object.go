@@ -145,7 +145,7 @@ func (o *Objects) present(ctx context.Context, kind *api.Kind, namespace, name s
 	if !ok {
 		return o.fresh(ctx, kind, kind.Key(namespace, name))
 	}
-	return state{object: entry.Object, revision: entry.Revision, cached: true}, nil
+	return state{object: entry.Whole(), revision: entry.Revision, cached: true}, nil
 }
 
 // fresh reads an object from the store.

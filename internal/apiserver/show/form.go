@@ -135,7 +135,7 @@ func (f *Form) document(e *cache.Entry) ([]byte, error) {
 	}
 	var failed error
 	data := e.Encoded(f.name, func() []byte {
-		obj, err := object(e.Object)
+		obj, err := object(e.Whole())
 		if err != nil {
 			failed = err
 			return nil

@@ -123,9 +123,10 @@ func (v *Verbs) respond(w http.ResponseWriter, r *http.Request, in *request.Info
 		return nil
 	}
 	hub := obj.(api.Object)
-	// What the cache has shares its encoding with the watchers of the object.
+	// What the cache has shares its encoding with the watchers of the object,
+	// but for what it holds only a part of.
 	entry, ok, err := v.Cache.Get(r.Context(), in.Kind, hub.GetNamespace(), hub.GetName())
-	if err != nil || !ok || entry.Object.GetResourceVersion() != hub.GetResourceVersion() || entry.Object.GetUID() != hub.GetUID() || dryRun(r) {
+	if err != nil || !ok || entry.Slim() || entry.Object.GetResourceVersion() != hub.GetResourceVersion() || entry.Object.GetUID() != hub.GetUID() || dryRun(r) {
 		entry = &cache.Entry{Object: hub}
 	}
 	return v.respondEntry(w, r, in, code, accept, entry)

@@ -30,6 +30,10 @@ type Server interface {
 	client.Verbs
 	// ListShared is List without a copy: the items are the server's objects.
 	ListShared(ctx context.Context, r client.Resource, opts metav1.ListOptions) (*internalversion.List, error)
+	// Held returns the server as it hands out what it holds of a resource's
+	// objects, at least their metadata, where that is less than all; nil where
+	// it holds all.
+	Held(gvr schema.GroupVersionResource) Server
 	// Elsewhere says whether another API server has a version: it is asked by
 	// requests that are sent on.
 	Elsewhere(gv schema.GroupVersion) bool
@@ -73,12 +77,17 @@ func (c *Client) RESTConfig() *rest.Config { return c.config }
 func (c *Client) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	opts.Metadata = false // the server's own objects cost nothing more
+	server := c.server
+	if held := server.Held(gvr); opts.Metadata && held != nil {
+		server = held
+	} else {
+		opts.Metadata = false // the server's own objects cost nothing more
+	}
 	key := informerKey{gvr, opts}
 	if inf, ok := c.mu.informers[key]; ok {
 		return inf
 	}
-	inf := cache.NewSharedIndexInformer(c.listWatch(gvr, opts), nil, 0,
+	inf := cache.NewSharedIndexInformer(listWatch(server, gvr, opts), nil, 0,
 		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	c.mu.informers[key] = inf
 	c.run(inf)
@@ -110,13 +119,13 @@ func (c *Client) run(inf cache.SharedIndexInformer) {
 // Wait returns when all informers have stopped after the context of Start ended.
 func (c *Client) Wait() { c.mu.running.Wait() }
 
-func (c *Client) listWatch(gvr schema.GroupVersionResource, o client.InformerOptions) cache.ListerWatcher {
+func listWatch(server Server, gvr schema.GroupVersionResource, o client.InformerOptions) cache.ListerWatcher {
 	r := client.Resource{GroupVersionResource: gvr, Namespace: o.Namespace}
 	shape := shapeOf(o)
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.LabelSelector, opts.FieldSelector = o.LabelSelector, o.FieldSelector
-			list, err := c.server.ListShared(ctx, r, opts)
+			list, err := server.ListShared(ctx, r, opts)
 			if err != nil || shape == nil {
 				return list, err
 			}
@@ -129,7 +138,7 @@ func (c *Client) listWatch(gvr schema.GroupVersionResource, o client.InformerOpt
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 			opts.LabelSelector, opts.FieldSelector = o.LabelSelector, o.FieldSelector
-			w, err := c.server.Watch(ctx, r, opts)
+			w, err := server.Watch(ctx, r, opts)
 			if err != nil || shape == nil {
 				return w, err
 			}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -60,6 +61,9 @@ func (r *router) List(ctx context.Context, at client.Resource, opts metav1.ListO
 	}
 	return to.List(ctx, at, opts)
 }
+
+// Held implements Server.
+func (r *router) Held(gvr schema.GroupVersionResource) Server { return r.Server.Held(gvr) }
 
 // ListShared implements Server.
 func (r *router) ListShared(ctx context.Context, at client.Resource, opts metav1.ListOptions) (*internalversion.List, error) {
