@@ -225,6 +225,9 @@ func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensi
 	settle(settled, e, all)
 	if !equality.Semantic.DeepEqual(crd.Status, settled.Status) {
 		c.serve(e, settled)
+		if isInstalling(settled) {
+			c.installing.add(crd.Name)
+		}
 		return c.writeStatus(ctx, e, settled)
 	}
 	if isInstalling(crd) {

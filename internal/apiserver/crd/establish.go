@@ -13,11 +13,11 @@ import (
 	"kaji/internal/apiserver/cache"
 )
 
-// installTime is how long a definition whose names are accepted stays
-// Installing. Other API servers of the same store learn of the kind meanwhile,
+// installTime is how long a definition stays Installing, from when its names
+// were found free. Other API servers of the same store learn of the kind meanwhile,
 // and a client that reads a definition right behind its creation finds it not
 // established yet, as it does everywhere else.
-const installTime = 40 * time.Millisecond
+const installTime = 25 * time.Millisecond
 
 // reasonInstalling is why a definition with accepted names is not established.
 const reasonInstalling = "Installing"

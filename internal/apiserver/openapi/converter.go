@@ -29,7 +29,7 @@ func (o *OpenAPI) TypeConverterFor(kind *api.Kind) (managedfields.TypeConverter,
 	if !kind.Custom {
 		return o.TypeConverter(), nil
 	}
-	known, err := o.v3.load()
+	known, err := o.meta.load()
 	if err != nil {
 		return nil, err
 	}

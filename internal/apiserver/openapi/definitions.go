@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"weak"
+	"time"
 )
 
 // The definitions of all published types, by model name, as tools/gen writes
@@ -20,6 +20,10 @@ var (
 	assetV2 []byte
 	//go:embed assets/v3.json.gz
 	assetV3 []byte
+	// assetMeta are those of v3 that custom resources refer to; TestMeta -update
+	// writes them.
+	//go:embed assets/meta.json.gz
+	assetMeta []byte
 	//go:embed assets/merge
 	assetMerge []byte
 )
@@ -27,21 +31,43 @@ var (
 // definitions are schemas by model name, as JSON.
 type definitions map[string]json.RawMessage
 
-// asset is an embedded set of definitions: read when asked for, and given back
-// to the collector when nobody holds it.
+// asset is an embedded set of definitions: read when asked for, and forgotten a
+// while later unless it is small.
 type asset struct {
 	compressed []byte
+	small      bool
 
 	mu   sync.Mutex
-	held weak.Pointer[definitions] // guarded by mu
+	held definitions // guarded by mu
 }
+
+// keepFor is how long what was made for one document is kept for the next.
+const keepFor = 30 * time.Second
 
 func (a *asset) load() (definitions, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if d := a.held.Value(); d != nil {
-		return *d, nil
+	if a.held != nil {
+		return a.held, nil
 	}
+	d, err := a.read()
+	if err != nil {
+		return nil, err
+	}
+	a.held = d
+	if !a.small {
+		time.AfterFunc(keepFor, a.forget)
+	}
+	return d, nil
+}
+
+func (a *asset) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held = nil
+}
+
+func (a *asset) read() (definitions, error) {
 	z, err := gzip.NewReader(bytes.NewReader(a.compressed))
 	if err != nil {
 		return nil, fmt.Errorf("embedded definitions: %w", err)
@@ -50,12 +76,11 @@ func (a *asset) load() (definitions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded definitions: %w", err)
 	}
-	d := new(definitions)
-	if err := json.Unmarshal(data, d); err != nil {
+	var d definitions
+	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, fmt.Errorf("embedded definitions: %w", err)
 	}
-	a.held = weak.Make(d)
-	return *d, nil
+	return d, nil
 }
 
 // closure adds to out the named models of d and all they refer to. The prefix

@@ -48,6 +48,8 @@ type Config struct {
 type OpenAPI struct {
 	cfg    Config
 	v2, v3 asset
+	meta   asset // the models of meta/v1 in v3, all that custom kinds need
+	parts  parts
 
 	converter func() (converted, error)
 
@@ -64,7 +66,7 @@ func New(cfg Config) *OpenAPI {
 	if cfg.Remote == nil {
 		cfg.Remote = func() ([]Remote, uint64) { return nil, 0 }
 	}
-	o := &OpenAPI{cfg: cfg, v2: asset{compressed: assetV2}, v3: asset{compressed: assetV3}}
+	o := &OpenAPI{cfg: cfg, v2: asset{compressed: assetV2}, v3: asset{compressed: assetV3}, meta: asset{compressed: assetMeta, small: true}}
 	o.converter = sync.OnceValues(o.buildConverter)
 	return o
 }
@@ -192,33 +194,53 @@ func (o *OpenAPI) hashServed(h hash.Hash, s *request.Served) {
 // v3Document renders a document of the index, as JSON.
 func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
 	var items []pathItem
-	var served []*request.Served
+	var custom []*request.Served
 	var own schema.GroupVersion
+	definitions := &o.v3
 	if item, ok := rootPaths(s.groups)[name]; ok {
 		items = []pathItem{item}
 	} else {
 		for gv, candidates := range s.versions {
-			if documentName(gv) == name {
-				items, served, own = versionPaths(gv, candidates), candidates, gv
+			if documentName(gv) != name {
+				continue
 			}
+			var builtIn []*request.Served
+			for _, s := range candidates {
+				if s.Kind.Custom {
+					custom = append(custom, s)
+				} else {
+					builtIn = append(builtIn, s)
+				}
+			}
+			if len(builtIn) == 0 {
+				definitions = &o.meta
+			}
+			items, own = versionPaths(gv, builtIn), gv
 		}
 	}
 	if items == nil {
 		return s.convertedDocument(name)
 	}
-	known, err := o.v3.load()
+	known, err := definitions.load()
 	if err != nil {
 		return nil, err
 	}
-	schemas := map[string]json.RawMessage{}
-	if err := o.custom(schemas, known, refV3, served); err != nil {
+	whole, err := renderPart(items)
+	if err != nil {
 		return nil, err
 	}
-	known.closure(schemas, refV3, models(items)...)
-	if err := nameOwn(schemas, own); err != nil {
+	for _, s := range custom {
+		p, err := o.part(known, s)
+		if err != nil {
+			return nil, err
+		}
+		whole.add(p)
+	}
+	known.closure(whole.schemas, refV3, whole.models...)
+	if err := nameOwn(whole.schemas, own); err != nil {
 		return nil, err
 	}
-	return json.Marshal(documentV3(o.cfg.Version, items, schemas))
+	return documentV3(o.cfg.Version, whole)
 }
 
 // nameOwn leaves of the groups that the shared meta/v1 models are part of those

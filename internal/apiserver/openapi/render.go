@@ -57,21 +57,6 @@ func models(items []pathItem) (names []string) {
 	return names
 }
 
-// documentV3 renders an OpenAPI v3 document.
-func documentV3(version string, items []pathItem, schemas map[string]json.RawMessage) object {
-	paths := object{}
-	for i := range items {
-		paths[items[i].path] = items[i].v3()
-	}
-	components := object{"securitySchemes": object{"BearerToken": object{
-		"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
-	}}}
-	if len(schemas) > 0 {
-		components["schemas"] = schemas
-	}
-	return object{"openapi": "3.0.0", "info": info(version), "paths": paths, "components": components}
-}
-
 func (p *pathItem) v3() object {
 	item := object{}
 	if shared := p.common(); len(shared) > 0 {

@@ -4,7 +4,6 @@ package openapi
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha512"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/munnerz/goautoneg"
 )
 
@@ -124,7 +124,10 @@ func negotiate(accept string, v2 bool) (format, contentType string, ok bool) {
 
 func compress(data []byte) ([]byte, error) {
 	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
+	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := z.Write(data); err != nil {
 		return nil, err
 	}
