@@ -146,3 +146,38 @@ func TestEndpointsOfServices(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Writes are told from reads, from leases and reviews, and from one's own.
+func TestWrites(t *testing.T) {
+	var w writes
+	for _, line := range []string{
+		`apiserver_request_total{code="201",group="",resource="pods",subresource="",verb="POST",version="v1"} 3`,
+		`apiserver_request_total{code="409",group="apps",resource="replicasets",subresource="status",verb="PUT",version="v1"} 1`,
+		`apiserver_request_total{code="200",group="",resource="events",subresource="",verb="PATCH",version="v1"} 2`,
+		`apiserver_request_total{code="200",group="",resource="pods",subresource="",verb="LIST",version="v1"} 50`,
+		`apiserver_request_total{code="200",group="coordination.k8s.io",resource="leases",subresource="",verb="PUT",version="v1"} 50`,
+		`apiserver_request_total{code="201",group="authorization.k8s.io",resource="subjectaccessreviews",subresource="",verb="POST",version="v1"} 50`,
+		`apiserver_request_duration_seconds_count{resource="pods",verb="POST"} 50`,
+		`# HELP apiserver_request_total verb="POST"`,
+	} {
+		w.count(line)
+	}
+	if w != (writes{events: 2, others: 4}) {
+		t.Errorf("counted %+v", w)
+	}
+	c, err := target(t).client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := c.writes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.post(t.Context(), "/api/v1/namespaces/default/configmaps", map[string]any{"metadata": map[string]any{"name": "c"}}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := c.writes(t.Context())
+	if got := after.since(before); err != nil || got != (writes{}) {
+		t.Errorf("one's own write counts: %+v (%v)", got, err)
+	}
+}

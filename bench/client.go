@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -50,6 +51,8 @@ const (
 type client struct {
 	http *http.Client
 	base string
+	// written is how many requests wanted to change something.
+	written atomic.Int64
 }
 
 func (t *Target) client() (*client, error) {
@@ -88,6 +91,9 @@ func (c *client) open(ctx context.Context, method, path, media, accept string, b
 	req.Header.Set("Accept", accept)
 	if body != nil {
 		req.Header.Set("Content-Type", media)
+	}
+	if method != http.MethodGet {
+		c.written.Add(1)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -12,12 +12,14 @@ import (
 )
 
 // Controllers measures a controller manager: Deployments that nobody changes, a
-// rolling update, and the deletion of a large namespace.
+// rolling update, pods that fail, and the deletion of a large namespace.
 type Controllers struct {
 	// Deployments is how many stand idle; they have no pods.
 	Deployments int
 	// Pods is how many the Deployment has that is updated.
 	Pods int
+	// Failing is how many pods fail; none when zero.
+	Failing int
 	// Objects is how many ConfigMaps the namespace holds that is deleted.
 	Objects int
 	Workers int
@@ -25,12 +27,13 @@ type Controllers struct {
 	Idle time.Duration
 	// Binary is this program; its API server and controller manager are started
 	// unless a target is given, whose Process is then the controller manager.
-	Binary string
+	// Upstream is the kube-controller-manager to start instead of this program's.
+	Binary, Upstream string
 }
 
 // DefaultControllers is a cluster that has grown.
 func DefaultControllers() Controllers {
-	return Controllers{Deployments: 1000, Pods: 300, Objects: 10000, Workers: 16, Idle: 30 * time.Second}
+	return Controllers{Deployments: 1000, Pods: 300, Failing: 1000, Objects: 10000, Workers: 16, Idle: 30 * time.Second}
 }
 
 // Run measures t, or a controller manager of this program's when t is nil.
@@ -47,7 +50,7 @@ func (b Controllers) Run(ctx context.Context, t *Target, report *Report) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, *client, *Target, *Report) error{b.idle, b.rollout, b.namespace} {
+	for _, part := range []func(context.Context, *client, *Target, *Report) error{b.idle, b.rollout, b.failing, b.namespace} {
 		if err := part(ctx, c, t, report); err != nil {
 			return err
 		}
@@ -63,8 +66,13 @@ func (b Controllers) start(ctx context.Context) (*plane, error) {
 		return nil, err
 	}
 	keys := filepath.Join(p.dir, "data", "pki")
-	pid, err := p.run(ctx, "controller-manager", "--kubeconfig", p.config, "--use-service-account-credentials", "--leader-elect=false", "--secure-port=0",
-		"--root-ca-file", filepath.Join(keys, "ca.crt"), "--service-account-private-key-file", filepath.Join(keys, "sa.key"))
+	name, binary, args := "controller-manager", b.Binary, []string{"controller-manager"}
+	if b.Upstream != "" { // which would send no more than 20 requests a second
+		name, binary, args = "kube-controller-manager", b.Upstream, []string{"--kube-api-qps=1000", "--kube-api-burst=2000"}
+		p.Name = filepath.Base(b.Upstream) + ", " + p.Name
+	}
+	pid, err := p.exec(ctx, name, binary, append(args, "--kubeconfig", p.config, "--use-service-account-credentials", "--leader-elect=false", "--secure-port=0",
+		"--root-ca-file", filepath.Join(keys, "ca.crt"), "--service-account-private-key-file", filepath.Join(keys, "sa.key"))...)
 	if err == nil {
 		p.Process, err = Watch(pid)
 	}
@@ -160,6 +168,10 @@ func (b Controllers) rollout(ctx context.Context, c *client, t *Target, report *
 	if err := b.settled(ctx, c, ns); err != nil {
 		return err
 	}
+	wrote, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
 	before, began := t.Process.CPU(), time.Now()
 	body := []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"two"}]}}}}`)
 	if _, err := c.do(ctx, http.MethodPatch, path+"/d", asStrategic, asJSON, body); err != nil {
@@ -168,9 +180,15 @@ func (b Controllers) rollout(ctx context.Context, c *client, t *Target, report *
 	if err := b.settled(ctx, c, ns); err != nil {
 		return err
 	}
-	res := Result{Operation: fmt.Sprintf("rolling update of %d pods", b.Pods), Count: 1, Elapsed: time.Since(began), CPU: t.Process.CPU() - before}
+	what := fmt.Sprintf("rolling update of %d pods", b.Pods)
+	res := Result{Operation: what, Count: 1, Elapsed: time.Since(began), CPU: t.Process.CPU() - before}
 	res.RSS, res.Anonymous = t.Process.Memory()
 	add(report, t, res)
+	now, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	now.since(wrote).report(report, t, what)
 	return b.gone(ctx, c, ns)
 }
 

@@ -168,12 +168,14 @@ func benchControllersCommand() *cobra.Command {
 	load := bench.DefaultControllers()
 	cmd := &cobra.Command{
 		Use:   "controllers",
-		Short: "Measure a controller manager: idle, a rolling update, a namespace's deletion",
-		Long: `Measure a controller manager: idle, a rolling update, a namespace's deletion.
+		Short: "Measure a controller manager: idle, a rolling update, failing pods, a namespace's deletion",
+		Long: `Measure a controller manager: idle, a rolling update, pods that fail, a
+namespace's deletion; and how many writes it needs.
 
 Without --kubeconfig an API server and a controller manager of this program are
 started. With it those of that cluster are measured; --pid names the controller
-manager. Pods exist as objects only and are made ready by the measurement.`,
+manager. Pods exist as objects only and are made ready by the measurement. The
+writes are those that the API server counted, less the measurement's own.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := f.target("target")
@@ -189,6 +191,8 @@ manager. Pods exist as objects only and are made ready by the measurement.`,
 	f.add(cmd, "kubeconfig of a cluster whose controllers to measure")
 	cmd.Flags().IntVar(&load.Deployments, "deployments", load.Deployments, "Deployments that stand idle")
 	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods of the Deployment that is updated")
+	cmd.Flags().IntVar(&load.Failing, "failing", load.Failing, "pods that fail, half of ReplicaSets, half of Jobs")
+	cmd.Flags().StringVar(&load.Upstream, "controller-manager", "", "a kube-controller-manager to measure instead of this program's")
 	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "objects of the namespace that is deleted")
 	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
 	cmd.Flags().DurationVar(&load.Idle, "idle", load.Idle, "how long the controllers are left alone")

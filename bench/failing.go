@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// together is how many pods that fail a ReplicaSet has at most.
+const together = 500
+
+// failing lets pods fail, half of them of ReplicaSets that make others, half of
+// Jobs that allow no failure, and counts what the controllers write about it.
+func (b Controllers) failing(ctx context.Context, c *client, t *Target, report *Report) error {
+	const ns = "bench-failing"
+	if b.Failing == 0 {
+		return nil
+	}
+	if err := b.place(ctx, c, ns); err != nil {
+		return err
+	}
+	before, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	cpu, began := t.Process.CPU(), time.Now()
+	jobs := b.Failing / 2
+	sets := (b.Failing - jobs + together - 1) / together
+	replicas := (b.Failing - jobs) / sets
+	made := measure(ctx, "owners of pods that fail", t.Process, b.Workers, sets+jobs, func(ctx context.Context, i int) (int64, error) {
+		if i < sets {
+			return 0, c.post(ctx, "/apis/apps/v1/namespaces/"+ns+"/replicasets", failingSet(fmt.Sprint("s", i), replicas))
+		}
+		return 0, c.post(ctx, "/apis/batch/v1/namespaces/"+ns+"/jobs", failingJob(fmt.Sprint("j", i)))
+	})
+	if made.Errors > 0 {
+		return fmt.Errorf("making ReplicaSets and Jobs: %s", made.Error)
+	}
+	many := sets*replicas + jobs
+	if err := b.fail(ctx, c, ns, many); err != nil {
+		return err
+	}
+	if err := b.told(ctx, c); err != nil {
+		return err
+	}
+	what := fmt.Sprintf("%d pods fail", many)
+	res := Result{Operation: what, Count: 1, Elapsed: time.Since(began), CPU: t.Process.CPU() - cpu}
+	res.RSS, res.Anonymous = t.Process.Memory()
+	add(report, t, res)
+	after, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	after.since(before).report(report, t, what)
+	return b.gone(ctx, c, ns)
+}
+
+func failingTemplate(name string) map[string]any {
+	return map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": name}}, "spec": map[string]any{
+		"automountServiceAccountToken": false, "schedulerName": "none", "terminationGracePeriodSeconds": 0,
+		"containers": []any{map[string]any{"name": "c", "image": "one"}}}}
+}
+
+func failingSet(name string, replicas int) map[string]any {
+	return map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": map[string]any{"name": name}, "spec": map[string]any{
+		"replicas": replicas, "selector": map[string]any{"matchLabels": map[string]any{"app": name}}, "template": failingTemplate(name)}}
+}
+
+func failingJob(name string) map[string]any {
+	template := failingTemplate(name)
+	template["spec"].(map[string]any)["restartPolicy"] = "Never"
+	return map[string]any{"apiVersion": "batch/v1", "kind": "Job", "metadata": map[string]any{"name": name}, "spec": map[string]any{
+		"backoffLimit": 0, "template": template}}
+}
+
+// fail evicts so many pods as soon as they are there.
+func (b Controllers) fail(ctx context.Context, c *client, ns string, many int) error {
+	status, err := json.Marshal(map[string]any{"status": map[string]any{"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}})
+	if err != nil {
+		return err
+	}
+	path := "/api/v1/namespaces/" + ns + "/pods"
+	events, err := c.open(ctx, http.MethodGet, path+"?watch=true", "", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", nil)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(b.Workers)
+	for in := json.NewDecoder(events); many > 0 && ctx.Err() == nil; {
+		var e struct {
+			Type   string
+			Object struct{ Metadata struct{ Name string } }
+		}
+		if err := in.Decode(&e); err != nil {
+			return errors.Join(fmt.Errorf("watching pods: %w", err), group.Wait())
+		}
+		if e.Type != "ADDED" {
+			continue
+		}
+		many--
+		group.Go(func() error {
+			_, err := c.do(ctx, http.MethodPatch, path+"/"+e.Object.Metadata.Name+"/status", asMerge, asJSON, status)
+			if isStatus(err, http.StatusNotFound) {
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// told waits until the controllers have nothing more to write for a while.
+func (b Controllers) told(ctx context.Context, c *client) error {
+	last, still := writes{}, 0
+	return poll(ctx, 2*time.Second, func() (bool, error) {
+		now, err := c.writes(ctx)
+		if now == last {
+			still++
+		} else {
+			last, still = now, 0
+		}
+		return still == 3, err
+	})
+}
