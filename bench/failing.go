@@ -5,8 +5,8 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -92,29 +92,43 @@ func (b Controllers) fail(ctx context.Context, c *client, ns string, many int) e
 		return err
 	}
 	defer events.Close()
+	names := make(chan string, many) // whoever reads slowly is cut off
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(b.Workers)
-	for in := json.NewDecoder(events); many > 0 && ctx.Err() == nil; {
+	defer context.AfterFunc(ctx, func() { events.Close() })()
+	for range b.Workers {
+		group.Go(func() error {
+			for name := range names {
+				_, err := c.do(ctx, http.MethodPatch, path+"/"+name+"/status", asMerge, asJSON, status)
+				if err != nil && !isStatus(err, http.StatusNotFound) {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(names)
+		return added(events, many, names)
+	})
+	return group.Wait()
+}
+
+// added passes on the names of the first objects that a watch tells of.
+func added(watch io.Reader, many int, names chan<- string) error {
+	for in := json.NewDecoder(watch); many > 0; {
 		var e struct {
 			Type   string
 			Object struct{ Metadata struct{ Name string } }
 		}
 		if err := in.Decode(&e); err != nil {
-			return errors.Join(fmt.Errorf("watching pods: %w", err), group.Wait())
+			return fmt.Errorf("watching pods: %w", err)
 		}
-		if e.Type != "ADDED" {
-			continue
+		if e.Type == "ADDED" {
+			names <- e.Object.Metadata.Name
+			many--
 		}
-		many--
-		group.Go(func() error {
-			_, err := c.do(ctx, http.MethodPatch, path+"/"+e.Object.Metadata.Name+"/status", asMerge, asJSON, status)
-			if isStatus(err, http.StatusNotFound) {
-				return nil
-			}
-			return err
-		})
 	}
-	return group.Wait()
+	return nil
 }
 
 // told waits until the controllers have nothing more to write for a while.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -91,5 +92,9 @@ func (r *roles) attach(ctx context.Context, s *apiserver.Server) error {
 	}
 	r.judge.Store(rbac.New(s.Cache(), rbac.Kinds{Role: kind("roles"), RoleBinding: kind("rolebindings"),
 		ClusterRole: kind("clusterroles"), ClusterRoleBinding: kind("clusterrolebindings")}))
-	return bootstrap.Ensure(ctx, direct.New(s.Self(), nil))
+	ensure := bootstrap.Ensure
+	if s.Kinds().Resource(schedulingv1beta1.SchemeGroupVersion.WithResource("podgroups")) != nil {
+		ensure = bootstrap.EnsureWithGroups
+	}
+	return ensure(ctx, direct.New(s.Self(), nil))
 }

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"os"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -181,6 +182,14 @@ func outside() map[string]scenario {
 			"PATCH /apis/resource.k8s.io/v1/namespaces/default/resourceclaims/c/status\nstatus: {allocation: {devices: {results: [{request: r, driver: x.io, pool: n1, device: d0}]}}}",
 			"POST " + core + "/pods\nmetadata: {name: p}\nspec: {nodeName: n1, terminationGracePeriodSeconds: 0, resourceClaims: [{name: c, resourceClaimName: c}], containers: [{name: c, image: one}]}", "live 10s",
 			"POST /apis/resource.k8s.io/v1/devicetaintrules\nmetadata: {name: r}\nspec: {deviceSelector: {pool: n1}, taint: {key: t, effect: NoExecute}}", "live 40s",
+			"DELETE /apis/resource.k8s.io/v1/namespaces/default/resourceclaims/c",
+		}},
+		"tokens that nobody uses": {controllers: "legacy-serviceaccount-token-cleaner-controller", config: func(c *controller.Config) { c.LegacyTokenPeriod = time.Hour }, steps: []string{
+			"POST /api/v1/namespaces/kube-system/configmaps\nmetadata: {name: kube-apiserver-legacy-service-account-token-tracking}\ndata: {since: '1999-12-30'}",
+			"POST " + core + "/serviceaccounts\nmetadata: {name: a}\nsecrets: [{name: t}, {name: u}]",
+			"POST " + core + "/secrets\nmetadata: {name: t, annotations: {kubernetes.io/service-account.name: a}}\ntype: kubernetes.io/service-account-token",
+			"POST " + core + "/secrets\nmetadata: {name: u, annotations: {kubernetes.io/service-account.name: a}, labels: {kubernetes.io/legacy-token-invalid-since: '1999-12-01'}}\ntype: kubernetes.io/service-account-token",
+			"wait 49h", // it looks once a day, and the next day where that failed
 		}},
 		"legacy tokens": {controllers: "serviceaccount-token-controller serviceaccount-controller", config: tokens, steps: []string{
 			"POST " + core + "/serviceaccounts\nmetadata: {name: a}",

@@ -134,7 +134,7 @@ var scenarios = map[string]scenario{
 		"POST " + core + "/pods\nmetadata: {name: p}\nspec: {nodeName: n1, containers: [{name: c, image: one}]}", "live 10s",
 		"DELETE /api/v1/nodes/n1", "live 100s",
 	}},
-	"garbage": {controllers: "garbage-collector-controller deployment-controller replicaset-controller", steps: []string{
+	"garbage": {controllers: "garbage-collector-controller pod-garbage-collector-controller deployment-controller replicaset-controller", steps: []string{
 		"POST " + apps + "/deployments\nmetadata: {name: a}\nspec:\n\treplicas: 2" + web, "live 10s",
 		"DELETE " + apps + "/deployments/a", "live 20s",
 		"POST " + apps + "/deployments\nmetadata: {name: b}\nspec:\n\treplicas: 1" + web, "live 10s",
@@ -158,6 +158,12 @@ var scenarios = map[string]scenario{
 		"POST /apis/resource.k8s.io/v1/namespaces/default/resourceclaimtemplates\nmetadata: {name: t}\nspec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: d}}]}}}",
 		"POST " + core + "/pods\nmetadata: {name: p, labels: {fate: none}}\nspec: {resourceClaims: [{name: c, resourceClaimTemplateName: t}], containers: [{name: c, image: one, resources: {claims: [{name: c}]}}]}", "live 10s",
 		"PATCH " + core + "/pods/p/status\nstatus: {phase: Succeeded}", "live 20s",
+	}},
+	"groups of pods": {controllers: "podgroup-protection-controller", steps: []string{
+		"POST /apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups\nmetadata: {name: g}\nspec: {schedulingPolicy: {basic: {}}}",
+		"POST " + core + "/pods\nmetadata: {name: p}\nspec: {schedulingGroup: {podGroupName: g}, containers: [{name: c, image: one}]}", "live 10s",
+		"DELETE /apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups/g", "live 10s",
+		"DELETE " + core + "/pods/p",
 	}},
 	"ranges of services": {controllers: "service-cidr-controller", steps: []string{
 		"POST /apis/networking.k8s.io/v1/servicecidrs\nmetadata: {name: a}\nspec: {cidrs: [10.97.0.0/24]}", "live 10s",

@@ -15,6 +15,9 @@ import (
 // Ways are the ways in which a call can fail.
 var Ways = []Way{Timeout, Lost, Conflict}
 
+// Ends are the ways in which the process of the controllers can end at a call.
+var Ends = []Way{EndBefore, EndAfter}
+
 // Way is how a call fails.
 type Way string
 
@@ -26,6 +29,11 @@ const (
 	// Conflict is an update or patch that comes too late. Other calls are done:
 	// a deletion conflicts only where another object has the name now.
 	Conflict Way = "conflict"
+	// EndBefore is a call that is never sent: the process ends, and with it all
+	// that its clients would have called.
+	EndBefore Way = "end of the process before it"
+	// EndAfter is a call that has its effect, and is the last of the process.
+	EndAfter Way = "end of the process after it"
 )
 
 // Nth lets one call of one or more clients fail, the N-th, counted from one;
@@ -34,10 +42,13 @@ const (
 type Nth struct {
 	N   int
 	Way Way
+	// End is called when the process ends at the N-th call; nil when it is not to.
+	End func()
 
 	mu    sync.Mutex
 	calls []string
 	met   string
+	ended bool
 }
 
 // Client returns api with the failing call among its writes and live reads.
@@ -57,31 +68,41 @@ func (f *Nth) Met() string {
 	return f.met
 }
 
-// meets says whether this is the call that fails.
-func (f *Nth) meets(verb string, r client.Resource, name string) bool {
-	if r.GroupVersionResource.Resource == "events" {
-		return false
-	}
+// meets says whether this is the call that fails, and whether the process has
+// ended before it.
+func (f *Nth) meets(verb string, r client.Resource, name string) (fails, ended bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.ended || r.GroupVersionResource.Resource == "events" {
+		return false, f.ended
+	}
 	f.calls = append(f.calls, verb+" "+r.GroupResource().String()+" "+r.Subresource)
 	if len(f.calls) != f.N {
-		return false
+		return false, false
 	}
+	f.ended = f.Way == EndBefore || f.Way == EndAfter
 	f.met = fmt.Sprintf("call %d, %s of %s/%s: %s", f.N, f.calls[f.N-1], r.Namespace, name, f.Way)
-	return true
+	return true, false
 }
 
 func (f *Nth) do(verb string, r client.Resource, name string, act func() error) error {
-	if !f.meets(verb, r, name) {
-		return act()
-	}
 	gone := apierrors.NewTimeoutError("the test lost the connection", 0)
+	fails, ended := f.meets(verb, r, name)
 	switch {
+	case ended:
+		return gone
+	case !fails:
+		return act()
 	case f.Way == Timeout:
 		return gone
-	case f.Way == Lost:
+	case f.Way == EndBefore:
+		f.End()
+		return gone
+	case f.Way == Lost, f.Way == EndAfter:
 		_ = act() // whatever came of it, the caller does not learn it
+		if f.Way == EndAfter {
+			f.End()
+		}
 		return gone
 	case verb == "update" || verb == "patch":
 		return apierrors.NewConflict(r.GroupResource(), name, gone)

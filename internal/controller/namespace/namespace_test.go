@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,11 +153,15 @@ func TestPodsGoFirst(t *testing.T) {
 }
 
 func TestGroupThatIsAway(t *testing.T) {
-	var away error = &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{{Group: "example.com", Version: "v1"}: errors.New("no answer")}}
+	var back atomic.Bool
+	away := &discovery.ErrGroupDiscoveryFailed{Groups: map[schema.GroupVersion]error{{Group: "example.com", Version: "v1"}: errors.New("no answer")}}
 	with(t, func(api client.Interface, cfg *namespace.Config) {
 		ask := served.By(api)
 		cfg.Served = func(ctx context.Context) ([]served.Resource, error) {
 			all, err := ask(ctx)
+			if back.Load() {
+				return all, err
+			}
 			return all, errors.Join(err, away)
 		}
 	}, func(w world) {
@@ -166,7 +171,7 @@ func TestGroupThatIsAway(t *testing.T) {
 		if _, err := client.For[*corev1.ConfigMap](w).Get(w.Context(), "x", "a"); !apierrors.IsNotFound(err) {
 			w.Errorf("what can be deleted is still there: %v", err)
 		}
-		away = nil
+		back.Store(true)
 		<-time.After(time.Minute)
 		w.settle()
 		w.gone()
