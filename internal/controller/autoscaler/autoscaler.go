@@ -23,9 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 
@@ -289,18 +287,8 @@ func (l *look) readScale() error {
 	if err != nil {
 		return err
 	}
-	switch o := answer.(type) {
-	case *autoscalingv1.Scale:
-		l.scale = o.DeepCopy()
-	case *unstructured.Unstructured:
-		l.scale = &autoscalingv1.Scale{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, l.scale); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("the server answered with a %T, want a Scale", answer)
-	}
-	return nil
+	l.scale, err = client.Scale(answer)
+	return err
 }
 
 func (l *look) resourceOf(gvk schema.GroupVersionKind) (schema.GroupVersionResource, error) {

@@ -118,6 +118,9 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		return r.write(r.status())
 	}
 	r.notePause()
+	if number, ok := r.wanted(); ok && !r.d.Spec.Paused {
+		return r.rollBack(number)
+	}
 	if r.d.Spec.Paused || r.isScaling() {
 		return r.rescale()
 	}

@@ -3,6 +3,7 @@
 package deployment_test
 
 import (
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -94,5 +95,55 @@ func TestLateStatus(t *testing.T) {
 		w.want(7, 6)
 		w.report("one", 7)
 		w.want(7, 6)
+	})
+}
+
+// annotate asks for something by an annotation.
+func (w world) annotate(name, value string) {
+	w.Helper()
+	bubble.Must(w.deployments.MergePatch(w.Context(), "default", "d", map[string]any{"metadata": map[string]any{"annotations": map[string]string{name: value}}}, ""))(w.Bubble)
+	w.Settle()
+}
+
+// told says whether there is an event with this reason.
+func (w world) told(reason string) bool {
+	w.Helper()
+	return slices.ContainsFunc(bubble.Must(client.For[*corev1.Event](w.API).List(w.Context(), "default", metav1.ListOptions{}))(w.Bubble),
+		func(e *corev1.Event) bool { return e.Reason == reason })
+}
+
+// The annotation of the first API's rollback still does what it did: it names a
+// revision, or the one before with 0, and is taken away in any case.
+func TestRollbackByAnnotation(t *testing.T) {
+	run(t, func(w world) {
+		bubble.Must(w.deployments.Create(w.Context(), rolling(1, 1, 0)))(w.Bubble)
+		w.Settle()
+		w.annotate(appsv1.DeprecatedRollbackTo, "0")
+		w.annotate(appsv1.DeprecatedRollbackTo, "1")
+		w.annotate("example.com/note", "first")
+		w.image("two")
+		w.annotate("example.com/note", "second")
+		w.annotate(appsv1.DeprecatedRollbackTo, "7")
+		for _, reason := range []string{"DeploymentRollbackRevisionNotFound", "DeploymentRollbackTemplateUnchanged"} {
+			if !w.told(reason) {
+				w.Errorf("no event %s", reason)
+			}
+		}
+		want := func(image, revision, note string) {
+			w.Helper()
+			d := bubble.Must(w.deployments.Get(w.Context(), "default", "d"))(w.Bubble)
+			_, asks := d.Annotations[appsv1.DeprecatedRollbackTo]
+			if got := d.Spec.Template.Spec.Containers[0].Image; got != image || asks || d.Annotations["deployment.kubernetes.io/revision"] != revision || d.Annotations["example.com/note"] != note {
+				w.Errorf("image %s, annotations %v, want %s, revision %s, note %s", got, d.Annotations, image, revision, note)
+			}
+		}
+		want("two", "2", "second")
+		w.annotate(appsv1.DeprecatedRollbackTo, "0")
+		want("one", "3", "first")
+		w.annotate(appsv1.DeprecatedRollbackTo, "2")
+		want("two", "4", "second")
+		if !w.told("DeploymentRollback") {
+			w.Error("no event of the rollback")
+		}
 	})
 }

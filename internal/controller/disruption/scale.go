@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,8 +94,8 @@ func (c *Controller) byScale(ctx context.Context, pod *corev1.Pod, ref *metav1.O
 	if err != nil {
 		return "", 0, err
 	}
-	scale, ok := obj.(*autoscalingv1.Scale)
-	if !ok { // in one process the object itself is the answer
+	scale, err := client.Scale(obj)
+	if err != nil { // in one process the object itself is the answer
 		return "", 0, fmt.Errorf("%s does not implement the scale subresource", gvr.GroupResource())
 	}
 	if scale.UID != ref.UID {

@@ -41,7 +41,7 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 	c.nodes.AddHandler(client.Handler[*corev1.Node]{
 		Add: func(node *corev1.Node) { c.resized(1); c.queue.Add(node.Name) },
 		Update: func(_, node *corev1.Node) {
-			if node.Annotations[corev1.ObjectTTLAnnotationKey] == "" {
+			if node.Annotations[corev1.ObjectTTLAnnotationKey] != c.seconds() {
 				c.queue.Add(node.Name)
 			}
 		},
@@ -71,6 +71,13 @@ func (c *Controller) resized(by int) {
 	}
 }
 
+// seconds is what every node is to say.
+func (c *Controller) seconds() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strconv.Itoa(steps[c.step].seconds)
+}
+
 // Run annotates nodes until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	if client.WaitForSync(ctx, c.nodes.Informer()) {
@@ -87,9 +94,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	seconds := strconv.Itoa(steps[c.step].seconds)
-	c.mu.Unlock()
+	seconds := c.seconds()
 	if node.Annotations[corev1.ObjectTTLAnnotationKey] == seconds {
 		return nil
 	}

@@ -41,5 +41,8 @@ func TestSizes(t *testing.T) {
 		resize(101, "15")
 		resize(90, "15")
 		resize(89, "0")
+		resize(1, "0")
+		bubble.Must(nodes.MergePatch(b.Context(), "", "n0", map[string]any{"metadata": map[string]any{"annotations": map[string]string{"node.alpha.kubernetes.io/ttl": "77"}}}, ""))(b)
+		resize(1, "0") // put back
 	})
 }

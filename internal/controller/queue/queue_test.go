@@ -61,6 +61,7 @@ func TestFailuresComeAgainWithGrowingDelays(t *testing.T) {
 		go func() { q.Run(ctx, 1); close(done) }()
 		q.Add("a")
 		<-time.After(time.Minute)
+		synctest.Wait()
 		want := []time.Duration{0, 5 * time.Millisecond, 15 * time.Millisecond, 35 * time.Millisecond}
 		if len(at) != len(want) {
 			t.Fatalf("ran at %v", at)

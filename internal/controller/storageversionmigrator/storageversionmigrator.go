@@ -129,7 +129,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if m, err = c.report(ctx, m, storagemigrationv1.MigrationRunning, running, "The migration is running"); err != nil {
 		return err
 	}
-	err = c.migrate(ctx, m)
+	m, err = c.migrate(ctx, m)
 	var never *hopeless
 	switch {
 	case errors.Is(err, errLater):
@@ -168,32 +168,33 @@ func (h *hopeless) Unwrap() error { return h.err }
 // errLater says that a resource may yet be served.
 var errLater = errors.New("the resource is not served")
 
-// migrate has the resource's objects written.
-func (c *Controller) migrate(ctx context.Context, m *storagemigrationv1.StorageVersionMigration) error {
+// migrate has the resource's objects written; it returns the migration as it is
+// then.
+func (c *Controller) migrate(ctx context.Context, m *storagemigrationv1.StorageVersionMigration) (*storagemigrationv1.StorageVersionMigration, error) {
 	r, err := c.find(ctx, m.Spec.Resource)
 	if err != nil {
-		return err
+		return m, err
 	}
 	if r == nil {
 		if c.now().Before(m.CreationTimestamp.Add(patience)) {
-			return errLater
+			return m, errLater
 		}
-		return &hopeless{"resource does not exist in discovery", errors.New("nothing of this name is served")}
+		return m, &hopeless{"resource does not exist in discovery", errors.New("nothing of this name is served")}
 	}
 	if !r.Can(verbs[:]...) {
-		return &hopeless{fmt.Sprintf("resource %q does not support discovery operations: %v", r.GroupVersionResource.String(), verbs), errors.New("it cannot be migrated")}
+		return m, &hopeless{fmt.Sprintf("resource %q does not support discovery operations: %v", r.GroupVersionResource.String(), verbs), errors.New("it cannot be migrated")}
 	}
 	if m.Status.ResourceVersion == "" {
 		next := m.DeepCopy()
 		if next.Status.ResourceVersion, err = c.newest(ctx, r); err != nil {
-			return err
+			return m, err
 		}
 		if next, err = c.migrations.UpdateStatus(ctx, next); err != nil {
-			return err
+			return m, err
 		}
-		*m = *next
+		m = next
 	}
-	return c.rewrite(ctx, r)
+	return m, c.rewrite(ctx, r)
 }
 
 // end settles the definition, and then the migration: a migration that is cut
