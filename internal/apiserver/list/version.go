@@ -27,6 +27,9 @@ func InVersion(s *request.Served, e *cache.Entry) (api.Object, error) {
 	}
 	return e.Convert(s.GVK.Version, func() (api.Object, int, error) {
 		obj, err := codec.FromHub(s, e.Object)
+		if err != nil {
+			err = &Unreadable{Key: e.Key, Revision: e.Revision, Err: err}
+		}
 		return obj, sizeOf(e.Object), err
 	})
 }
@@ -65,7 +68,7 @@ func convert(s *request.Served, entries []*cache.Entry) error {
 	}
 	all, err := codec.FromHubs(s, hubs)
 	if err != nil {
-		return err
+		return eachUnreadable(s, entries)
 	}
 	if len(all) != len(entries) {
 		return fmt.Errorf("conversion made %d objects of %d", len(all), len(entries))

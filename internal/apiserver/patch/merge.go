@@ -90,6 +90,11 @@ func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Objec
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	force := p.Options.Force != nil && *p.Options.Force
+	if t.Unapplied != nil {
+		if err := t.Unapplied(old, wanted); err != nil {
+			return nil, err
+		}
+	}
 	obj, err := t.Manager.Apply(old, wanted, p.Options.FieldManager, force)
 	if err != nil {
 		return nil, err

@@ -53,7 +53,10 @@ type Target struct {
 	Coerce    func(api.Object, bool) ([]string, error)
 	// Manager keeps managedFields of what is applied, Track of all else.
 	Manager *managedfields.FieldManager
-	Track   func(old, patched runtime.Object, manager string) (runtime.Object, error)
+	// Unapplied says why what was sent cannot be applied to the live object; nil
+	// where all can.
+	Unapplied func(live, applied runtime.Object) error
+	Track     func(old, patched runtime.Object, manager string) (runtime.Object, error)
 }
 
 // Patch is one patch as it was sent.
@@ -122,7 +125,12 @@ func (p *Patch) Change(objects *object.Objects, in *request.Info) (object.Change
 		New:    func() runtime.Object { return in.Version.New() },
 		Custom: in.Kind.Custom, Coerce: in.Version.Coerce,
 		ToVersion: func(hub runtime.Object) (runtime.Object, error) {
-			return codec.FromHub(in.Served, hub.(api.Object))
+			obj, err := codec.FromHub(in.Served, hub.(api.Object))
+			if err != nil && codec.Asks(in.Served) && hub.(api.Object).GetResourceVersion() != "" {
+				// As if it could not be read, which is told of its last state.
+				err = fmt.Errorf("object not decodable revision=%s: %w", hub.(api.Object).GetResourceVersion(), err)
+			}
+			return obj, err
 		},
 		ToHub: func(obj runtime.Object) (runtime.Object, error) {
 			obj.GetObjectKind().SetGroupVersionKind(in.GVK)

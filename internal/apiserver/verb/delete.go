@@ -73,6 +73,9 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		}
 		return v.respond(w, r, in, http.StatusOK, accept, result)
 	}
+	if err := v.readableOne(ctx, in); err != nil {
+		return err
+	}
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
 	if err != nil {
 		return err
@@ -83,6 +86,32 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		code = http.StatusAccepted
 	}
 	return v.respond(w, r, in, code, accept, result)
+}
+
+// readableOne refuses to delete an object that cannot be had in the version it
+// is deleted in. The server's own components may.
+func (v *Verbs) readableOne(ctx context.Context, in *request.Info) error {
+	if !codec.Asks(in.Served) {
+		return nil
+	}
+	entry, found, err := v.Cache.Get(ctx, in.Kind, in.ObjectNamespace(), in.Name)
+	if err != nil || !found {
+		return err
+	}
+	_, err = list.InVersion(in.Served, entry)
+	return list.OfOne(err)
+}
+
+// readable is readableOne for many objects.
+func (v *Verbs) readable(ctx context.Context, in *request.Info, selection *list.Options) error {
+	if !codec.Asks(in.Served) {
+		return nil
+	}
+	page, err := list.Read(ctx, v.Cache, selection)
+	if err != nil {
+		return err
+	}
+	return list.Convert(in.Served, page.Entries)
 }
 
 // permanent refuses to delete what the cluster itself needs.
@@ -135,6 +164,9 @@ func (v *Verbs) deleteCollection(w http.ResponseWriter, r *http.Request, in *req
 			"is not allowed with DELETECOLLECTION, try again after removing the option")})
 	}
 	warnOrphans(r.Context(), in, opts)
+	if err := v.readable(r.Context(), in, selection); err != nil {
+		return err
+	}
 	page, err := v.DeleteSelected(r.Context(), in, selection, opts)
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (v *Verbs) get(w http.ResponseWriter, r *http.Request, in *request.Info) er
 	if err != nil {
 		return err
 	}
-	return v.respondEntry(w, r, in, http.StatusOK, accept, entry)
+	return list.OfOne(v.respondEntry(w, r, in, http.StatusOK, accept, entry))
 }
 
 // notOlder waits for the revision that a get asks for at least. What is no

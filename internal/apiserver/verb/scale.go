@@ -4,6 +4,7 @@ package verb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -81,12 +83,12 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 	var err error
 	switch in.Verb {
 	case "get":
-		if accept, err = codec.Negotiate(r, false); err != nil {
+		if accept, err = codec.Negotiate(r, in.Kind.Custom); err != nil {
 			return err
 		}
 		scale, err = v.GetScale(ctx, in)
 	case "update":
-		if accept, err = codec.Negotiate(r, false); err != nil {
+		if accept, err = codec.Negotiate(r, in.Kind.Custom); err != nil {
 			return err
 		}
 		opts, optsErr := updateOptions(r)
@@ -95,11 +97,14 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 		}
 		obj, decodeErr := decode(r, v.scaleTarget(), opts.FieldValidation)
 		if decodeErr != nil {
-			return decodeErr
+			return scaleFault(in, decodeErr)
+		}
+		if gvk := obj.GetObjectKind().GroupVersionKind(); in.Kind.Custom && gvk != scaleGVK && !gvk.Empty() {
+			return errNoScale()
 		}
 		scale, err = v.UpdateScale(ctx, in, obj.(*autoscalingv1.Scale), opts)
 	case "patch":
-		p, a, patchErr := readPatch(r, false)
+		p, a, patchErr := readPatch(r, in.Kind.Custom)
 		if patchErr != nil {
 			return patchErr
 		}
@@ -114,6 +119,43 @@ func (v *Verbs) scale(w http.ResponseWriter, r *http.Request, in *request.Info) 
 	served := scaleServed(in.Kind.Custom)
 	view := &request.Info{RequestInfo: in.RequestInfo, Served: served}
 	return v.respondEntry(w, r, view, http.StatusOK, accept, &cache.Entry{Object: scale})
+}
+
+// scaleFault words what is wrong with a body that should be a Scale: custom
+// resources know of one version of it, and not what is wrong with others.
+func scaleFault(in *request.Info, err error) error {
+	if in.Kind.Custom && strings.Contains(err.Error(), " cannot be handled as a Scale: ") {
+		return errNoScale()
+	}
+	return err
+}
+
+func errNoScale() error {
+	return apierrors.NewBadRequest(`no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"`)
+}
+
+// unapplied is why the Scale of a custom resource cannot be applied, which
+// upstream's conversion hinders; nil where it can.
+func unapplied(in *request.Info) func(live, applied runtime.Object) error {
+	if !in.Kind.Custom {
+		return nil
+	}
+	return func(live, applied runtime.Object) error {
+		failed := "failed to convert new object (" + objectNames(applied) + "; " + scaleGVK.String() + ") to proper version"
+		if m, err := meta.Accessor(live); err == nil && len(m.GetManagedFields()) == 0 {
+			failed = "failed to create manager for existing fields: failed to convert live object (/; " + scaleGVK.String() + ") to proper version"
+		}
+		return errors.New(failed + ": request to convert CR to an invalid group/version: " + scaleGVK.GroupVersion().String())
+	}
+}
+
+// objectNames are an object's namespace and name as a message has them.
+func objectNames(obj runtime.Object) string {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return "/"
+	}
+	return m.GetNamespace() + "/" + m.GetName()
 }
 
 // scaleColumns are the columns of a Scale.
@@ -212,6 +254,7 @@ func (v *Verbs) PatchScale(ctx context.Context, in *request.Info, p PatchRequest
 		ToVersion: func(o runtime.Object) (runtime.Object, error) { return o, nil },
 		ToHub:     func(o runtime.Object) (runtime.Object, error) { return o, nil },
 		Manager:   manager,
+		Unapplied: unapplied(in),
 		Track: func(old, patched runtime.Object, by string) (runtime.Object, error) {
 			return manager.UpdateNoErrors(old, patched, by), nil
 		},
