@@ -221,7 +221,7 @@ func (t Target) match(gvk schema.GroupVersionKind, body []byte) (schema.GroupVer
 	case t.exists(gvk):
 		return gvk, cannotBeHandled(t, gvk, unknownConversion(t, gvk))
 	}
-	return gvk, cannotBeHandled(t, gvk, notRegistered(gvk))
+	return gvk, cannotBeHandled(t, gvk, NotRegistered(gvk))
 }
 
 // InternalName is the package of upstream's internal types of a group, which
@@ -234,9 +234,9 @@ func InternalName(group string) string {
 	return name
 }
 
-// notRegistered words the error upstream's scheme has for an unknown kind, down
+// NotRegistered words the error upstream's scheme has for an unknown kind, down
 // to the line of its source: clients have been seen to match it.
-func notRegistered(gvk schema.GroupVersionKind) error {
+func NotRegistered(gvk schema.GroupVersionKind) error {
 	return fmt.Errorf("no kind %q is registered for version %q in scheme \"pkg/runtime/scheme.go:111\"", gvk.Kind, gvk.GroupVersion().String())
 }
 
@@ -260,7 +260,7 @@ func (t Target) Mismatch(document []byte) error {
 	if t.exists(gvk) {
 		return unknownConversion(t, gvk)
 	}
-	return notRegistered(gvk)
+	return NotRegistered(gvk)
 }
 
 func unknownConversion(t Target, gvk schema.GroupVersionKind) error {

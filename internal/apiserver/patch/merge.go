@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -84,20 +85,30 @@ func mergeError(err error) error {
 	return err
 }
 
+// unconverted leaves away what the library says around a webhook's refusal to
+// convert what was applied: elsewhere it does not convert that.
+func unconverted(err error) error {
+	const around, refusal = "failed to convert to unversioned (", "conversion webhook for "
+	if text := err.Error(); strings.HasPrefix(text, around) {
+		if _, rest, found := strings.Cut(text, ": "+refusal); found {
+			return errors.New(refusal + rest)
+		}
+	}
+	return err
+}
+
 func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Object) (runtime.Object, error) {
 	wanted := &unstructured.Unstructured{Object: map[string]any{}}
 	if err := yaml.Unmarshal(p.Data, &wanted.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	force := p.Options.Force != nil && *p.Options.Force
-	if t.Unapplied != nil {
-		if err := t.Unapplied(old, wanted); err != nil {
-			return nil, err
-		}
-	}
 	obj, err := t.Manager.Apply(old, wanted, p.Options.FieldManager, force)
+	if t.Unapplied != nil {
+		err = t.Unapplied(old, wanted, err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, unconverted(err)
 	}
 	if !p.strictly() {
 		return obj, nil

@@ -53,9 +53,9 @@ type Target struct {
 	Coerce    func(api.Object, bool) ([]string, error)
 	// Manager keeps managedFields of what is applied, Track of all else.
 	Manager *managedfields.FieldManager
-	// Unapplied says why what was sent cannot be applied to the live object; nil
-	// where all can.
-	Unapplied func(live, applied runtime.Object) error
+	// Unapplied says why what was sent cannot be applied to the live object; it
+	// is told what hindered the manager, if anything. Nil where all can.
+	Unapplied func(live, applied runtime.Object, err error) error
 	Track     func(old, patched runtime.Object, manager string) (runtime.Object, error)
 }
 

@@ -73,7 +73,7 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 		}
 		return v.respond(w, r, in, http.StatusOK, accept, result)
 	}
-	if err := v.readableOne(ctx, in); err != nil {
+	if err := list.OfOne(v.readableOne(ctx, in)); err != nil {
 		return err
 	}
 	result, deleted, err := v.Objects.Delete(ctx, in, opts)
@@ -88,8 +88,8 @@ func (v *Verbs) delete(w http.ResponseWriter, r *http.Request, in *request.Info)
 	return v.respond(w, r, in, code, accept, result)
 }
 
-// readableOne refuses to delete an object that cannot be had in the version it
-// is deleted in. The server's own components may.
+// readableOne refuses to change or delete an object that cannot be had in the
+// version of the request. The server's own components may.
 func (v *Verbs) readableOne(ctx context.Context, in *request.Info) error {
 	if !codec.Asks(in.Served) {
 		return nil
@@ -99,7 +99,7 @@ func (v *Verbs) readableOne(ctx context.Context, in *request.Info) error {
 		return err
 	}
 	_, err = list.InVersion(in.Served, entry)
-	return list.OfOne(err)
+	return err
 }
 
 // readable is readableOne for many objects.

@@ -63,15 +63,13 @@ func (v *Verbs) evict(ctx context.Context, in *request.Info, obj runtime.Object,
 	if len(how.DryRun) == 0 {
 		how.DryRun = opts.DryRun
 	}
+	if err := v.admitSpecial(ctx, in, eviction, opts); err != nil {
+		return nil, err
+	}
 	for try := 1; ; try++ {
 		entry, err := v.Objects.Get(ctx, in.Served, in.Namespace, in.Name, "")
 		if err != nil {
 			return nil, err
-		}
-		if try == 1 {
-			if err := v.admitSpecial(ctx, in, eviction, opts); err != nil {
-				return nil, err
-			}
 		}
 		again, err := v.tryEvict(ctx, in, entry.Object.(*corev1.Pod), how.DeepCopy())
 		if err == nil {

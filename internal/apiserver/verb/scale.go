@@ -136,14 +136,16 @@ func errNoScale() error {
 
 // unapplied is why the Scale of a custom resource cannot be applied, which
 // upstream's conversion hinders; nil where it can.
-func unapplied(in *request.Info) func(live, applied runtime.Object) error {
+func unapplied(in *request.Info) func(live, applied runtime.Object, err error) error {
 	if !in.Kind.Custom {
 		return nil
 	}
-	return func(live, applied runtime.Object) error {
+	return func(live, applied runtime.Object, err error) error {
 		failed := "failed to convert new object (" + objectNames(applied) + "; " + scaleGVK.String() + ") to proper version"
-		if m, err := meta.Accessor(live); err == nil && len(m.GetManagedFields()) == 0 {
+		if m, none := meta.Accessor(live); none == nil && len(m.GetManagedFields()) == 0 {
 			failed = "failed to create manager for existing fields: failed to convert live object (/; " + scaleGVK.String() + ") to proper version"
+		} else if err != nil {
+			return err // such as a conflict
 		}
 		return errors.New(failed + ": request to convert CR to an invalid group/version: " + scaleGVK.GroupVersion().String())
 	}

@@ -36,6 +36,9 @@ func (v *Verbs) update(w http.ResponseWriter, r *http.Request, in *request.Info)
 	if err != nil {
 		return err
 	}
+	if err := v.readableOne(ctx, in); err != nil {
+		return err
+	}
 	result, created, err := v.UpdateObject(ctx, in, obj, opts)
 	if err != nil {
 		return err

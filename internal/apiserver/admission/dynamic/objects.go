@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,7 +39,10 @@ func (o *objects) GetEquivalentResourceMapper() runtime.EquivalentResourceMapper
 // New implements runtime.ObjectCreater.
 func (o *objects) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
 	s := o.kinds.Kind(gvk)
-	if s == nil {
+	if s == nil && !o.hasVersion(gvk.GroupVersion()) {
+		return nil, codec.NotRegistered(gvk)
+	}
+	if s == nil { // of a sub-resource
 		u := &unstructured.Unstructured{}
 		u.SetGroupVersionKind(gvk)
 		return u, nil
@@ -46,6 +50,13 @@ func (o *objects) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
 	obj := s.Version.New()
 	obj.GetObjectKind().SetGroupVersionKind(gvk)
 	return obj, nil
+}
+
+// hasVersion says whether anything is served in a version.
+func (o *objects) hasVersion(gv schema.GroupVersion) bool {
+	return slices.ContainsFunc(o.kinds.All(), func(k *api.Kind) bool {
+		return slices.ContainsFunc(k.Versions, func(v api.Version) bool { return v.GroupVersion == gv })
+	})
 }
 
 // ObjectKinds implements runtime.ObjectTyper: every object names its type.
@@ -137,7 +148,8 @@ func (o *objects) Convert(in, out, _ any) error {
 	}
 	target, source := reflect.ValueOf(to), reflect.ValueOf(converted)
 	if target.Type() != source.Type() || target.Kind() != reflect.Pointer {
-		return fmt.Errorf("cannot convert %T to %T", in, out)
+		gvk := to.GetObjectKind().GroupVersionKind()
+		return fmt.Errorf("converting (%s) to (%s.%s): unknown conversion", source.Type().String()[1:], codec.InternalName(gvk.Group), gvk.Kind)
 	}
 	target.Elem().Set(source.Elem())
 	return nil
