@@ -76,13 +76,15 @@ func TestScaleAnswers(t *testing.T) {
 		code               int
 		says               string
 	}{
-		{"PATCH", "application/apply-patch+yaml", scale, 500, `failed to convert new object (/a; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1`},
+		{"PATCH", "application/apply-patch+yaml", scale, 409, "Apply failed with 1 conflict"},
+		{"PATCH&force=true", "application/apply-patch+yaml", scale, 500, `failed to convert new object (/a; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1`},
 		{"PUT", "application/json", scale, 200, `"replicas":2`},
 		{"PUT", "application/json", strings.Replace(scale, "autoscaling", "apps", 1), 400, unknown},
 		{"PUT", "application/json", strings.Replace(scale, ":2", `:"x"`, 1), 400, unknown},
 		{"PUT", "application/json", `{"apiVersion":"v1","kind":"Pod"}`, 400, unknown},
 	} {
-		if code, _, body := b.ask(tc.method, widgetPath+"/a/scale?fieldManager=m", tc.kind, tc.body); code != tc.code || !strings.Contains(body, tc.says) {
+		method, options, _ := strings.Cut(tc.method, "&")
+		if code, _, body := b.ask(method, widgetPath+"/a/scale?fieldManager=m&"+options, tc.kind, tc.body); code != tc.code || !strings.Contains(body, tc.says) {
 			t.Errorf("%s %s: got %d %s, want %d %s", tc.method, tc.body, code, body, tc.code, tc.says)
 		}
 	}
