@@ -93,6 +93,7 @@ var scenarios = map[string]scenario{
 		"POST " + apps + "/replicasets\nmetadata: {name: a}\nspec:\n\treplicas: 2" + web, "live 15s",
 	}},
 	"endpoints": {controllers: "endpointslice-controller endpoints-controller endpointslice-mirroring-controller", steps: []string{
+		node("n1"),
 		"POST " + core + "/services\nmetadata: {name: a}\nspec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}",
 		"POST " + core + "/services\nmetadata: {name: byhand}\nspec: {clusterIP: None, ports: [{port: 80}]}",
 		"POST " + core + "/endpoints\nmetadata: {name: byhand}\nsubsets: [{addresses: [{ip: 192.0.2.1}], ports: [{port: 80}]}]",

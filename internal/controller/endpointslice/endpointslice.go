@@ -167,6 +167,7 @@ func (c *Controller) sync(ctx context.Context, key queue.Key) error {
 		c.mu.Lock()
 		delete(c.created, key)
 		c.mu.Unlock()
+		meter.From(ctx).SlicesOf(key.String(), nil)
 		return nil
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/endpointslice/topologycache"
+	"k8s.io/utils/ptr"
 
 	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
@@ -201,7 +202,47 @@ func (c *Controller) write(ctx context.Context, key queue.Key, svc *corev1.Servi
 		}
 		meter.From(ctx).SliceChanged("delete")
 	}
+	meter.From(ctx).SlicesOf(key.String(), c.tally(svc, p, len(create)+len(update)+len(p.drop)))
 	return nil
+}
+
+// tally counts what a plan comes to.
+func (c *Controller) tally(svc *corev1.Service, p changes, changed int) *meter.Slices {
+	out := &meter.Slices{Slices: len(p.keep), Changed: changed, Topology: "Disabled", Distribution: ptr.Deref(svc.Spec.TrafficDistribution, "")}
+	if spreads(svc) {
+		out.Topology = "Auto"
+	}
+	had, groups := map[string]bool{}, map[string]int{}
+	note := func(s *discoveryv1.EndpointSlice) {
+		for i := range s.Endpoints {
+			had[portsID(s.Ports)+endpointID(&s.Endpoints[i])] = true
+		}
+	}
+	for _, want := range p.keep {
+		if want.have != nil {
+			note(want.have)
+		}
+	}
+	for _, s := range p.drop {
+		note(s)
+	}
+	for _, want := range p.keep {
+		id := portsID(want.ports)
+		for i := range want.endpoints {
+			if key := id + endpointID(&want.endpoints[i]); had[key] {
+				delete(had, key)
+			} else {
+				out.Added++
+			}
+		}
+		groups[string(want.family)+id] += len(want.endpoints)
+	}
+	out.Removed = len(had)
+	for _, n := range groups {
+		out.Endpoints += n
+		out.Least += max(1, (n+c.max-1)/c.max)
+	}
+	return out
 }
 
 // sorted shapes the slices that are kept, by family: new ones, changed ones, and

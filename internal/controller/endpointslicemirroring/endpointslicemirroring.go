@@ -97,14 +97,16 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	began := time.Now()
 	defer func() { meter.From(ctx).Mirrored(began) }()
 	var want []*discoveryv1.EndpointSlice
+	var skipped int
 	e, err := c.endpoints.Cached(key.Namespace, key.Name)
 	if err == nil && mirrored(e) && e.DeletionTimestamp == nil {
 		svc, err := c.services.Cached(key.Namespace, key.Name)
 		if err == nil && svc.Spec.Selector == nil {
-			want = c.mirror(ctx, e)
+			want, skipped = c.mirror(ctx, e)
 		}
 	}
 	if want == nil && !c.shown(key) {
+		meter.From(ctx).MirrorsOf(key.String(), nil)
 		return nil // the usual case; a slice that is shown later comes back here
 	}
 	// The informer may not show yet what the last round wrote; hand-made
@@ -113,7 +115,13 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	if err != nil {
 		return err
 	}
-	return c.write(ctx, want, have)
+	now := tally(want, have)
+	now.Skipped = skipped
+	if err := c.write(ctx, want, have); err != nil {
+		return err
+	}
+	meter.From(ctx).MirrorsOf(key.String(), now)
+	return nil
 }
 
 // shown says whether the informer has a slice of the key.
@@ -155,8 +163,34 @@ func (c *Controller) write(ctx context.Context, want, have []*discoveryv1.Endpoi
 		if err := c.slices.Delete(ctx, s.Namespace, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
+		meter.From(ctx).MirrorChanged("delete")
 	}
 	return nil
+}
+
+// tally counts what is wanted and what differs from what there is.
+func tally(want, have []*discoveryv1.EndpointSlice) *meter.Slices {
+	out := &meter.Slices{Slices: len(want), Least: len(want)}
+	had := map[string]discoveryv1.Endpoint{}
+	for _, s := range have {
+		for _, e := range s.Endpoints {
+			had[e.Addresses[0]] = e
+		}
+	}
+	for _, s := range want {
+		out.Endpoints += len(s.Endpoints)
+		for _, e := range s.Endpoints {
+			before, ok := had[e.Addresses[0]]
+			if !ok {
+				out.Added++
+			} else if !equality.Semantic.DeepEqual(before, e) {
+				out.Updated++
+			}
+			delete(had, e.Addresses[0])
+		}
+	}
+	out.Removed = len(had)
+	return out
 }
 
 func (c *Controller) put(ctx context.Context, want, have *discoveryv1.EndpointSlice) error {
@@ -164,6 +198,9 @@ func (c *Controller) put(ctx context.Context, want, have *discoveryv1.EndpointSl
 		_, err := c.slices.Create(ctx, want)
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return nil
+		}
+		if err == nil {
+			meter.From(ctx).MirrorChanged("create")
 		}
 		return err
 	}
@@ -174,5 +211,8 @@ func (c *Controller) put(ctx context.Context, want, have *discoveryv1.EndpointSl
 	next := have.DeepCopy()
 	next.Labels, next.Annotations, next.OwnerReferences, next.Ports, next.Endpoints = want.Labels, want.Annotations, want.OwnerReferences, want.Ports, want.Endpoints
 	_, err := c.slices.Update(ctx, next)
+	if err == nil {
+		meter.From(ctx).MirrorChanged("update")
+	}
 	return err
 }

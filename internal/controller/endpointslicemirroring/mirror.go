@@ -21,8 +21,7 @@ const maxPerSubset = 1000
 
 // mirror returns the slices of Endpoints, one for each family and set of ports,
 // and tells by an Event what it leaves out.
-func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) []*discoveryv1.EndpointSlice {
-	var out []*discoveryv1.EndpointSlice
+func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*discoveryv1.EndpointSlice, left int) {
 	byKey := map[string]*discoveryv1.EndpointSlice{}
 	at := map[string]int{} // by slice and address
 	invalid, skipped := 0, 0
@@ -74,7 +73,7 @@ func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) []*discove
 		c.events.Record(ctx, e, kind, corev1.EventTypeWarning, "TooManyAddressesToMirror",
 			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxPerSubset, skipped+invalid)
 	}
-	return out
+	return out, skipped + invalid
 }
 
 func portsID(ports []corev1.EndpointPort) (id string) {

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podstate"
@@ -79,9 +80,24 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	}
 	if err := c.track(ctx, v, changed); err != nil {
 		failure = err
+	} else {
+		v.indexesEnded(ctx, &cached.Status)
 	}
 	meter.From(ctx).JobSynced(modeOf(v.job), action, began, failure)
 	return failure
+}
+
+// indexesEnded counts the indexes that ended since a status.
+func (v *view) indexesEnded(ctx context.Context, before *batchv1.JobStatus) {
+	if !indexed(v.job) {
+		return
+	}
+	m := meter.From(ctx)
+	m.IndexesFinished("succeeded", perIndex(v.job), max(0, int(v.job.Status.Succeeded-before.Succeeded)))
+	if perIndex(v.job) {
+		failed := parseSpans(ptr.Deref(before.FailedIndexes, ""), int(ptr.Deref(v.job.Spec.Completions, 0)))
+		m.IndexesFinished("failed", true, max(0, v.failedIndexes.total()-failed.total()))
+	}
 }
 
 // modeOf names a Job's completion mode for the metrics.

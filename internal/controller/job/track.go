@@ -244,6 +244,9 @@ func (c *Controller) release(ctx context.Context, job *batchv1.Job, pods []*core
 			result = "succeeded"
 		}
 		m := meter.From(ctx)
+		if action := judge(job.Spec.PodFailurePolicy, pod).action; result == "failed" && action != "" {
+			m.FailureByPolicy(string(action))
+		}
 		m.JobPodsFinished(modeOf(job), result, 1)
 		m.JobPodTracked("add")
 		m.JobPodTracked("delete")

@@ -29,7 +29,10 @@ type Set struct {
 	collected, collectErrors                                            *prometheus.CounterVec
 	claimsMade, claimsFailed                                            prometheus.Counter
 	published                                                           map[string]syncs
-	sliceSyncs, sliceChanges                                            *prometheus.CounterVec
+	sliceSyncs                                                          *prometheus.CounterVec
+	ofServices, mirrors                                                 *sliced
+	ranges                                                              ranges
+	indexesFinished, failuresByPolicy                                   *prometheus.CounterVec
 	mirrorTime                                                          prometheus.Histogram
 	garbageErrors                                                       prometheus.Counter
 	healthAll, healthOne                                                prometheus.Histogram
@@ -52,6 +55,8 @@ func New() *Set {
 	s.queues.init(s.registry)
 	s.workloads()
 	s.others()
+	s.sliced()
+	s.ranged()
 	return s
 }
 

@@ -34,7 +34,6 @@ func (s *Set) others() {
 			s.histograms(TrustBundle, "sync_duration_seconds", "The time it took to sync a cluster trust bundle.", exp(0.001, 2, 15), "code")},
 	}
 	s.sliceSyncs = s.counters("endpoint_slice_controller", "syncs", "Number of EndpointSlice syncs", "result")
-	s.sliceChanges = s.counters("endpoint_slice_controller", "changes", "Number of EndpointSlice changes", "operation")
 	s.mirrorTime = s.histogram("endpoint_slice_mirroring_controller", "endpoints_sync_duration", "Duration of syncEndpoints() in seconds", exp(0.001, 2, 15))
 	s.garbageErrors = s.counter("garbagecollector_controller", "resources_sync_error_total", "Number of garbage collector resources sync errors")
 	s.classes = s.counter("", "retroactive_storageclass_total", "Total number of retroactive StorageClass assignments to persistent volume claim")
@@ -111,7 +110,7 @@ func (s *Set) SlicesSynced(err error) {
 // SliceChanged counts a write of an EndpointSlice: create, update or delete.
 func (s *Set) SliceChanged(operation string) {
 	if s != nil {
-		s.sliceChanges.WithLabelValues(operation).Inc()
+		s.ofServices.changes.WithLabelValues(operation).Inc()
 	}
 }
 

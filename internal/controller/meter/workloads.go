@@ -16,6 +16,8 @@ func (s *Set) workloads() {
 	s.jobPodsFinished = s.counters(job, "job_pods_finished_total", "The number of finished Pods that are fully tracked", "completion_mode", "result")
 	s.jobPodsMade = s.counters(job, "job_pods_creation_total", "The number of Pods created by the Job controller, by the reason and whether that succeeded.", "reason", "status")
 	s.jobFinalizers = s.counters(job, "terminated_pods_tracking_finalizer_total", "The number of terminated pods (phase=Failed|Succeeded) that have the finalizer batch.kubernetes.io/job-tracking.", "event")
+	s.indexesFinished = s.counters(job, "job_finished_indexes_total", "The number of finished indexes, by how they ended and whether the Job limits failures per index.", "status", "backoffLimit")
+	s.failuresByPolicy = s.counters(job, "pod_failures_handled_by_failure_policy_total", "The number of failed Pods handled by failure policy, by the action of the rule that matched.", "action")
 	s.cronSkew = s.histogram("cronjob_controller", "job_creation_skew_duration_seconds", "Time between when a cronjob is scheduled to be run, and when the corresponding job is created", exp(1, 2, 10))
 	s.ttlDelay = s.histogram("ttl_after_finished_controller", "job_deletion_duration_seconds", "The time it took to delete the job since it became eligible for deletion", exp(0.1, 2, 14))
 
@@ -50,6 +52,26 @@ func (s *Set) JobSynced(mode, action string, began time.Time, err error) {
 	if s != nil {
 		s.jobSyncTime.WithLabelValues(mode, result(err), action).Observe(since(began))
 		s.jobSyncs.WithLabelValues(mode, result(err), action).Inc()
+	}
+}
+
+// IndexesFinished counts indexes that ended: "succeeded" or "failed"; perIndex
+// says that the Job limits failures per index.
+func (s *Set) IndexesFinished(status string, perIndex bool, n int) {
+	if s == nil || n == 0 {
+		return
+	}
+	limit := "global"
+	if perIndex {
+		limit = "perIndex"
+	}
+	s.indexesFinished.WithLabelValues(status, limit).Add(float64(n))
+}
+
+// FailureByPolicy counts a failed pod that a rule of the Job's policy matched.
+func (s *Set) FailureByPolicy(action string) {
+	if s != nil {
+		s.failuresByPolicy.WithLabelValues(action).Inc()
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -85,6 +86,9 @@ func (n *Controller) Run(ctx context.Context) error {
 	for _, node := range n.nodes.CachedList("", nil) {
 		n.hold(node)
 	}
+	for _, p := range n.pools {
+		p.observe(ctx)
+	}
 	n.queue.Run(ctx, 1)
 	return nil
 }
@@ -104,7 +108,7 @@ func (n *Controller) hold(node *corev1.Node) {
 func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	node, err := n.nodes.Cached("", key.Name)
 	if apierrors.IsNotFound(err) {
-		n.release(key.Name)
+		n.release(ctx, key.Name)
 		return nil
 	}
 	if err != nil {
@@ -114,7 +118,7 @@ func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		n.hold(node)
 		return nil
 	}
-	cidrs, err := n.take(node.Name)
+	cidrs, err := n.take(ctx, node.Name)
 	if err != nil {
 		n.tell(ctx, node, "CIDRNotAvailable")
 		return err
@@ -129,10 +133,13 @@ func (n *Controller) reconcile(ctx context.Context, key queue.Key) error {
 }
 
 // release frees what a node had; others may have waited for it.
-func (n *Controller) release(node string) {
+func (n *Controller) release(ctx context.Context, node string) {
 	n.mu.Lock()
 	for _, p := range n.pools {
-		p.release(node)
+		if p.release(node) {
+			meter.From(ctx).RangeFreed(p.cidr.String())
+		}
+		p.observe(ctx)
 	}
 	n.mu.Unlock()
 	for _, other := range n.nodes.CachedList("", nil) {
@@ -148,15 +155,19 @@ func (n *Controller) tell(ctx context.Context, node *corev1.Node, what string) {
 }
 
 // take reserves a part of each range; a node keeps what it was given before.
-func (n *Controller) take(node string) ([]string, error) {
+func (n *Controller) take(ctx context.Context, node string) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []string
 	for _, p := range n.pools {
-		cidr, err := p.take(node)
+		cidr, tries, err := p.take(node)
 		if err != nil {
 			return nil, err
 		}
+		if tries >= 0 {
+			meter.From(ctx).RangeGiven(p.cidr.String(), tries)
+		}
+		p.observe(ctx)
 		out = append(out, cidr.String())
 	}
 	return out, nil

@@ -3,8 +3,11 @@
 package nodeipam
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+
+	"kaji/internal/controller/meter"
 )
 
 // pool is one range, cut into parts of equal size.
@@ -31,27 +34,36 @@ func (p *pool) hold(part netip.Prefix, node string) {
 	}
 }
 
-func (p *pool) release(node string) {
-	if part, ok := p.byNode[node]; ok {
+// release says whether the node had a part.
+func (p *pool) release(node string) bool {
+	part, ok := p.byNode[node]
+	if ok {
 		delete(p.byNode, node)
 		delete(p.taken, part)
 	}
+	return ok
 }
 
-// take gives the next free part, going round.
-func (p *pool) take(node string) (netip.Prefix, error) {
+// observe tells how full the pool is.
+func (p *pool) observe(ctx context.Context) {
+	meter.From(ctx).RangeUsed(p.cidr.String(), len(p.taken), 1<<(p.mask-p.cidr.Bits()))
+}
+
+// take gives the next free part, going round, and says how many it passed by;
+// less than none when the node had one already.
+func (p *pool) take(node string) (part netip.Prefix, tries int, err error) {
 	if part, ok := p.byNode[node]; ok {
-		return part, nil
+		return part, -1, nil
 	}
-	for range 1 << (p.mask - p.cidr.Bits()) {
+	for tries := range 1 << (p.mask - p.cidr.Bits()) {
 		part := p.next
 		p.next = p.after(part)
 		if _, ok := p.taken[part]; !ok {
 			p.taken[part], p.byNode[node] = node, part
-			return part, nil
+			return part, tries, nil
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range %s", p.cidr)
+	return netip.Prefix{}, 0, fmt.Errorf("CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range %s", p.cidr)
 }
 
 // after is the part behind another, around the end of the range.
