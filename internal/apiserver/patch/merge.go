@@ -3,11 +3,14 @@
 package patch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -98,9 +101,13 @@ func unconverted(err error) error {
 }
 
 func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Object) (runtime.Object, error) {
-	wanted := &unstructured.Unstructured{Object: map[string]any{}}
-	if err := yaml.Unmarshal(p.Data, &wanted.Object); err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	wanted := &unstructured.Unstructured{}
+	var plain bool
+	if wanted.Object, plain = plainJSON(p.Data); !plain {
+		wanted.Object = map[string]any{}
+		if err := yaml.Unmarshal(p.Data, &wanted.Object); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
 	}
 	force := p.Options.Force != nil && *p.Options.Force
 	obj, err := t.Manager.Apply(old, wanted, p.Options.FieldManager, force)
@@ -110,7 +117,7 @@ func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Objec
 	if err != nil {
 		return nil, unconverted(err)
 	}
-	if !p.strictly() {
+	if plain || !p.strictly() {
 		return obj, nil
 	}
 	if err := yaml.UnmarshalStrict(p.Data, &map[string]any{}); err != nil {
@@ -120,4 +127,34 @@ func (p *Patch) applyServerSide(ctx context.Context, t Target, old runtime.Objec
 		codec.Warn(ctx, []error{err})
 	}
 	return obj, nil
+}
+
+// plainJSON decodes what is to be applied as JSON, which most clients send and
+// which costs a part of what YAML does. It is false where YAML might read the
+// text otherwise, or would have something to complain of: numbers with a
+// fraction, escaped runes, fields that are there twice.
+func plainJSON(data []byte) (map[string]any, bool) {
+	if !yaml.IsJSONBuffer(data) || !utf8.Valid(data) || bytes.Contains(data, []byte(`\u`)) {
+		return nil, false
+	}
+	obj := map[string]any{}
+	strict, err := kjson.UnmarshalStrict(data, &obj)
+	return obj, err == nil && len(strict) == 0 && !fractional(obj)
+}
+
+// fractional says whether there is a number in v that is no int64.
+func fractional(v any) bool {
+	switch v := v.(type) {
+	case float64:
+		return true
+	case map[string]any:
+		for _, item := range v {
+			if fractional(item) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, fractional)
+	}
+	return false
 }
