@@ -351,7 +351,7 @@ func (d *Direct) Watch(ctx context.Context, r client.Resource, opts metav1.ListO
 	c.audit.Started()
 	w := &directWatch{in: c.Info, held: d.held, stream: s, cancel: cancel, events: make(chan watch.Event, 16), bookmarks: selection.Bookmarks}
 	go func() {
-		w.run(ctx, d.server.stopping)
+		w.run(ctx, d.server.stopping.Done())
 		c.end(http.StatusOK, nil, nil)
 	}()
 	return w, nil

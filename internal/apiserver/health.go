@@ -64,7 +64,7 @@ func (s *Server) checks() []Check {
 		{Name: "autoregister-completion", Check: booted},
 		{Name: "shutdown", ReadyOnly: true, Check: func(*http.Request) error {
 			select {
-			case <-s.stopping:
+			case <-s.stopping.Done():
 				return errors.New("process is shutting down")
 			default:
 				return nil

@@ -42,6 +42,7 @@ import (
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/apiserver/discovery"
 	"kaji/internal/apiserver/flow"
+	"kaji/internal/apiserver/h2"
 	"kaji/internal/apiserver/metrics"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/openapi"
@@ -174,8 +175,9 @@ type Server struct {
 	flow      *flow.Flow            // nil when nothing bounds requests
 	self      *direct.Client        // the server under its own identity
 
-	stopping chan struct{}
-	stopOnce sync.Once
+	// stopping ends when the server shuts down, and watches with it.
+	stopping context.Context //nolint:containedctx // of the server, not of a call
+	stop     context.CancelFunc
 	// booted is closed when everything that must exist was created.
 	booted chan struct{}
 }
@@ -200,7 +202,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.ShutdownGrace == 0 {
 		cfg.ShutdownGrace = time.Minute
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), stopping: make(chan struct{}), booted: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Logger, kinds: request.NewKinds(cfg.Kinds...), booted: make(chan struct{})}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.started = time.Now()
 	s.slim = crd.NewSlim()
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
@@ -363,27 +366,23 @@ func (s *Server) Bootstrap(ctx context.Context) {
 	parts.Wait()
 }
 
-// stop ends the watches.
-func (s *Server) stop() { s.stopOnce.Do(func() { close(s.stopping) }) }
+// What clients may send before a request, and how long they may send none.
+const (
+	maxHeaderBytes = 1 << 20
+	idleTimeout    = 90 * time.Second
+)
 
 func (s *Server) serve(ctx context.Context, cacheDone <-chan error) error {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
+	two := h2.New(h2.Config{MaxStreams: s.cfg.MaxStreams, MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout, Logger: s.log})
 	web := &http.Server{
 		Handler:           s.handler,
-		Protocols:         &protocols,
 		ReadHeaderTimeout: 32 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		MaxHeaderBytes:    1 << 20,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: s.cfg.MaxStreams,
-			// Big lists over a long line need a wide window; an idle
-			// connection costs nothing for it.
-			MaxReceiveBufferPerConnection: 256 << 10,
-		},
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": two.ServeConn},
 	}
+	web.RegisterOnShutdown(two.Shutdown)
 	served := make(chan error, 1)
 	go func() {
 		if s.cfg.TLS == nil {

@@ -101,7 +101,8 @@ func serve(t *testing.T, handler http.Handler) int32 {
 	t.Helper()
 	server := httptest.NewTLSServer(handler)
 	t.Cleanup(func() {
-		server.CloseClientConnections() // watches go on while the cluster does
+		_ = server.Listener.Close() // or else a watch that is cut begins again
+		server.CloseClientConnections()
 		server.Close()
 	})
 	return portOf(server.Listener)

@@ -13,7 +13,8 @@ type Cursor struct {
 	ended <-chan struct{}
 }
 
-// Ready returns a channel that is closed when TryNext has something to say.
+// Ready returns a channel that is closed when TryNext has something to say, be
+// it that no more will come.
 func (c *Cursor) Ready() <-chan struct{} {
 	if len(c.past) > 0 {
 		return closed

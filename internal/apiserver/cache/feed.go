@@ -52,7 +52,7 @@ type link struct {
 	indices  []*node // in the order of Kind.IndexedFields
 	at       int64   // unix seconds
 	next     atomic.Pointer[link]
-	ready    chan struct{} // closed when next is set
+	ready    chan struct{} // closed when next is set, or nothing will follow
 }
 
 // Event is one change of one object.
@@ -330,11 +330,13 @@ func (f *feed) stop() {
 }
 
 func (f *feed) unloadLocked() {
-	if f.tail.Swap(nil) == nil {
+	tail := f.tail.Swap(nil)
+	if tail == nil {
 		return
 	}
 	f.history = nil
 	close(f.end)
+	close(tail.ready) // nothing follows it
 }
 
 // replay returns a cursor over the store's own history after a revision, which

@@ -51,8 +51,8 @@ type Config struct {
 	MinWatchTimeout time.Duration
 	// WatchSent, when set, returns what counts the events of a watch.
 	WatchSent func(in *request.Info) func(bytes int)
-	// Stopping is closed when the server shuts down: watches end.
-	Stopping <-chan struct{}
+	// Stopping ends when the server shuts down, and watches with it.
+	Stopping context.Context //nolint:containedctx // of the server, not of a call
 	Logger   *slog.Logger
 }
 

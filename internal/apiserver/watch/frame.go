@@ -86,15 +86,33 @@ func accept(w http.ResponseWriter, r *http.Request, f frame) (sink, error) {
 	}
 	w.Header().Set("Content-Type", f.contentType())
 	w.WriteHeader(http.StatusOK)
-	s := &httpSink{frame: f, w: w, control: http.NewResponseController(w)}
-	return s, s.flush()
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return nil, err
+	}
+	return &httpSink{frame: f, w: w, flushed: flusher(w)}, nil
+}
+
+// flusher returns what flushes an answer that has begun. Those that wrap the
+// writer to note how it begins are done, and would make each flush dearer.
+func flusher(w http.ResponseWriter) func() error {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	if direct, ok := w.(interface{ FlushError() error }); ok {
+		return direct.FlushError
+	}
+	return http.NewResponseController(w).Flush
 }
 
 // httpSink writes to the body of an answer.
 type httpSink struct {
 	frame
 	w       io.Writer
-	control *http.ResponseController
+	flushed func() error
 }
 
 func (s *httpSink) send(kind string, object []byte) error {
@@ -115,7 +133,7 @@ func (s *httpSink) send(kind string, object []byte) error {
 	return err
 }
 
-func (s *httpSink) flush() error          { return s.control.Flush() }
+func (s *httpSink) flush() error          { return s.flushed() }
 func (s *httpSink) gone() <-chan struct{} { return nil }
 func (s *httpSink) close()                {}
 

@@ -28,8 +28,8 @@ type Config struct {
 	// MinTimeout bounds a watch that names no timeout itself: it ends after
 	// once to twice as long; 30 minutes when zero.
 	MinTimeout time.Duration
-	// Stopping, when closed, ends the watch: the server shuts down.
-	Stopping <-chan struct{}
+	// Stopping, when set, ends the watch when it ends: the server shuts down.
+	Stopping context.Context //nolint:containedctx // of the server, not of a call
 	// Sent, when set, is told of each event written and its bytes.
 	Sent func(bytes int)
 }
@@ -57,6 +57,9 @@ func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
+	if cfg.Stopping != nil {
+		defer context.AfterFunc(cfg.Stopping, cancel)()
+	}
 	out, err := accept(w, r, frame)
 	if err != nil {
 		return nil // a failed handshake was answered
@@ -95,21 +98,21 @@ type server struct {
 
 // serve sends events until the watch ends for one reason or another.
 func (s *server) serve(ctx context.Context) {
-	for {
+	for first := true; ; first = false {
 		sent, err := s.drain(ctx)
 		if sent && s.out.flush() != nil || err != nil {
 			return
 		}
-		request.Started(ctx)
+		if first {
+			request.Started(ctx)
+		}
+		// Thousands of watches wait here for one channel: each further one that
+		// they have in common would cost as much again.
 		select {
 		case <-s.stream.Ready():
 			continue
 		case <-s.bookmark:
 		case <-s.last:
-		case <-s.stream.Ended():
-			return
-		case <-s.cfg.Stopping:
-			return
 		case <-s.out.gone():
 			return
 		case <-ctx.Done():
