@@ -82,7 +82,7 @@ func BenchmarkFields(b *testing.B) {
 	})
 	b.Run("created", func(b *testing.B) {
 		for b.Loop() {
-			if _, ok := plan.Created(pod); !ok {
+			if _, ok := plan.Created(pod, nil, nil); !ok {
 				b.Fatal("left to the library")
 			}
 		}

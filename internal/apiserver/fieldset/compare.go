@@ -61,7 +61,7 @@ func (c *comparison) only(n *node, v reflect.Value, element fieldpath.PathElemen
 	for _, above := range c.path {
 		to = to.Children.Descend(above)
 	}
-	return child(n, v, absent, element, to)
+	return child(n, v, absent, element, &sets{path: []*fieldpath.Set{to}})
 }
 
 func (c *comparison) modified(element fieldpath.PathElement) {

@@ -95,21 +95,13 @@ func (o *Objects) trackCreated(in *request.Info, obj api.Object, manager string)
 	if p.Plan == nil {
 		return false
 	}
-	fields, ok := p.Created(obj)
+	raw, ok := p.Created(obj, p.reset, stripped)
 	if !ok {
 		return false
 	}
-	if p.reset != nil {
-		fields = fields.RecursiveDifference(p.reset)
-	}
-	fields = fields.Difference(stripped)
-	if fields.Empty() {
+	if raw == nil {
 		obj.SetManagedFields(nil)
 		return true
-	}
-	raw, err := fields.ToJSON()
-	if err != nil {
-		return false
 	}
 	now := metav1.NewTime(time.Now().UTC())
 	obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
