@@ -523,8 +523,9 @@ func TestDeafClients(t *testing.T) {
 		t.Fatal("the handler waits for a client that reads nothing")
 	}
 	c = dial(t, s)
+	pings := bytes.Repeat([]byte("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), 900)
 	for {
-		if err := c.WritePing(false, [8]byte{}); err != nil {
+		if _, err := c.tc.Write(pings); err != nil {
 			return // it was cut
 		}
 	}
