@@ -182,7 +182,22 @@ func (s *Store) options() *pebble.Options {
 		},
 	}
 	o.CompactionConcurrencyRange = func() (int, int) { return 1, 1 }
+	o.Experimental.SpanPolicyFunc = apart
 	return o
+}
+
+// apart keeps records and values in tables of their own. New ones of either are
+// behind all older ones, so that a table that is flushed moves down the levels as
+// it is; one with both would overlap everything, and each would be merged into
+// all that is there.
+func apart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	switch {
+	case len(start) == 0 || start[0] < prefixRecord:
+		end = []byte{prefixRecord}
+	case start[0] < prefixValue:
+		end = []byte{prefixValue}
+	}
+	return policy, end, nil
 }
 
 // pebbleLog passes Pebble's messages on. Pebble expects Fatalf not to return;
