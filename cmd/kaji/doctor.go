@@ -34,7 +34,7 @@ func doctorCommand() *cobra.Command {
 				prefixes = append(prefixes, p)
 			}
 			overlapping := func() ([]string, error) { return nodenet.Overlapping(prefixes) }
-			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}, Blocked: nodenet.Blocked, Overlapping: overlapping}) {
+			for _, f := range doctor.Run(doctor.Config{DataDir: data, Ports: []int{port, 10250}, Beside: true, Blocked: nodenet.Blocked, Overlapping: overlapping}) {
 				fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s %s\n", f.Severity, f.Check, f.Detail)
 				if f.Remedy != "" {
 					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-14s → %s\n", "", "", f.Remedy)

@@ -11,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
 	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver"
+	"kaji/internal/apiserver/review"
 	"kaji/internal/store/memory"
 )
 
@@ -21,7 +24,10 @@ import (
 func TestRemovedVersions(t *testing.T) {
 	s := memory.New()
 	defer s.Close()
-	server, err := apiserver.New(apiserver.Config{Store: s, Kinds: catalog.All(), AlwaysAllow: true,
+	yes := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionAllow, "", nil
+	})
+	server, err := apiserver.New(apiserver.Config{Store: s, Kinds: catalog.All(), Authorizer: yes, Virtual: review.Config{Authorizer: yes}.Virtual(),
 		ServiceRanges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}})
 	if err != nil {
 		t.Fatal(err)
@@ -61,4 +67,20 @@ func TestRemovedVersions(t *testing.T) {
 	do("POST", "/apis/policy/v1beta1/podsecuritypolicies", "application/json",
 		`{"apiVersion":"policy/v1beta1","kind":"PodSecurityPolicy","metadata":{"name":"p"},"spec":{"privileged":true}}`, `"privileged":true`)
 	do("GET", "/apis/extensions/v1beta1/podsecuritypolicies", "", "", `"name":"p"`)
+	do("PATCH", "/apis/policy/v1beta1/podsecuritypolicies/q?fieldManager=m", "application/apply-patch+yaml",
+		`{"apiVersion":"policy/v1beta1","kind":"PodSecurityPolicy","metadata":{"name":"q"},"spec":{"privileged":true}}`, `"f:privileged"`)
+
+	const scaler = `{"apiVersion":"autoscaling/v2beta1","kind":"HorizontalPodAutoscaler","metadata":{"name":"h"},"spec":{"maxReplicas":3,` +
+		`"scaleTargetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"d"},"metrics":[{"type":"Resource","resource":{"name":"cpu","targetAverageUtilization":60}}]}}`
+	const scalers = "/namespaces/default/horizontalpodautoscalers"
+	do("POST", "/apis/autoscaling/v2beta1"+scalers, "application/json", scaler, `"targetAverageUtilization":60`, `"currentMetrics":null`, `"f:metrics"`)
+	do("PATCH", "/apis/autoscaling/v2"+scalers+"/h", "application/merge-patch+json", `{"spec":{"behavior":{"scaleDown":{"stabilizationWindowSeconds":7}}}}`,
+		`"averageUtilization":60`)
+	do("GET", "/apis/autoscaling/v2beta1"+scalers+"/h", "", "", `autoscaling.alpha.kubernetes.io/behavior`, `\"StabilizationWindowSeconds\":7`)
+	do("PATCH", "/apis/autoscaling/v2beta1"+scalers+"/h?fieldManager=m&force=true", "application/apply-patch+yaml", scaler, `"targetAverageUtilization":60`)
+	do("GET", "/apis/autoscaling/v2"+scalers+"/h", "", "", `"stabilizationWindowSeconds":7`)
+
+	do("POST", "/apis/authorization.k8s.io/v1beta1/subjectaccessreviews", "application/json",
+		`{"apiVersion":"authorization.k8s.io/v1beta1","kind":"SubjectAccessReview","spec":{"group":["g"],"nonResourceAttributes":{"path":"/x","verb":"get"}}}`,
+		`"group":["g"]`, `"allowed":true`)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package autoscaling is the group autoscaling as data: HorizontalPodAutoscaler in versions 1 and 2.
+// Package autoscaling is the group autoscaling as data: HorizontalPodAutoscaler in
+// versions 1 and 2, and in 2beta1, which was removed.
 // Package catalog lists its kinds; it never reads the state of a cluster.
 package autoscaling
 

@@ -34,7 +34,7 @@ func Add(kinds []*api.Kind) []*api.Kind {
 	for _, k := range kinds {
 		byResource[k.GroupResource()] = k
 	}
-	for _, list := range [][]removed{workloads(), network(), policies(), extension(), others()} {
+	for _, list := range [][]removed{workloads(), network(), policies(), extension(), others(), reviews()} {
 		for _, r := range list {
 			kind := byResource[r.resource]
 			if kind == nil {
@@ -87,10 +87,21 @@ func like[T, L any, P interface {
 	*L
 	runtime.Object
 }](gv schema.GroupVersion, up, down edit) api.Version {
+	v := unlisted[T, P](gv, up, down)
+	v.NewList = api.NewList[L, Q]
+	return v
+}
+
+// unlisted is the same for kinds that are answered and not stored.
+func unlisted[T any, P interface {
+	*T
+	api.Object
+}](gv schema.GroupVersion, up, down edit) api.Version {
 	return api.Version{
 		GroupVersion: gv,
-		New:          api.New[T, P], NewList: api.NewList[L, Q],
-		ToHub: func(in, hub api.Object) error { return convert(in, hub, up) }, FromHub: func(hub, out api.Object) error { return convert(hub, out, down) },
+		New:          api.New[T, P],
+		ToHub:        func(in, hub api.Object) error { return convert(in, hub, up) },
+		FromHub:      func(hub, out api.Object) error { return convert(hub, out, down) },
 	}
 }
 

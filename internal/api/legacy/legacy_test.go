@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -79,6 +81,27 @@ var manifests = []struct {
 	{"scheduling.k8s.io/v1beta1", "PriorityClass", "value: 5", nil, ""},
 	{"node.k8s.io/v1beta1", "RuntimeClass", "handler: h", nil, ""},
 	{"autoscaling/v2beta2", "HorizontalPodAutoscaler", "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}", nil, ""},
+	{"autoscaling/v2beta1", "HorizontalPodAutoscaler", "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}, metrics: [{type: Resource, resource: {name: cpu, targetAverageUtilization: 50}}," +
+		" {type: Pods, pods: {metricName: rps, targetAverageValue: 1k}}, {type: Object, object: {target: {kind: Service, name: s}, metricName: m, targetValue: 2, averageValue: 1}}," +
+		" {type: External, external: {metricName: q, metricSelector: {matchLabels: {a: b}}, targetValue: 3}}]}", func(t *testing.T, hub api.Object) {
+		spec := hub.(*autoscalingv2.HorizontalPodAutoscaler).Spec
+		if *spec.MinReplicas != 1 || *spec.Metrics[0].Resource.Target.AverageUtilization != 50 || spec.Metrics[0].Resource.Target.Type != autoscalingv2.UtilizationMetricType ||
+			spec.Metrics[1].Pods.Metric.Name != "rps" || spec.Metrics[2].Object.Target.Type != autoscalingv2.AverageValueMetricType ||
+			spec.Metrics[3].External.Target.Value.String() != "3" {
+			t.Errorf("%+v", spec)
+		}
+	}, "external: {metricName: q, metricSelector: {matchLabels: {a: b}}, targetValue: '3'}"},
+	{"autoscaling/v2beta1", "HorizontalPodAutoscaler", "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}", func(t *testing.T, hub api.Object) {
+		if m := hub.(*autoscalingv2.HorizontalPodAutoscaler).Spec.Metrics; len(m) != 1 || *m[0].Resource.Target.AverageUtilization != 80 {
+			t.Errorf("%+v", m)
+		}
+	}, "targetAverageUtilization: 80"},
+	{"authorization.k8s.io/v1beta1", "SubjectAccessReview", "spec: {user: u, group: [g], nonResourceAttributes: {path: /x, verb: get}}", func(t *testing.T, hub api.Object) {
+		if s := hub.(*authorizationv1.SubjectAccessReview).Spec; len(s.Groups) != 1 || s.Groups[0] != "g" {
+			t.Errorf("%+v", s)
+		}
+	}, "group: [g]"},
+	{"authentication.k8s.io/v1beta1", "TokenReview", "spec: {token: x, audiences: [a]}", nil, "audiences: [a]"},
 	{"discovery.k8s.io/v1beta1", "EndpointSlice", "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], topology: {kubernetes.io/hostname: node, topology.kubernetes.io/zone: z}}]", func(t *testing.T, hub api.Object) {
 		if e := hub.(*discoveryv1.EndpointSlice).Endpoints[0]; *e.NodeName != "node" || *e.Zone != "z" {
 			t.Errorf("%+v", e)
@@ -122,7 +145,11 @@ func TestManifests(t *testing.T) {
 			if name == "" {
 				name = "x"
 			}
-			hub := kindtest.Decode(t, kind, gv, "apiVersion: "+m.version+"\nkind: "+m.kind+"\nmetadata: {name: "+name+", namespace: ns}\n"+m.text)
+			metadata := "\nmetadata: {name: " + name + ", namespace: ns}\n"
+			if kind.NewList == nil {
+				metadata = "\n" // reviews have no names
+			}
+			hub := kindtest.Decode(t, kind, gv, "apiVersion: "+m.version+"\nkind: "+m.kind+metadata+m.text)
 			if !kind.Namespaced {
 				hub.SetNamespace("")
 			}

@@ -33,6 +33,7 @@ import (
 	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
 
 	"kaji/internal/api"
+	"kaji/internal/api/autoscaling"
 )
 
 func policies() []removed {
@@ -147,7 +148,7 @@ func others() []removed {
 			// The version differs from v2 in nothing but its name.
 			GroupVersion: schema.GroupVersion{Group: autoscalingv2.GroupName, Version: "v2beta2"},
 			New:          api.New[autoscalingv2.HorizontalPodAutoscaler], NewList: api.NewList[autoscalingv2.HorizontalPodAutoscalerList],
-		})},
+		}, autoscaling.V2Beta1())},
 		{flowcontrolv1.Resource("flowschemas"), versions(
 			like[flowcontrolv1beta1.FlowSchema, flowcontrolv1beta1.FlowSchemaList](flowcontrolv1beta1.SchemeGroupVersion, nil, nil),
 			like[flowcontrolv1beta2.FlowSchema, flowcontrolv1beta2.FlowSchemaList](flowcontrolv1beta2.SchemeGroupVersion, nil, nil),

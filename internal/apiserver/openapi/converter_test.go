@@ -15,6 +15,7 @@ import (
 	"k8s.io/kube-openapi/pkg/schemaconv"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
+	"kaji/internal/api/catalog"
 	"kaji/internal/apiserver/openapi/merge"
 )
 
@@ -71,6 +72,25 @@ func typesOfDefinitions(t *testing.T) merge.Types {
 		}
 	}
 	return types
+}
+
+// TestEveryVersion finds a type for every version of every kind that is stored,
+// removed ones too: without it the version cannot be applied.
+func TestEveryVersion(t *testing.T) {
+	c := server().TypeConverter()
+	for _, kind := range catalog.All() {
+		for i := range kind.Versions {
+			v := &kind.Versions[i]
+			if v.NewList == nil || kind.Custom {
+				continue
+			}
+			obj := v.New()
+			obj.GetObjectKind().SetGroupVersionKind(v.GroupVersion.WithKind(kind.Name))
+			if _, err := c.ObjectToTyped(obj); err != nil {
+				t.Errorf("%s %s: %v", v.GroupVersion, kind.Name, err)
+			}
+		}
+	}
 }
 
 // sortFields gives an order to what the library leaves in that of a map.

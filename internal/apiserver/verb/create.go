@@ -121,13 +121,14 @@ func hubFault(in *request.Info, err error) error {
 
 func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime.Object, opts *metav1.CreateOptions, virtual Virtual) (runtime.Object, error) {
 	if o, ok := obj.(api.Object); ok {
-		if in.Version.Default != nil {
-			in.Version.Default(o)
+		hub, err := codec.ToHub(in.Served, o)
+		if err != nil {
+			return nil, hubFault(in, err)
 		}
-		if err := object.MatchNamespace(o, in.ObjectNamespace()); err != nil {
+		if err := object.MatchNamespace(hub, in.ObjectNamespace()); err != nil {
 			return nil, err
 		}
-		tracked, err := v.Objects.Track(in, o, object.Manager(opts.FieldManager, in.UserAgent))
+		tracked, err := v.Objects.Track(in, hub, object.Manager(opts.FieldManager, in.UserAgent))
 		if err != nil {
 			return nil, apierrors.NewInternalError(err)
 		}
@@ -147,10 +148,14 @@ func (v *Verbs) createVirtual(ctx context.Context, in *request.Info, obj runtime
 		return nil, err
 	}
 	result, err := virtual(ctx, in, obj)
-	if err == nil && result != nil {
-		result.GetObjectKind().SetGroupVersionKind(in.GVK)
+	if err != nil || result == nil {
+		return result, err
 	}
-	return result, err
+	if o, ok := result.(api.Object); ok && !in.Served.Hub {
+		return codec.FromHub(in.Served, o)
+	}
+	result.GetObjectKind().SetGroupVersionKind(in.GVK)
+	return result, nil
 }
 
 // warnDeprecated warns of a version that goes away.

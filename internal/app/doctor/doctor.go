@@ -9,7 +9,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,6 +44,9 @@ type Config struct {
 	DataDir string
 	// Ports are the TCP ports of the host it will listen on.
 	Ports []int
+	// Beside is true where a cluster that runs already is no problem: its ports
+	// are in use as they should be.
+	Beside bool
 	// Blocked names the chains that drop what is forwarded; nil does not look.
 	Blocked func() ([]string, error)
 	// Overlapping names networks of this machine that share addresses with the
@@ -61,7 +63,7 @@ func Run(c Config) []Finding {
 	}
 	findings := []Finding{root(), filesystems(c), cgroups(c), forwarding(c), firewall(c), ranges(c), conntrack(c), ipv6(c), inotify(c), disk(c), memory(c), clock()}
 	for _, port := range c.Ports {
-		findings = append(findings, portFree(port))
+		findings = append(findings, portFree(port, c.Beside))
 	}
 	return findings
 }
@@ -248,14 +250,4 @@ func clock() Finding {
 		return Finding{"clock", Fatal, "the clock stands at " + time.Now().Format(time.DateOnly), "set it; certificates made now would be refused"}
 	}
 	return Finding{Check: "clock", Detail: time.Now().Format(time.RFC3339)}
-}
-
-func portFree(port int) Finding {
-	name := fmt.Sprintf("port %d", port)
-	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-	if err != nil {
-		return Finding{name, Fatal, fmt.Sprintf("TCP port %d is in use", port), fmt.Sprintf("stop what listens there (`ss -ltnp 'sport = :%d'` names it), or choose another port", port)}
-	}
-	l.Close()
-	return Finding{Check: name, Detail: "free"}
 }

@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -81,9 +82,13 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	err = Err(Run(Config{Ports: []int{l.Addr().(*net.TCPAddr).Port}}))
-	if err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Fatalf("got %v", err)
+	port := l.Addr().(*net.TCPAddr).Port
+	us := fmt.Sprintf("in use by %s, process %d", filepath.Base(os.Args[0]), os.Getpid())
+	for _, beside := range []bool{false, true} { // this program is not called kaji
+		err = Err(Run(Config{Ports: []int{port}, Beside: beside}))
+		if err == nil || !strings.Contains(err.Error(), us) {
+			t.Errorf("got %v, want %q in it", err, us)
+		}
 	}
 }
 

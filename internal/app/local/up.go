@@ -82,7 +82,7 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 	display.Done("context %s is current in %s", c.Name, path)
 	fmt.Fprintf(out, `
 Try:
-  kaji kubectl get pods -A
+  kaji kubectl get nodes,services -A
   kaji kubectl run hello --image=localhost/kaji --port=8080
   %s
 `, c.verb("status"))

@@ -32,6 +32,8 @@ var others = []string{
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1",
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1",
+	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1",
+	"kaji/internal/api/autoscaling/v2beta1",
 }
 
 func main() {

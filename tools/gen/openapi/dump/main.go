@@ -21,11 +21,13 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
 	"k8s.io/kube-openapi/pkg/builder"
 	"k8s.io/kube-openapi/pkg/builder3"
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
+	autoscalingv2beta1 "kaji/internal/api/autoscaling/v2beta1"
 	"kaji/tools/gen/openapi/definitions"
 )
 
@@ -43,11 +45,14 @@ func dump(assets string) error {
 	all := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		scheme.AddToScheme, apiextensionsv1.AddToScheme, apiextensionsv1beta1.AddToScheme, apiregistrationv1.AddToScheme,
+		apiregistrationv1beta1.AddToScheme,
 	} {
 		if err := add(all); err != nil {
 			return err
 		}
 	}
+	all.AddKnownTypes(autoscalingv2beta1.SchemeGroupVersion,
+		&autoscalingv2beta1.HorizontalPodAutoscaler{}, &autoscalingv2beta1.HorizontalPodAutoscalerList{})
 	namer := openapi.NewDefinitionNamer(all)
 	name := func(n string) (string, spec.Extensions) {
 		n, extensions := namer.GetDefinitionName(n)
