@@ -29,7 +29,7 @@ import (
 // time is of both.
 func BenchmarkThroughAPI(b *testing.B) {
 	for _, way := range []string{"direct", "stored", "https"} {
-		for _, nodes := range []int{1000, 5000} {
+		for _, nodes := range []int{1000, 5000, 15000, 50000} {
 			for _, shape := range scheduler.BenchShapes() {
 				b.Run(fmt.Sprintf("%s/nodes=%d/%s", way, nodes, shape.Name), func(b *testing.B) { throughAPI(b, way, nodes, shape.Change) })
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"kaji/internal/cloud"
 	"kaji/internal/cloud/local"
@@ -17,6 +18,7 @@ import (
 	"kaji/internal/controller/cloudnode"
 	"kaji/internal/controller/cloudroute"
 	"kaji/internal/controller/servicelb"
+	"kaji/internal/featuregate"
 	"kaji/internal/scheduler/flags"
 )
 
@@ -37,6 +39,8 @@ type CloudOptions struct {
 	Profiling     bool
 	Verbosity     int
 	LoggingFormat string
+	// FeatureGates are known of and change nothing here.
+	FeatureGates map[string]bool
 
 	Serving        flags.Serving
 	Authentication flags.Authentication
@@ -61,6 +65,7 @@ func (o *CloudOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Profiling, "profiling", true, "Serve /debug/pprof/.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
+	fs.Var(cliflag.NewMapStringBool(&o.FeatureGates), "feature-gates", "Features by name, true or false. None of them changes these controllers.")
 	o.Serving.AddFlags(fs, 10258)
 	o.Authentication.AddFlags(fs)
 	o.LeaderElection.AddFlags(fs, "cloud-controller-manager")
@@ -77,7 +82,7 @@ var cloudUnused = []struct {
 	{"allocate-node-cidrs", false}, {"allow-untagged-cloud", false}, {"cidr-allocator-type", "RangeAllocator"}, {"concurrent-node-lifecycle-syncs", 1},
 	{"concurrent-node-status-updates", 0}, {"concurrent-node-syncs", 1}, {"concurrent-service-syncs", 1}, {"contention-profiling", false},
 	{"controller-start-interval", time.Duration(0)}, {"enable-leader-migration", false}, {"leader-migration-config", ""}, {"external-cloud-volume-plugin", ""},
-	{"feature-gates", ""}, {"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0}, {"min-resync-period", 12 * time.Hour},
+	{"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0}, {"min-resync-period", 12 * time.Hour},
 	{"node-sync-period", time.Duration(0)}, {"webhooks", ""}, {"webhook-bind-address", "0.0.0.0"}, {"webhook-secure-port", 10260}, {"webhook-cert-dir", ""},
 	{"webhook-tls-cert-file", ""}, {"webhook-tls-private-key-file", ""}, {"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""},
 	{"show-hidden-metrics-for-version", ""}, {"log-flush-frequency", 5 * time.Second}, {"log-json-info-buffer-size", ""}, {"log-json-split-stream", false},
@@ -91,7 +96,11 @@ func Cloud(ctx context.Context, o *CloudOptions, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p := &process{name: "cloud-controller-manager", kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
+	features, err := featuregate.New(o.FeatureGates)
+	if err != nil {
+		return err
+	}
+	p := &process{name: "cloud-controller-manager", features: features, kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
 		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.NewCloud, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }

@@ -5,6 +5,7 @@ package component
 import (
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -189,5 +190,27 @@ func TestControllerFlags(t *testing.T) {
 	}
 	if _, err := parsed(t, "--concurrent-job-syncs=0").config(); err == nil || err.Error() != "--concurrent-job-syncs must be greater than 0, but got 0" {
 		t.Error(err)
+	}
+}
+
+// A gate that 1.37 does not have is refused before anything starts.
+func TestUnknownGates(t *testing.T) {
+	parsed := func(o interface{ AddFlags(*pflag.FlagSet) }) {
+		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		o.AddFlags(fs)
+		if err := fs.Parse([]string{"--feature-gates=Foo=true"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	controllers, cloud := &ControllerOptions{}, &CloudOptions{}
+	parsed(controllers)
+	parsed(cloud)
+	for name, err := range map[string]error{
+		"kube-controller-manager":  Controllers(t.Context(), controllers, slog.New(slog.DiscardHandler)),
+		"cloud-controller-manager": Cloud(t.Context(), cloud, slog.New(slog.DiscardHandler)),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "unrecognized feature gate: Foo") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
