@@ -135,7 +135,7 @@ var scenarios = map[string]scenario{
 		"POST " + core + "/pods\nmetadata: {name: p}\nspec: {nodeName: n1, containers: [{name: c, image: one}]}", "live 10s",
 		"DELETE /api/v1/nodes/n1", "live 100s",
 	}},
-	"garbage": {controllers: "garbage-collector-controller pod-garbage-collector-controller deployment-controller replicaset-controller", steps: []string{
+	"garbage": {controllers: "garbage-collector-controller deployment-controller replicaset-controller", steps: []string{
 		"POST " + apps + "/deployments\nmetadata: {name: a}\nspec:\n\treplicas: 2" + web, "live 10s",
 		"DELETE " + apps + "/deployments/a", "live 20s",
 		"POST " + apps + "/deployments\nmetadata: {name: b}\nspec:\n\treplicas: 1" + web, "live 10s",

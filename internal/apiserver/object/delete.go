@@ -44,6 +44,9 @@ func (o *Objects) Remove(ctx context.Context, in *request.Info, opts *metav1.Del
 	return o.delete(ctx, in, admission.Of(ctx, in, admission.Delete, opts, isDryRun(opts.DryRun)), opts, nil)
 }
 
+// settling bounds the removal of an object that is marked to go at once.
+const settling = 10 * time.Second
+
 func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission.Attributes, opts *metav1.DeleteOptions, chain admission.Chain) (result runtime.Object, deleted bool, err error) {
 	kind := in.Kind
 	namespace := in.ObjectNamespace()
@@ -94,6 +97,11 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission
 		case step.then && attrs.DryRun:
 			return o.answer(in.Served, out), true, nil
 		case step.then:
+			// An object marked to go at once does not stay, though its client may
+			// be gone by now: nobody else would remove it.
+			settled, cancel := context.WithTimeout(context.WithoutCancel(ctx), settling)
+			defer cancel()
+			ctx = settled
 			if now, err = o.fresh(ctx, kind, key); err != nil {
 				return nil, false, err
 			}
