@@ -71,6 +71,14 @@ func TestPiecesOfDirectives(t *testing.T) {
 		`{"metadata":{"$setElementOrder/finalizers":["x/z","n/n"],"finalizers":["n/n"]}}`:               true,
 		`{"spec":{"$setElementOrder/containers":[{"name":"two"},{"name":"one"}]}}`:                      true,
 		`{"spec":{"containers":[{"name":"two","image":"k"},{"name":"one","$patch":"delete"}]}}`:         true,
+		`{"spec":{"containers":[{"name":"two","image":"k"}]}}`:                                          true,
+		`{"spec":{"containers":[{"name":"one","image":"k"},{"name":"two","image":null,"tty":true}]}}`:   true,
+		`{"spec":{"containers":[{"name":"two","image":"k"},{"name":"one","tty":true}]}}`:                true,
+		`{"spec":{"containers":[{"name":"two","image":"k"},{"name":"three","tty":true}]}}`:              true,
+		`{"spec":{"containers":[{"name":"one","env":[{"name":"A","value":"1"},{"name":"B"}]}]}}`:        true,
+		`{"spec":{"containers":[{"name":"one","ports":[{"containerPort":80}]}]}}`:                       true,
+		`{"spec":{"containers":[{"name":"two","unknown":1}]}}`:                                          false,
+		`{"spec":{"containers":[{"image":"k"}]}}`:                                                       false,
 		`{"spec":{"volumes":[{"name":"v","$retainKeys":["name","hostPath"],"hostPath":{"path":"/"}}]}}`: true,
 		`{"spec":{"$patch":"replace","containers":[{"name":"three"}]}}`:                                 true,
 		`{"spec":{"securityContext":{"runAsUser":3}},"status":{"phase":"Running"}}`:                     true,
@@ -82,6 +90,34 @@ func TestPiecesOfDirectives(t *testing.T) {
 	} {
 		if got := checkPieces(t, pod, []byte(patch), func() runtime.Object { return &corev1.Pod{} }); got != pieces {
 			t.Errorf("%s: merged by pieces: %t", patch, got)
+		}
+	}
+}
+
+// TestPiecesOfElements changes made-up elements of made-up lists.
+func TestPiecesOfElements(t *testing.T) {
+	for seed := range int64(200) {
+		r := rand.New(rand.NewSource(seed))
+		pod := &corev1.Pod{}
+		madeUp(seed).Fill(pod)
+		pod.Spec.Containers = nil
+		var changes []map[string]any
+		for i := range 1 + r.Intn(4) {
+			c := corev1.Container{}
+			madeUp(seed*10 + int64(i)).Fill(&c)
+			c.Name = string(rune('a' + r.Intn(6)))
+			pod.Spec.Containers = append(pod.Spec.Containers, c)
+			if r.Intn(2) == 0 {
+				changes = append(changes, map[string]any{
+					"name": string(rune('a' + r.Intn(7))), "image": "new", "command": nil,
+					"env": []any{map[string]any{"name": "X", "value": "y"}}, "resources": map[string]any{"limits": map[string]any{"cpu": "1"}},
+				})
+			}
+		}
+		patch := encoded(t, map[string]any{"spec": map[string]any{"containers": changes}})
+		checkPieces(t, encoded(t, pod), patch, func() runtime.Object { return &corev1.Pod{} })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
 		}
 	}
 }
