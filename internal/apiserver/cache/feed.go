@@ -169,15 +169,19 @@ func (f *feed) indexed(e *Entry) []string {
 // indexKey orders an index by value and then by the object's key.
 func indexKey(value, key string) string { return value + "\x00" + key }
 
-// pageSize is how many keys are read from the store at once.
-const pageSize = 5000
+// pageSize is how many keys are read from the store at once, and slimPage how
+// many first, and of a kind that is held slim: its objects are large.
+const (
+	pageSize = 5000
+	slimPage = 32
+)
 
 // read returns the kind's objects at a revision, the newest when zero.
 func (f *feed) read(ctx context.Context, revision int64) ([]*Entry, int64, error) {
 	start, end := f.kind.Prefix+"/", store.PrefixEnd(f.kind.Prefix+"/")
 	var entries []*Entry
-	for {
-		page, err := f.cache.cfg.Store.Range(ctx, store.Range{Start: start, End: end, Limit: pageSize, Revision: revision})
+	for limit := int64(slimPage); ; {
+		page, err := f.cache.cfg.Store.Range(ctx, store.Range{Start: start, End: end, Limit: limit, Revision: revision})
 		if err != nil {
 			return nil, 0, fmt.Errorf("read %s: %w", f.kind.GroupResource(), err)
 		}
@@ -196,6 +200,9 @@ func (f *feed) read(ctx context.Context, revision int64) ([]*Entry, int64, error
 			return entries, revision, nil
 		}
 		start = page.KVs[len(page.KVs)-1].Key + "\x00"
+		if !entries[len(entries)-1].Slim() {
+			limit = pageSize
+		}
 	}
 }
 

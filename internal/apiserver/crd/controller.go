@@ -16,8 +16,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -114,18 +116,21 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 	defer due.Stop()
 	for {
 		for {
-			event, err := cursor.TryNext()
+			events, err := drain(cursor)
 			if err != nil {
 				return err
 			}
-			if event == nil {
+			if len(events) == 0 {
 				break
 			}
 			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
 				return err
 			}
-			if !c.syncEvent(ctx, at, event) {
+			if !c.syncEvents(ctx, at, events) {
 				retry.Reset(500 * time.Millisecond)
+			}
+			if wait, some := c.installing.next(); some && wait == 0 {
+				break // while definitions come without an end, others are established
 			}
 		}
 		if wait, some := c.installing.next(); some {
@@ -157,6 +162,17 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 	}
 }
 
+// drain returns the events there are.
+func drain(cursor *cache.Cursor) (events []*cache.Event, err error) {
+	for {
+		event, err := cursor.TryNext()
+		if err != nil || event == nil {
+			return events, err
+		}
+		events = append(events, event)
+	}
+}
+
 // definitionOf returns an entry's definition, maybe without its schemas.
 func definitionOf(e *cache.Entry) *apiextensionsv1.CustomResourceDefinition {
 	return e.Object.(*apiextensionsv1.CustomResourceDefinition)
@@ -173,13 +189,11 @@ func definitionsAt(at *cache.Snapshot) []*apiextensionsv1.CustomResourceDefiniti
 // syncAll brings everything up to date; it is false when something is to be
 // tried again.
 func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
-	all := definitionsAt(at)
 	names := map[string]bool{}
-	ok := true
-	for e := range at.All("", "") {
-		names[definitionOf(e).Name] = true
-		ok = c.sync(ctx, e, all) && ok
-	}
+	ok := c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
+		names[crd.Name] = true
+		return true
+	})
 	c.mu.Lock()
 	var gone []string
 	for name := range c.served {
@@ -194,32 +208,48 @@ func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
 	return ok
 }
 
-// syncEvent follows one change. Names that became free may be what other
+// syncEvents follows changes. Names that became free may be what other
 // definitions of the group wait for.
-func (c *Controller) syncEvent(ctx context.Context, at *cache.Snapshot, event *cache.Event) bool {
-	changed := definitionOf(event.Entry)
-	all := definitionsAt(at)
-	ok := true
-	if event.Deleted {
-		c.withdraw(changed.Name)
-	}
-	for e := range at.All("", "") {
-		crd := definitionOf(e)
-		waits := crd.Spec.Group == changed.Spec.Group && !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted)
-		if crd.Name == changed.Name || waits {
-			ok = c.sync(ctx, e, all) && ok
+func (c *Controller) syncEvents(ctx context.Context, at *cache.Snapshot, events []*cache.Event) bool {
+	names, groups := map[string]bool{}, map[string]bool{}
+	for _, event := range events {
+		changed := definitionOf(event.Entry)
+		if event.Deleted {
+			c.withdraw(changed.Name)
 		}
+		names[changed.Name], groups[changed.Spec.Group] = true, true
 	}
-	return ok
+	return c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
+		return names[crd.Name] || groups[crd.Spec.Group] && !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted)
+	})
 }
 
-// sync brings one definition up to date.
-func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensionsv1.CustomResourceDefinition) bool {
+// syncSome brings those definitions up to date that are wanted.
+func (c *Controller) syncSome(ctx context.Context, at *cache.Snapshot, wanted func(*apiextensionsv1.CustomResourceDefinition) bool) bool {
+	all := definitionsAt(at)
+	var states []state
+	i := 0
+	for e := range at.All("", "") {
+		if wanted(all[i]) {
+			if settled := c.sync(ctx, e, all); settled != nil {
+				// Those that follow see what names it has taken.
+				all[i] = settled
+				states = append(states, state{e, settled})
+			}
+		}
+		i++
+	}
+	return c.writeAll(ctx, states)
+}
+
+// sync brings one definition up to date. It returns a state to write, nil for
+// none.
+func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
 	crd := definitionOf(e)
 	if crd.DeletionTimestamp != nil {
 		c.serve(e, crd)
 		c.clean(ctx, crd)
-		return true
+		return nil
 	}
 	settled := withOwnStatus(crd)
 	settle(settled, e, all)
@@ -228,13 +258,13 @@ func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensi
 		if isInstalling(settled) {
 			c.installing.add(crd.Name)
 		}
-		return c.writeStatus(ctx, e, settled)
+		return settled
 	}
 	if isInstalling(crd) {
 		c.installing.add(crd.Name)
 	}
 	c.serve(e, crd)
-	return true
+	return nil
 }
 
 // withOwnStatus returns a copy that shares all but the status.
@@ -242,6 +272,34 @@ func withOwnStatus(crd *apiextensionsv1.CustomResourceDefinition) *apiextensions
 	own := *crd
 	crd.Status.DeepCopyInto(&own.Status)
 	return &own
+}
+
+// state is a later state of an entry's definition.
+type state struct {
+	entry   *cache.Entry
+	settled *apiextensionsv1.CustomResourceDefinition
+}
+
+// writesAtOnce is how many states are written together, which the store then
+// syncs to the disk together.
+const writesAtOnce = 8
+
+// writeAll stores the statuses of states; it is false when one is to be tried
+// again.
+func (c *Controller) writeAll(ctx context.Context, states []state) bool {
+	var group errgroup.Group
+	group.SetLimit(writesAtOnce)
+	var failed atomic.Bool
+	for _, s := range states {
+		group.Go(func() error {
+			if !c.writeStatus(ctx, s.entry, s.settled) {
+				failed.Store(true)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return !failed.Load()
 }
 
 // writeStatus stores the status of settled, a later state of e. A conflict is

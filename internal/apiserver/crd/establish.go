@@ -70,11 +70,11 @@ func (i *installing) take() (name string, ok bool) {
 // establish serves the definitions that waited long enough and says so in
 // their status. It is false when something is to be tried again.
 func (c *Controller) establish(ctx context.Context, at *cache.Snapshot) bool {
-	ok := true
+	var states []state
 	for {
 		name, some := c.installing.take()
 		if !some {
-			return ok
+			return c.writeAll(ctx, states)
 		}
 		e, found := at.Get(c.cfg.Kind.Key("", name))
 		if !found {
@@ -92,6 +92,6 @@ func (c *Controller) establish(ctx context.Context, at *cache.Snapshot) bool {
 		// Whoever reads that the kind is established finds it served. The write
 		// comes back as an event, and whatever it did not change with it.
 		c.serve(e, established)
-		ok = c.writeStatus(ctx, e, established) && ok
+		states = append(states, state{e, established})
 	}
 }
