@@ -228,6 +228,9 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := dynamic.Check(cfg.AdmissionConfiguration); err != nil {
+		return nil, err
+	}
 	cfg.Admission = s.withDynamic(append(slices.Clone(cfg.Admission), builtIn...))
 	if cfg.Escalation != nil {
 		cfg.Admission = append(cfg.Admission, cfg.Escalation)
