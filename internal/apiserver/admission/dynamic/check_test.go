@@ -18,8 +18,8 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]string{
-		"":                                        "",
-		head + "kubeConfigFile: " + good:          "",
+		"":                               "",
+		head + "kubeConfigFile: " + good: "",
 		head + "kubeConfigFile: /nope/kubeconfig": `couldn't init admission plugin "ValidatingAdmissionWebhook": stat /nope/kubeconfig: no such file or directory`,
 		head + "kubeConfigFile: rel":              "kubeConfigFile: Invalid value: \"rel\": must be an absolute file path",
 		head + "foo: 1":                           `strict decoding error: unknown field "foo"`,
