@@ -2,7 +2,8 @@
 
 VERSION   ?= v1.37.2+kaji
 GO        ?= go
-TAGS      := netgo,osusergo,seccomp
+# kustomize's Go plug-ins would need dlopen, which a static program has not.
+TAGS      := netgo,osusergo,seccomp,kustomize_disable_go_plugin_support
 COMMIT    := $(shell git rev-parse HEAD 2>/dev/null)
 STAMP     := -X k8s.io/component-base/version.gitVersion=$(VERSION) -X k8s.io/component-base/version.gitMajor=1 \
              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitCommit=$(COMMIT) \
