@@ -198,7 +198,7 @@ func outside() map[string]scenario {
 			"DELETE " + core + "/serviceaccounts/a", "live 10s",
 		}},
 		"machines of a cloud": {controllers: "cloud-node-controller cloud-node-lifecycle-controller node-route-controller node-ipam-controller", config: onCloud, steps: []string{
-			uninitialized("n1"), uninitialized("gone"), "live 60s",
+			uninitialized("n1"), "live 10s", uninitialized("gone"), "live 60s",
 		}},
 		"balancers of a cloud": {controllers: "service-lb-controller", config: onCloud, steps: []string{
 			node("n1"), "POST " + core + "/services\nmetadata: {name: a}\nspec: {type: LoadBalancer, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, nodePort: 30080}]}",

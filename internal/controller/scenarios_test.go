@@ -125,7 +125,7 @@ var scenarios = map[string]scenario{
 	}},
 	"nodes": {controllers: "node-ipam-controller node-lifecycle-controller taint-eviction-controller ttl-controller pod-garbage-collector-controller",
 		config: ranges, steps: slices.Concat([]string{
-			node("n1"), node("n2"),
+			node("n1"), "live 10s", node("n2"), // one after the other: each has its range
 			"POST /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases\nmetadata: {name: n2}\nspec: {holderIdentity: n2, renewTime: '2000-01-01T00:00:00.000000Z'}",
 			"POST " + core + "/pods\nmetadata: {name: p}\nspec: {nodeName: n1, terminationGracePeriodSeconds: 0, tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}], containers: [{name: c, image: one}]}",
 			"POST " + core + "/pods\nmetadata: {name: q}\nspec: {nodeName: n1, tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists}], containers: [{name: c, image: one}]}",

@@ -33,6 +33,11 @@ const (
 	lastLook  = 8 * time.Second
 )
 
+// grace is how long nothing is looked for: what another API server lets in at the
+// last moment, before it sees that the namespace ends, must be found. Upstream
+// waits five seconds.
+const grace = 2 * time.Second
+
 // Config says what the controller works with.
 type Config struct {
 	Client client.Interface
@@ -92,6 +97,10 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 			return ignoreNotFound(err)
 		}
 	}
+	if left := time.Until(ns.DeletionTimestamp.Add(grace)); left > 0 {
+		c.queue.AddAfter(name, left)
+		return nil
+	}
 	found := c.empty(ctx, ns)
 	if ns, err = c.tell(ctx, ns, found); err != nil {
 		return ignoreNotFound(err)
@@ -102,7 +111,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if left := found.left(); left > 0 {
 		// Most of what was deleted is gone at once: look soon, then more
 		// rarely while it lasts.
-		since := time.Since(ns.DeletionTimestamp.Time)
+		since := time.Since(ns.DeletionTimestamp.Add(grace))
 		c.queue.AddAfter(name, min(max(firstLook, since/4), left/2+time.Second, lastLook))
 		return nil
 	}
