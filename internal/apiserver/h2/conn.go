@@ -41,7 +41,8 @@ const (
 	// prefaceTimeout bounds the beginning of a connection.
 	prefaceTimeout = 10 * time.Second
 	// lingering is how long a client may go on sending after it was told that
-	// the connection ends, so that it reads what it was told.
+	// the connection ends, or was answered before it had sent all, so that it
+	// reads what it was told.
 	lingering = 250 * time.Millisecond
 )
 
@@ -247,6 +248,10 @@ func (c *conn) handle(f http2.Frame) error {
 		if !f.IsAck() {
 			c.frame(http2.FramePing, http2.FlagPingAck, 0, len(f.Data))
 			c.out.put(f.Data[:])
+		}
+	case *http2.PriorityFrame: // a wish, which nobody follows
+		if f.StreamDep == f.StreamID {
+			return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 		}
 	case *http2.GoAwayFrame:
 		c.leaveLocked()

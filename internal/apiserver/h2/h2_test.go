@@ -240,6 +240,41 @@ func TestUnreadBody(t *testing.T) {
 	}
 }
 
+// A client that was answered before it had sent all is asked to stop, not at
+// once: what it sends meanwhile is dropped.
+func TestAnsweredEarly(t *testing.T) {
+	s, _ := start(t, h2.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+	})
+	for name, end := range map[string]bool{"stopped": false, "ended": true} {
+		t.Run(name, func(t *testing.T) {
+			client := dial(t, s)
+			client.open(1, false)
+			answered := false
+			for !answered {
+				f, err := client.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				head, ok := f.(*http2.HeadersFrame)
+				answered = ok && head.StreamEnded()
+			}
+			if !end {
+				if got := client.outcome(); got != "stream 1: NO_ERROR" {
+					t.Errorf("got %s", got)
+				}
+				return
+			}
+			_ = client.WriteData(1, false, make([]byte, 16<<10))
+			_ = client.WriteData(1, true, nil)
+			_ = client.WriteData(1, true, nil) // it is closed now, or was on a slow machine
+			if got := client.outcome(); got != "stream 1: STREAM_CLOSED" && got != "stream 1: NO_ERROR" {
+				t.Errorf("got %s", got)
+			}
+		})
+	}
+}
+
 // "Connection: close" and Shutdown let requests under way finish and take no
 // more.
 func TestLeave(t *testing.T) {
@@ -362,21 +397,22 @@ func TestViolations(t *testing.T) {
 		"window too large":   {func(c *raw) { _ = c.WriteWindowUpdate(0, 1<<31-1) }, "connection: FLOW_CONTROL_ERROR"},
 		"stream window too large": {func(c *raw) { c.open(1, false, "x-wait", "1"); _ = c.WriteWindowUpdate(1, 1<<31-1) },
 			"stream 1: FLOW_CONTROL_ERROR"},
-		"push":                {func(c *raw) { _ = c.WriteRawFrame(http2.FramePushPromise, 4, 1, make([]byte, 8)) }, "connection: PROTOCOL_ERROR"},
-		"continuation alone":  {func(c *raw) { _ = c.WriteRawFrame(http2.FrameContinuation, 4, 1, nil) }, "connection: PROTOCOL_ERROR"},
-		"frame too large":     {func(c *raw) { _ = c.WriteRawFrame(http2.FrameData, 0, 1, make([]byte, 1<<17)) }, "connection: FRAME_SIZE_ERROR"},
-		"bad setting":         {func(c *raw) { _ = c.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}) }, "connection: PROTOCOL_ERROR"},
-		"no path":             {func(c *raw) { c.bare(":method", "GET", ":scheme", "https") }, "stream 1: PROTOCOL_ERROR"},
-		"bad path":            {func(c *raw) { c.bare(":method", "GET", ":scheme", "https", ":path", "x") }, "stream 1: PROTOCOL_ERROR"},
-		"pseudo twice":        {func(c *raw) { c.open(1, true, ":path", "/") }, "stream 1: PROTOCOL_ERROR"},
-		"upper case":          {func(c *raw) { c.open(1, true, "X-A", "/") }, "stream 1: PROTOCOL_ERROR"},
-		"another host":        {func(c *raw) { c.open(1, true, "host", "b.example") }, "stream 1: PROTOCOL_ERROR"},
-		"extended connect":    {func(c *raw) { c.bare(":method", "CONNECT", ":scheme", "https", ":path", "/", ":protocol", "x") }, "stream 1: PROTOCOL_ERROR"},
-		"length without body": {func(c *raw) { c.open(1, true, "content-length", "3") }, "stream 1: PROTOCOL_ERROR"},
-		"length missed":       {func(c *raw) { c.open(1, false, "content-length", "3"); _ = c.WriteData(1, true, []byte("ab")) }, "stream 1: PROTOCOL_ERROR"},
-		"length passed":       {func(c *raw) { c.open(1, false, "content-length", "3"); _ = c.WriteData(1, true, []byte("abcd")) }, "stream 1: PROTOCOL_ERROR"},
-		"data after the end":  {func(c *raw) { c.open(1, true, "x-wait", "1"); _ = c.WriteData(1, true, []byte("abcd")) }, "stream 1: STREAM_CLOSED"},
-		"trailers that go on": {func(c *raw) { c.open(1, false, "x-wait", "1"); c.bare("x", "y") }, "stream 1: PROTOCOL_ERROR"},
+		"push":                   {func(c *raw) { _ = c.WriteRawFrame(http2.FramePushPromise, 4, 1, make([]byte, 8)) }, "connection: PROTOCOL_ERROR"},
+		"continuation alone":     {func(c *raw) { _ = c.WriteRawFrame(http2.FrameContinuation, 4, 1, nil) }, "connection: PROTOCOL_ERROR"},
+		"frame too large":        {func(c *raw) { _ = c.WriteRawFrame(http2.FrameData, 0, 1, make([]byte, 1<<17)) }, "connection: FRAME_SIZE_ERROR"},
+		"bad setting":            {func(c *raw) { _ = c.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}) }, "connection: PROTOCOL_ERROR"},
+		"no path":                {func(c *raw) { c.bare(":method", "GET", ":scheme", "https") }, "stream 1: PROTOCOL_ERROR"},
+		"bad path":               {func(c *raw) { c.bare(":method", "GET", ":scheme", "https", ":path", "x") }, "stream 1: PROTOCOL_ERROR"},
+		"pseudo twice":           {func(c *raw) { c.open(1, true, ":path", "/") }, "stream 1: PROTOCOL_ERROR"},
+		"upper case":             {func(c *raw) { c.open(1, true, "X-A", "/") }, "stream 1: PROTOCOL_ERROR"},
+		"another host":           {func(c *raw) { c.open(1, true, "host", "b.example") }, "stream 1: PROTOCOL_ERROR"},
+		"extended connect":       {func(c *raw) { c.bare(":method", "CONNECT", ":scheme", "https", ":path", "/", ":protocol", "x") }, "stream 1: PROTOCOL_ERROR"},
+		"length without body":    {func(c *raw) { c.open(1, true, "content-length", "3") }, "stream 1: PROTOCOL_ERROR"},
+		"length missed":          {func(c *raw) { c.open(1, false, "content-length", "3"); _ = c.WriteData(1, true, []byte("ab")) }, "stream 1: PROTOCOL_ERROR"},
+		"length passed":          {func(c *raw) { c.open(1, false, "content-length", "3"); _ = c.WriteData(1, true, []byte("abcd")) }, "stream 1: PROTOCOL_ERROR"},
+		"data after the end":     {func(c *raw) { c.open(1, true, "x-wait", "1"); _ = c.WriteData(1, true, []byte("abcd")) }, "stream 1: STREAM_CLOSED"},
+		"trailers that go on":    {func(c *raw) { c.open(1, false, "x-wait", "1"); c.bare("x", "y") }, "stream 1: PROTOCOL_ERROR"},
+		"priority before itself": {func(c *raw) { _ = c.WritePriority(5, http2.PriorityParam{StreamDep: 5}) }, "stream 5: PROTOCOL_ERROR"},
 		"too many streams": {func(c *raw) {
 			for id := uint32(1); id < 13; id += 2 {
 				c.open(id, true, "x-wait", "1")

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -112,6 +113,9 @@ func (c *conn) scheduleNext() {
 
 func (st *stream) onTrailers(f *http2.MetaHeadersFrame) error {
 	switch {
+	case st.err != nil: // it lingers
+		st.c.forget(st)
+		return nil
 	case st.ended:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
 	case !f.StreamEnded() || len(f.PseudoFields()) > 0:
@@ -153,6 +157,13 @@ func (c *conn) onData(f *http2.DataFrame) error {
 		c.consumed(nil, size)
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
 	}
+	if st.err != nil { // it lingers
+		c.consumed(nil, size)
+		if f.StreamEnded() {
+			c.forget(st)
+		}
+		return nil
+	}
 	if st.declared >= 0 {
 		if st.declared -= int64(len(data)); st.declared < 0 {
 			c.consumed(nil, size)
@@ -192,20 +203,38 @@ func (st *stream) run(h http.Handler, r *http.Request) {
 		defer c.mu.Unlock()
 		switch {
 		case st.err != nil:
+			c.forget(st)
 		case reason != nil:
 			c.reset(st.id, http2.ErrCodeInternal)
 		case !st.ended:
-			// The rest of the body is not wanted.
-			c.reset(st.id, http2.ErrCodeNo)
+			st.linger()
 		default:
 			st.fail(errOver)
+			c.forget(st)
 		}
-		c.forget(st)
 		c.flush()
 		c.scheduleNext()
 	}()
 	h.ServeHTTP(w, r)
 	w.finish()
+}
+
+// linger ends a stream that is answered and whose body still comes, which
+// nobody wants. Some clients, curl among them, lose an answer that a reset
+// follows at once; they get a moment to end the stream themselves.
+func (st *stream) linger() {
+	c := st.c
+	st.fail(errOver)
+	c.consumed(nil, st.body.Len())
+	st.body = bytes.Buffer{}
+	time.AfterFunc(lingering, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.err == nil && c.streams[st.id] == st {
+			c.reset(st.id, http2.ErrCodeNo)
+			c.flush()
+		}
+	})
 }
 
 // errOver is what handlers get who go on after they returned.
