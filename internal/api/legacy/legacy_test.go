@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
@@ -80,6 +81,11 @@ var manifests = []struct {
 	{"coordination.k8s.io/v1beta1", "Lease", "spec: {holderIdentity: x}", nil, ""},
 	{"scheduling.k8s.io/v1beta1", "PriorityClass", "value: 5", nil, ""},
 	{"node.k8s.io/v1beta1", "RuntimeClass", "handler: h", nil, ""},
+	{"node.k8s.io/v1alpha1", "RuntimeClass", "spec: {runtimeHandler: h, overhead: {podFixed: {cpu: 1m}}}", func(t *testing.T, hub api.Object) {
+		if c := hub.(*nodev1.RuntimeClass); c.Handler != "h" || c.Overhead.PodFixed.Cpu().MilliValue() != 1 {
+			t.Errorf("%+v", c)
+		}
+	}, "spec: {overhead: {podFixed: {cpu: 1m}}, runtimeHandler: h}"},
 	{"autoscaling/v2beta2", "HorizontalPodAutoscaler", "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}", nil, ""},
 	{"autoscaling/v2beta1", "HorizontalPodAutoscaler", "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}, metrics: [{type: Resource, resource: {name: cpu, targetAverageUtilization: 50}}," +
 		" {type: Pods, pods: {metricName: rps, targetAverageValue: 1k}}, {type: Object, object: {target: {kind: Service, name: s}, metricName: m, targetValue: 2, averageValue: 1}}," +

@@ -17,6 +17,7 @@ import (
 	flowcontrolv1beta2 "k8s.io/api/flowcontrol/v1beta2"
 	flowcontrolv1beta3 "k8s.io/api/flowcontrol/v1beta3"
 	nodev1 "k8s.io/api/node/v1"
+	nodev1alpha1 "k8s.io/api/node/v1alpha1"
 	nodev1beta1 "k8s.io/api/node/v1beta1"
 	policyv1 "k8s.io/api/policy/v1"
 	policyv1beta1 "k8s.io/api/policy/v1beta1"
@@ -143,6 +144,7 @@ func others() []removed {
 		)},
 		{nodev1.Resource("runtimeclasses"), versions(
 			like[nodev1beta1.RuntimeClass, nodev1beta1.RuntimeClassList](nodev1beta1.SchemeGroupVersion, nil, nil),
+			like[nodev1alpha1.RuntimeClass, nodev1alpha1.RuntimeClassList](nodev1alpha1.SchemeGroupVersion, runtimeClassUp, runtimeClassDown),
 		)},
 		{autoscalingv2.Resource("horizontalpodautoscalers"), versions(api.Version{
 			// The version differs from v2 in nothing but its name.
@@ -160,6 +162,30 @@ func others() []removed {
 			like[flowcontrolv1beta3.PriorityLevelConfiguration, flowcontrolv1beta3.PriorityLevelConfigurationList](flowcontrolv1beta3.SchemeGroupVersion, nil, nil),
 		)},
 	}
+}
+
+// runtimeClassFields are those that version v1alpha1 had in a spec.
+var runtimeClassFields = [][2]string{{"runtimeHandler", "handler"}, {"overhead", "overhead"}, {"scheduling", "scheduling"}}
+
+func runtimeClassUp(object map[string]any) {
+	spec := at(object, "spec")
+	delete(object, "spec")
+	for _, f := range runtimeClassFields {
+		if v, ok := spec[f[0]]; ok {
+			object[f[1]] = v
+		}
+	}
+}
+
+func runtimeClassDown(object map[string]any) {
+	spec := map[string]any{}
+	for _, f := range runtimeClassFields {
+		if v, ok := object[f[1]]; ok {
+			delete(object, f[1])
+			spec[f[0]] = v
+		}
+	}
+	object["spec"] = spec
 }
 
 // eventFields are what core calls the fields of the other group's events.
