@@ -39,6 +39,14 @@ type binding struct {
 	began   time.Time
 }
 
+// ran records the time of a plugin's call in an attempt that is timed.
+func (b *binding) ran(point string, pl plugin.Plugin, st *plugin.Status, began time.Time) {
+	if b.cycle.Timed {
+		t := sampler{vec: b.profile.metrics.plugins}
+		t.observe(point, pl.Name(), st.CodeOf(), began)
+	}
+}
+
 // place assumes the pod on the node, reserves what it uses, and sends it on.
 // An error leaves everything as it was.
 func (s *Scheduler) place(c *plugin.Cycle, it *queue.Item, p *profile, where placement, began time.Time) error {
@@ -54,7 +62,10 @@ func (s *Scheduler) assume(b *binding) error {
 	s.snap.Nominate(b.cycle.Pod, "")
 	s.snap.Place(b.node, b.cycle.Pod)
 	for _, r := range b.profile.reservers {
-		if st := r.Reserve(s.ctx, b.cycle, b.node); !st.OK() {
+		began := time.Now()
+		st := r.Reserve(s.ctx, b.cycle, b.node)
+		b.ran("Reserve", r, st, began)
+		if !st.OK() {
 			s.undo(b)
 			return onNode(refused(st, r.Name()), "running Reserve plugin %q")
 		}
@@ -67,7 +78,9 @@ func (s *Scheduler) assume(b *binding) error {
 func (s *Scheduler) permit(b *binding) error {
 	w := &waitingPod{binding: b}
 	for _, pl := range b.profile.permitters {
+		began := time.Now()
 		st, timeout := pl.Permit(s.ctx, b.cycle, b.node)
+		b.ran("Permit", pl, st, began)
 		switch {
 		case st.OK():
 		case st.Code == plugin.Wait:
@@ -180,7 +193,10 @@ func (s *Scheduler) expect(ctx context.Context, b *binding) {
 
 func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder) error {
 	for _, pl := range pre {
-		if st := pl.PreBind(ctx, b.cycle, b.node); !st.OK() {
+		began := time.Now()
+		st := pl.PreBind(ctx, b.cycle, b.node)
+		b.ran("PreBind", pl, st, began)
+		if !st.OK() {
 			return statusError{refused(st, pl.Name()), "running PreBind plugin %q"}
 		}
 	}
@@ -190,7 +206,10 @@ func (s *Scheduler) bind(ctx context.Context, b *binding, pre []plugin.PreBinder
 		}
 	}
 	for _, pl := range b.profile.binders {
-		switch st := pl.Bind(ctx, b.cycle, b.node); st.CodeOf() {
+		began := time.Now()
+		st := pl.Bind(ctx, b.cycle, b.node)
+		b.ran("Bind", pl, st, began)
+		switch st.CodeOf() {
 		case plugin.Success:
 			return nil
 		case plugin.Skip:

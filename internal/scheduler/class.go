@@ -3,7 +3,6 @@
 package scheduler
 
 import (
-	"context"
 	"math"
 	"slices"
 
@@ -30,18 +29,21 @@ type class struct {
 	worth  []int64
 	best   *tournament // of all nodes; nil until the class proves common
 	used   uint64
+	sample *sampler // of the attempt under way
 }
 
 type filter struct {
-	name string
-	rank int // among all filters: the first one that refuses a node is heard
-	node func(*snapshot.Node) *plugin.Status
+	name  string
+	rank  int // among all filters: the first one that refuses a node is heard
+	node  func(*snapshot.Node) *plugin.Status
+	calls *evaluations
 }
 
 type scorer struct {
 	name   string
 	weight int64
 	node   func(*snapshot.Node) int64
+	calls  *evaluations
 }
 
 // rawScorer keeps the scores of a plugin that normalizes over all feasible
@@ -148,8 +150,9 @@ func (k *class) judge(n *snapshot.Node) *plugin.Status {
 	}
 	k.known[slot] = true
 	k.forgetRaw(slot)
+	t := k.sample.node()
 	for i := range k.filters {
-		if s := k.filters[i].node(n); s != nil {
+		if s := k.filters[i].run(n, t); s != nil {
 			k.status[slot] = s
 			return s
 		}
@@ -157,11 +160,11 @@ func (k *class) judge(n *snapshot.Node) *plugin.Status {
 	k.status[slot] = nil
 	var worth int64
 	for i := range k.scores {
-		worth += k.scores[i].node(n) * k.scores[i].weight
+		worth += k.scores[i].run(n, t) * k.scores[i].weight
 	}
 	k.worth[slot] = worth
 	for i := range k.raw {
-		if v := k.raw[i].node(n); v != 0 {
+		if v := k.raw[i].run(n, t); v != 0 {
 			k.raw[i].score[slot] = v
 			k.raw[i].nonzero++
 		}
@@ -317,24 +320,25 @@ func (cs *classes) get(key []byte) (k *class, fresh bool) {
 func (cs *classes) forget() { *cs = classes{tick: cs.tick} }
 
 // prepare asks the plugins that share judgements.
-func (k *class) prepare(ctx context.Context, p *profile, c *plugin.Cycle, shared []bool) *plugin.Status {
+func (k *class) prepare(a *attempt) *plugin.Status {
+	p, shared := a.profile, a.shared
 	k.filters, k.scores, k.raw, k.only, k.onlyFrom, k.refusal = k.filters[:0], k.scores[:0], nil, nil, nil, nil
 	for i := range p.judges {
 		if j := &p.judges[i]; shared[i] && j.filter != nil {
-			f, st := j.filter.Filter(ctx, c)
+			f, st := j.prepareFilter(a)
 			if !st.OK() {
 				k.refusal = refused(st, j.name)
 				return k.refusal
 			}
 			k.restrict(&f, j.name)
 			if f.Node != nil {
-				k.filters = append(k.filters, filter{j.name, i, f.Node})
+				k.filters = append(k.filters, filter{j.name, i, f.Node, j.calls})
 			}
 		}
 	}
 	for i := range p.judges {
 		if j := &p.judges[i]; shared[i] && j.score != nil && j.weight > 0 {
-			sc, st := j.score.Score(ctx, c, nil)
+			sc, st := j.prepareScore(a, nil)
 			if !st.OK() {
 				k.refusal = refused(st, j.name)
 				return k.refusal
@@ -342,14 +346,14 @@ func (k *class) prepare(ctx context.Context, p *profile, c *plugin.Cycle, shared
 			switch {
 			case sc.Node == nil:
 			case sc.Normalize == nil:
-				k.scores = append(k.scores, scorer{j.name, j.weight, sc.Node})
+				k.scores = append(k.scores, scorer{j.name, j.weight, sc.Node, j.calls})
 			default:
-				k.raw = append(k.raw, rawScorer{scorer: scorer{j.name, j.weight, sc.Node}, normalize: sc.Normalize})
+				k.raw = append(k.raw, rawScorer{scorer: scorer{j.name, j.weight, sc.Node, j.calls}, normalize: sc.Normalize})
 			}
 		}
 	}
-	k.reset(len(c.Snapshot.Slots()))
-	k.pos = c.Snapshot.Position()
+	k.reset(len(a.snap.Slots()))
+	k.pos = a.snap.Position()
 	return nil
 }
 

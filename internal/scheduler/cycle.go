@@ -45,6 +45,9 @@ type chooser struct {
 	feasible []*snapshot.Node
 	totals   []int64
 	scores   []int64
+
+	attempts uint64
+	timer    sampler
 }
 
 // attempt is one decision under way.
@@ -60,6 +63,7 @@ type attempt struct {
 	own   []filter // all of them, made for this very pod; see mine
 	// narrowed says that extenders took nodes away, with or without a word.
 	narrowed bool
+	sample   *sampler // nil when the attempt is not timed
 }
 
 // choose finds the best node for the pod of c, or returns why there is none:
@@ -70,6 +74,8 @@ func (ch *chooser) choose(ctx context.Context, c *plugin.Cycle) (placement, erro
 	}
 	a := attempt{chooser: ch, ctx: ctx, cycle: c}
 	c.Fits = a.fits
+	a.sample = ch.timed()
+	c.Timed = a.sample != nil
 	began := ch.profile.metrics.begin()
 	if st := a.prepare(); st != nil {
 		ch.profile.metrics.point("PreFilter", st.CodeOf(), began)
@@ -84,10 +90,12 @@ func (ch *chooser) choose(ctx context.Context, c *plugin.Cycle) (placement, erro
 	}
 	a.rival = a.hasRivals()
 
-	if p, ok := a.fast(); ok {
+	began = ch.profile.metrics.begin()
+	p, ok := a.fast()
+	began = ch.profile.metrics.shared(ok, began)
+	if ok {
 		return p, nil
 	}
-	began = ch.profile.metrics.begin()
 	evaluated, err := a.find()
 	if err != nil {
 		ch.profile.metrics.point("Filter", plugin.Error, began)
@@ -106,6 +114,16 @@ func (ch *chooser) choose(ctx context.Context, c *plugin.Cycle) (placement, erro
 	n, err := a.best()
 	ch.profile.metrics.point("Score", plugin.Success, began)
 	return placement{n, evaluated, len(a.chooser.feasible)}, err
+}
+
+// timed returns the sampler of the attempt that begins, nil for most of them.
+func (ch *chooser) timed() *sampler {
+	ch.attempts++
+	if ch.attempts%sampleEvery != 1 {
+		return nil
+	}
+	ch.timer = sampler{ch.profile.metrics.plugins, sampleNodes}
+	return &ch.timer
 }
 
 // prepare signs the pod, finds its class and asks the plugins that do not share.
@@ -128,9 +146,9 @@ func (a *attempt) prepare() *plugin.Status {
 		}
 	}
 	k, fresh := a.classes.get(a.key)
-	a.class = k
+	a.class, k.sample = k, a.sample
 	if fresh {
-		if st := k.prepare(a.ctx, p, a.cycle, a.shared); st != nil {
+		if st := k.prepare(a); st != nil {
 			return st
 		}
 	} else if k.refusal != nil {
@@ -143,7 +161,7 @@ func (a *attempt) prepare() *plugin.Status {
 		if a.shared[i] || j.filter == nil {
 			continue
 		}
-		f, st := j.filter.Filter(a.ctx, a.cycle)
+		f, st := j.prepareFilter(a)
 		if !st.OK() {
 			return refused(st, j.name)
 		}
@@ -152,7 +170,7 @@ func (a *attempt) prepare() *plugin.Status {
 			a.from = append(slices.Clone(a.from), j.name)
 		}
 		if f.Node != nil {
-			a.judge = append(a.judge, filter{j.name, i, f.Node})
+			a.judge = append(a.judge, filter{j.name, i, f.Node, j.calls})
 		}
 	}
 	a.filters = a.judge
@@ -318,7 +336,7 @@ func (a *attempt) judgeNode(n *snapshot.Node) *plugin.Status {
 		if a.judge[i].rank > last {
 			break
 		}
-		if own := a.judge[i].node(n); own != nil {
+		if own := a.judge[i].run(n, nil); own != nil {
 			return own
 		}
 	}
@@ -365,7 +383,7 @@ func (a *attempt) mine() ([]filter, *plugin.Status) {
 			return nil, refused(st, j.name)
 		}
 		if f.Node != nil {
-			own = append(own, filter{j.name, i, f.Node})
+			own = append(own, filter{j.name, i, f.Node, j.calls})
 		}
 	}
 	slices.SortFunc(own, func(x, y filter) int { return x.rank - y.rank })
@@ -380,7 +398,7 @@ func (a *attempt) filter(n *snapshot.Node) *plugin.Status {
 		return st
 	}
 	for i := range own {
-		if st := own[i].node(n); st != nil {
+		if st := own[i].run(n, nil); st != nil {
 			return refused(st, own[i].name)
 		}
 	}
@@ -448,7 +466,7 @@ func (a *attempt) best() (*snapshot.Node, error) {
 		if a.shared[i] || j.score == nil || j.weight == 0 {
 			continue
 		}
-		sc, st := j.score.Score(a.ctx, a.cycle, nodes)
+		sc, st := j.prepareScore(a, nodes)
 		if !st.OK() {
 			return nil, statusError{refused(st, j.name), "running PreScore plugin %q"}
 		}
@@ -457,6 +475,7 @@ func (a *attempt) best() (*snapshot.Node, error) {
 		}
 		for i, n := range nodes {
 			scores[i] = sc.Node(n)
+			j.calls.score.calls++
 		}
 		if sc.Normalize != nil {
 			sc.Normalize(scores)

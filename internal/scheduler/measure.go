@@ -25,6 +25,13 @@ func (s *Scheduler) measure(ctx context.Context) {
 			s.metrics.pending.WithLabelValues(name).Set(float64(n))
 			s.metrics.queued.WithLabelValues(name, "pod").Set(float64(n))
 		}
+		// The queue counts events during an attempt and keeps none of them.
+		s.metrics.inflightEvents.WithLabelValues("PodPopped").Set(float64(c.InFlight))
+		for _, p := range s.profiles {
+			for i := range p.judges {
+				p.judges[i].calls.publish()
+			}
+		}
 		s.metrics.cacheSize.WithLabelValues("nodes").Set(float64(s.snap.Len()))
 		s.metrics.cacheSize.WithLabelValues("pods").Set(float64(s.snap.Pods()))
 		s.metrics.goroutines.WithLabelValues("binding").Set(float64(s.binders.running()))

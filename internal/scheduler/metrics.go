@@ -39,6 +39,14 @@ type metrics struct {
 	groupVictims       *prometheus.HistogramVec
 	evictions          *prometheus.CounterVec
 	evictionTime       *prometheus.HistogramVec
+	evaluations        *prometheus.CounterVec
+	pluginDuration     *prometheus.HistogramVec
+	inflightEvents     *prometheus.GaugeVec
+	hintDuration       *prometheus.HistogramVec
+	batchAttempts      *prometheus.CounterVec
+	nodeHintDuration   *prometheus.HistogramVec
+
+	hints map[hintKey]prometheus.Observer // of hintDuration, looked up once
 }
 
 // newMetrics registers them; nil makes a registry.
@@ -46,7 +54,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	if r == nil {
 		r = prometheus.NewRegistry()
 	}
-	m := &metrics{registry: r}
+	m := &metrics{registry: r, hints: map[hintKey]prometheus.Observer{}}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "scheduler", Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -88,6 +96,12 @@ func newMetrics(r *prometheus.Registry) *metrics {
 	m.groupVictims = histogram("workload_preemption_victims", "Number of pod preemption victims caused by workload preemption.", exp(1, 2, 11))
 	m.evictions = counter("preemption_goroutines_execution_total", "Number of preemption goroutines executed.", "result")
 	m.evictionTime = histogram("preemption_goroutines_duration_seconds", "Duration in seconds for running goroutines for the preemption.", exp(0.01, 2, 20), "result")
+	m.evaluations = counter("plugin_evaluation_total", "Number of attempts to schedule pods by each plugin and the extension point (available only in PreFilter, Filter, PreScore, and Score).", "plugin", "extension_point", "profile")
+	m.pluginDuration = histogram("plugin_execution_duration_seconds", "Duration for running a plugin at a specific extension point.", exp(0.00001, 1.5, 20), "plugin", "extension_point", "status")
+	m.inflightEvents = gauge("inflight_events", "Number of events currently tracked in the scheduling queue.", "event")
+	m.hintDuration = histogram("queueing_hint_execution_duration_seconds", "Duration for running a queueing hint function of a plugin.", exp(0.00001, 1.5, 20), "plugin", "event", "hint")
+	m.batchAttempts = counter("batch_attempts_total", "Counts of results when we attempt to use batching.", "profile", "result")
+	m.nodeHintDuration = histogram("get_node_hint_duration_seconds", "Latency for getting a node hint.", exp(0.00001, 2, 12), "hinted", "profile")
 	return m
 }
 
@@ -98,6 +112,9 @@ type profileMetrics struct {
 	profile                                 string
 	scheduled, unschedulable, failed        prometheus.Counter
 	scheduledTime, unschedulableTime, erred prometheus.Observer
+	hinted, unhinted                        prometheus.Counter
+	hintTime, noHintTime                    prometheus.Observer
+	plugins                                 *prometheus.HistogramVec
 }
 
 type pointCode struct {
@@ -114,6 +131,11 @@ func (m *metrics) forProfile(name string) *profileMetrics {
 		scheduledTime:     m.attemptDuration.WithLabelValues("scheduled", name),
 		unschedulableTime: m.attemptDuration.WithLabelValues("unschedulable", name),
 		erred:             m.attemptDuration.WithLabelValues("error", name),
+		hinted:            m.batchAttempts.WithLabelValues(name, "hint_used"),
+		unhinted:          m.batchAttempts.WithLabelValues(name, "no_hint"),
+		hintTime:          m.nodeHintDuration.WithLabelValues("hint", name),
+		noHintTime:        m.nodeHintDuration.WithLabelValues("no_hint", name),
+		plugins:           m.pluginDuration,
 	}
 }
 
@@ -128,6 +150,19 @@ func (m *profileMetrics) point(point string, code plugin.Code, began pointTime) 
 		m.points[key] = o
 	}
 	o.Observe(time.Since(began).Seconds())
+}
+
+// shared records whether the work done for alike pods named the node, which is
+// a hint of upstream's batches, and returns the time.
+func (m *profileMetrics) shared(hint bool, began pointTime) pointTime {
+	total, spent := m.unhinted, m.noHintTime
+	if hint {
+		total, spent = m.hinted, m.hintTime
+	}
+	now := time.Now()
+	total.Inc()
+	spent.Observe(now.Sub(began).Seconds())
+	return now
 }
 
 func attemptsLabel(n int) string {

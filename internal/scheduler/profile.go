@@ -44,6 +44,7 @@ type judge struct {
 	filter plugin.Filterer
 	score  plugin.Scorer
 	weight int64
+	calls  *evaluations
 }
 
 // newProfile makes the plugins that a profile enables.
@@ -75,14 +76,14 @@ func newProfile(p *config.Profile, deps *dependencies, h plugin.Handle) (*profil
 	}
 	for _, f := range enabled[plugin.Filterer](p, made, config.Filter) {
 		signer, _ := f.(plugin.Signer)
-		out.judges = append(out.judges, judge{name: f.Name(), signer: signer, filter: f})
+		out.judges = append(out.judges, judge{name: f.Name(), signer: signer, filter: f, calls: &evaluations{}})
 	}
 	for _, s := range enabled[plugin.Scorer](p, made, config.Score) {
 		i := slices.IndexFunc(out.judges, func(j judge) bool { return j.name == s.Name() })
 		if i < 0 {
 			i = len(out.judges)
 			signer, _ := s.(plugin.Signer)
-			out.judges = append(out.judges, judge{name: s.Name(), signer: signer})
+			out.judges = append(out.judges, judge{name: s.Name(), signer: signer, calls: &evaluations{}})
 		}
 		out.judges[i].score = s
 		out.judges[i].weight = p.Weight(s.Name())

@@ -122,6 +122,7 @@ func New(cfg Config) (*Scheduler, error) {
 		}
 		p.extenders = extenders
 		p.metrics = s.metrics.forProfile(p.name)
+		s.metrics.evaluated(p)
 		s.profiles[p.name] = p
 		s.choosers[p.name] = &chooser{profile: p, snap: s.snap, rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i)))}
 		for r, h := range p.hints {
@@ -138,6 +139,7 @@ func New(cfg Config) (*Scheduler, error) {
 			return s.profiles[pod.Spec.SchedulerName].mayEnqueue(pod)
 		},
 		GroupOf: s.groupOf(),
+		Hinted:  s.metrics.hinted,
 		Incoming: func(queue, event string, pods int, group bool) {
 			kind := "pod"
 			if group {

@@ -142,6 +142,8 @@ type Cycle struct {
 	Keep bool
 	// Extenders take part in preemption; see Extender.
 	Extenders []Extender
+	// Timed says that the attempt's calls of plugins are timed one by one.
+	Timed bool
 }
 
 // Put keeps a value for a later point.

@@ -51,6 +51,9 @@ type Config struct {
 	// unschedulable, gated), what caused it, and how many pods move; group says
 	// that they are a group. May be nil.
 	Incoming func(queue, event string, pods int, group bool)
+	// Hinted is told what a plugin said about an event and how long it took, for
+	// the first of the pods that each event may concern. May be nil.
+	Hinted func(r Rejector, e plugin.Event, worth bool, took time.Duration)
 }
 
 // Rejector is a plugin of a profile.
@@ -138,6 +141,7 @@ type Queue struct {
 	stuck                   map[*Item]struct{}
 	byRejector              map[Rejector]map[*Item]struct{}
 	moves                   uint64
+	hinted                  int // hints timed of the event at hand
 }
 
 // New returns an empty queue.
@@ -245,6 +249,7 @@ func (q *Queue) Update(p *snapshot.Pod, actions []plugin.Action, now time.Time) 
 	case grouped:
 		q.reconsider(it.owner)
 	case unschedulable:
+		q.hinted = 0
 		for _, a := range actions {
 			e := plugin.Event{Resource: plugin.TargetPod, Action: a}
 			if q.requeue(it, e, before.Object, p.Object, now) {
@@ -385,6 +390,7 @@ func (q *Queue) delay(failures int) time.Duration {
 // pods that all of concerns say yes to.
 func (q *Queue) Happened(e plugin.Event, before, after any, now time.Time, concerns ...func(*snapshot.Pod) bool) {
 	q.moves++
+	q.hinted = 0
 	var helped []*Item
 	for r, items := range q.byRejector {
 		if !q.registered(r, e) {
@@ -426,9 +432,10 @@ func (q *Queue) requeue(it *Item, e plugin.Event, before, after any, now time.Ti
 			if it.Group != nil && !slices.Contains(m.rejectors, name) {
 				continue
 			}
-			hints, ok := q.cfg.Hints[Rejector{m.Pod.Object.Spec.SchedulerName, name}]
+			r := Rejector{m.Pod.Object.Spec.SchedulerName, name}
+			hints, ok := q.cfg.Hints[r]
 			if !ok || slices.ContainsFunc(hints, func(h plugin.EventHint) bool {
-				return h.Matches(e) && (h.Worth == nil || h.Worth(m.Pod.Object, before, after))
+				return h.Matches(e) && q.worth(r, h, e, m.Pod.Object, before, after)
 			}) {
 				return true
 			}
@@ -446,6 +453,21 @@ func (q *Queue) requeue(it *Item, e plugin.Event, before, after any, now time.Ti
 		return false
 	}
 	return true
+}
+
+// maxHinted is how many hints are timed for one event: thousands of pods may wait.
+const maxHinted = 32
+
+// worth asks a plugin whether an event may help a pod that it rejected.
+func (q *Queue) worth(r Rejector, h plugin.EventHint, e plugin.Event, pod *corev1.Pod, before, after any) bool {
+	if q.cfg.Hinted == nil || q.hinted >= maxHinted {
+		return h.Worth == nil || h.Worth(pod, before, after)
+	}
+	q.hinted++
+	began := time.Now()
+	worth := h.Worth == nil || h.Worth(pod, before, after)
+	q.cfg.Hinted(r, e, worth, time.Since(began))
+	return worth
 }
 
 // back puts a rejected pod where the rest of its back-off allows.
