@@ -252,8 +252,7 @@ func (l *look) rescale(current, desired int32, reason string) error {
 		l.hpa.Status.DesiredReplicas = current
 		return nil
 	}
-	l.scale.Spec.Replicas = desired
-	if _, err := l.api.Update(l.ctx, l.resource, l.hpa.Spec.ScaleTargetRef.Name, l.scale, metav1.UpdateOptions{}); err != nil {
+	if err := l.updateScale(current, desired); err != nil {
 		l.warn("FailedRescale", "New size: %d; reason: %s; error: %v", desired, reason, err)
 		l.condition(autoscalingv2.AbleToScale, corev1.ConditionFalse, "FailedUpdateScale", "the HPA controller was unable to update the target scale: %v", err)
 		return err
@@ -272,6 +271,22 @@ func (l *look) rescale(current, desired int32, reason string) error {
 }
 
 // readScale finds the target's scale.
+// updateScale writes the new number. A target that has changed since it was
+// looked at, its status most likely, is read and written once more as long as
+// nobody else has scaled it.
+func (l *look) updateScale(current, desired int32) error {
+	write := func() error {
+		l.scale.Spec.Replicas = desired
+		_, err := l.api.Update(l.ctx, l.resource, l.hpa.Spec.ScaleTargetRef.Name, l.scale, metav1.UpdateOptions{})
+		return err
+	}
+	err := write()
+	if !apierrors.IsConflict(err) || l.readScale() != nil || l.scale.Spec.Replicas != current {
+		return err
+	}
+	return write()
+}
+
 func (l *look) readScale() error {
 	ref := &l.hpa.Spec.ScaleTargetRef
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)
