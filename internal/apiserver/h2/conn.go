@@ -17,10 +17,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Windows are what a client may send before it is read, on a connection and on
-// each stream: as much memory a client can make the server hold.
 const (
-	connWindow   = 256 << 10
+	// streamWindow is what a client may send on a stream before it is read.
 	streamWindow = 256 << 10
 	// maxReadFrame bounds the frames that are read.
 	maxReadFrame = 64 << 10
@@ -89,7 +87,7 @@ func newConn(cfg Config, tc *tls.Conn, h http.Handler) *conn {
 	state := tc.ConnectionState()
 	c := &conn{
 		cfg: cfg, tc: tc, handler: h, remote: tc.RemoteAddr().String(), tls: &state, in: bufio.NewReader(tc),
-		streams: map[uint32]*stream{}, inWindow: connWindow,
+		streams: map[uint32]*stream{}, inWindow: cfg.Window,
 		window: initialWindow, initial: initialWindow, maxFrame: defaultFrame,
 	}
 	c.room.L = &c.mu
@@ -155,7 +153,7 @@ func (c *conn) greet() {
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.cfg.MaxHeaderBytes)},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 	)
-	c.windowUpdate(0, connWindow-initialWindow)
+	c.windowUpdate(0, c.cfg.Window-initialWindow)
 	c.flush()
 }
 
@@ -343,7 +341,7 @@ func (c *conn) forget(st *stream) {
 // consumed gives back what was received and is no longer held: to the
 // connection, and to the stream unless that is nil.
 func (c *conn) consumed(st *stream, n int) {
-	if c.credit += n; c.credit >= connWindow/2 {
+	if c.credit += n; c.credit >= c.cfg.Window/2 {
 		c.windowUpdate(0, c.credit)
 		c.inWindow += c.credit
 		c.credit = 0

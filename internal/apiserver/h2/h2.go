@@ -30,6 +30,11 @@ type Config struct {
 	MaxStreams int
 	// MaxHeaderBytes bounds the head of a request; 1 MiB when zero.
 	MaxHeaderBytes int
+	// Window is how much of bodies a client may send before it is read, on all
+	// streams of a connection together, at least 64 KiB; 4 MiB when zero. It is many times what one
+	// stream may have, so that a request which waits its turn, its body unread, does
+	// not hold up the others.
+	Window int
 	// IdleTimeout ends connections without requests; 90 s when zero.
 	IdleTimeout time.Duration
 	// WriteTimeout ends connections whose client takes nothing of what is
@@ -55,6 +60,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.MaxHeaderBytes == 0 {
 		cfg.MaxHeaderBytes = http.DefaultMaxHeaderBytes
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 16 * streamWindow
 	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = 90 * time.Second

@@ -240,6 +240,32 @@ func TestUnreadBody(t *testing.T) {
 	}
 }
 
+// A request that waits with its body unread does not hold up the bodies of
+// others on the connection.
+func TestWaitingBodies(t *testing.T) {
+	free := make(chan struct{})
+	s, c := start(t, h2.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/waits" {
+			<-free
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, r.RemoteAddr)
+	})
+	body := func() io.Reader { return bytes.NewReader(make([]byte, 1<<20)) }
+	_, first := ask(t, c, http.MethodGet, s.URL, nil)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() { ask(t, c, http.MethodPost, s.URL+"/waits", body()) })
+	}
+	for range 3 {
+		if _, where := ask(t, c, http.MethodPost, s.URL, body()); where != first {
+			t.Errorf("another connection: %s, %s", first, where)
+		}
+	}
+	close(free)
+	all.Wait()
+}
+
 // A client that was answered before it had sent all is asked to stop, not at
 // once: what it sends meanwhile is dropped.
 func TestAnsweredEarly(t *testing.T) {
@@ -436,7 +462,7 @@ func TestViolations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			end := make(chan struct{})
-			s, _ := start(t, h2.Config{MaxStreams: 5}, func(w http.ResponseWriter, r *http.Request) {
+			s, _ := start(t, h2.Config{MaxStreams: 5, Window: 256 << 10}, func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("X-Deaf") != "" {
 					<-end
 				}
