@@ -63,12 +63,18 @@ func pattern(shown string) *regexp.Regexp {
 // squeeze makes one space of many: columns are as wide as their widest value.
 func squeeze(line string) string { return strings.Join(strings.Fields(line), " ") }
 
+// givenUp is what client-go says, now and then, of a request that its program
+// gave up while the answer came, as helm does once what it waits for is there.
+var givenUp = regexp.MustCompile(`^E\d{4} .* request\.go:\d+\] "Unexpected error when reading response body" err="context canceled"$`)
+
 // matches compares what was printed with what is shown. The second result is the
 // first shown line that nothing matches.
 func matches(shown []string, printed string) (bool, string) {
 	var got []string
 	for _, l := range strings.Split(strings.TrimRight(printed, "\n"), "\n") {
-		got = append(got, squeeze(strings.TrimRight(l, "\r")))
+		if !givenUp.MatchString(l) {
+			got = append(got, squeeze(strings.TrimRight(l, "\r")))
+		}
 	}
 	for len(got) > 0 && got[len(got)-1] == "" {
 		got = got[:len(got)-1]

@@ -25,6 +25,8 @@ func TestMatches(t *testing.T) {
 		{"lines between", []string{"Events:", "…", "  Normal  Started  1s"}, "Events:\n a\n b\n  Normal  Started  5s", true},
 		{"no lines between", []string{"a", "…", "b"}, "a\nb", true},
 		{"a line is missing at the end", []string{"a", "b"}, "a", false},
+		{"a request that was given up", []string{"done"}, `E1129 05:42:20.855437   21755 request.go:1198] "Unexpected error when reading response body" err="context canceled"` + "\ndone\n", true},
+		{"a request that failed", []string{"done"}, `E1129 05:42:20.855437   21755 request.go:1198] "Unexpected error when reading response body" err="EOF"` + "\ndone\n", false},
 		{"a special character", []string{"a.b"}, "axb", false},
 	} {
 		if got, missing := matches(c.shown, c.printed); got != c.want {

@@ -4,6 +4,7 @@ package verbs
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -63,7 +64,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// A port that somebody listens on is named, with how to find out who.
+// A port that somebody listens on is named, and who it is.
 func TestPortInUse(t *testing.T) {
 	m := machine.New(t)
 	for _, port := range []string{"6443", "10250"} {
@@ -73,7 +74,8 @@ func TestPortInUse(t *testing.T) {
 		}
 		out, err := m.Run(t, "kaji", "up")
 		l.Close()
-		if err == nil || !strings.Contains(out, "TCP port "+port+" is in use: stop what listens there") {
+		want := fmt.Sprintf("TCP port %s is in use by %s, process %d: stop what listens there", port, filepath.Base(os.Args[0]), os.Getpid())
+		if err == nil || !strings.Contains(out, want) {
 			t.Errorf("port %s: %v\n%s", port, err, out)
 		}
 	}
