@@ -168,11 +168,10 @@ func (b Controllers) rollout(ctx context.Context, c *client, t *Target, report *
 	if err := b.settled(ctx, c, ns); err != nil {
 		return err
 	}
-	wrote, err := c.writes(ctx)
+	work, err := begin(ctx, c, t)
 	if err != nil {
 		return err
 	}
-	before, began := t.Process.CPU(), time.Now()
 	body := []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"two"}]}}}}`)
 	if _, err := c.do(ctx, http.MethodPatch, path+"/d", asStrategic, asJSON, body); err != nil {
 		return err
@@ -180,15 +179,9 @@ func (b Controllers) rollout(ctx context.Context, c *client, t *Target, report *
 	if err := b.settled(ctx, c, ns); err != nil {
 		return err
 	}
-	what := fmt.Sprintf("rolling update of %d pods", b.Pods)
-	res := Result{Operation: what, Count: 1, Elapsed: time.Since(began), CPU: t.Process.CPU() - before}
-	res.RSS, res.Anonymous = t.Process.Memory()
-	add(report, t, res)
-	now, err := c.writes(ctx)
-	if err != nil {
+	if err := work.end(ctx, c, t, report, fmt.Sprintf("rolling update of %d pods", b.Pods)); err != nil {
 		return err
 	}
-	now.since(wrote).report(report, t, what)
 	return b.gone(ctx, c, ns)
 }
 

@@ -26,11 +26,10 @@ func (b Controllers) failing(ctx context.Context, c *client, t *Target, report *
 	if err := b.place(ctx, c, ns); err != nil {
 		return err
 	}
-	before, err := c.writes(ctx)
+	work, err := begin(ctx, c, t)
 	if err != nil {
 		return err
 	}
-	cpu, began := t.Process.CPU(), time.Now()
 	jobs := b.Failing / 2
 	sets := (b.Failing - jobs + together - 1) / together
 	replicas := (b.Failing - jobs) / sets
@@ -50,15 +49,9 @@ func (b Controllers) failing(ctx context.Context, c *client, t *Target, report *
 	if err := b.told(ctx, c); err != nil {
 		return err
 	}
-	what := fmt.Sprintf("%d pods fail", many)
-	res := Result{Operation: what, Count: 1, Elapsed: time.Since(began), CPU: t.Process.CPU() - cpu}
-	res.RSS, res.Anonymous = t.Process.Memory()
-	add(report, t, res)
-	after, err := c.writes(ctx)
-	if err != nil {
+	if err := work.end(ctx, c, t, report, fmt.Sprintf("%d pods fail", many)); err != nil {
 		return err
 	}
-	after.since(before).report(report, t, what)
 	return b.gone(ctx, c, ns)
 }
 

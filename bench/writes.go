@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // writes are how many requests changed something, or tried to, since the API
@@ -73,4 +74,31 @@ func (w writes) since(before writes) writes {
 func (w writes) report(report *Report, t *Target, during string) {
 	add(report, t, Result{Operation: "writes: " + during, Count: w.others})
 	add(report, t, Result{Operation: "writes of events: " + during, Count: w.events})
+}
+
+// stretch is a piece of work that is measured: what was spent and written
+// before it.
+type stretch struct {
+	began time.Time
+	cpu   time.Duration
+	wrote writes
+}
+
+// begin starts a stretch.
+func begin(ctx context.Context, c *client, t *Target) (stretch, error) {
+	wrote, err := c.writes(ctx)
+	return stretch{time.Now(), t.Process.CPU(), wrote}, err
+}
+
+// end reports what a stretch took, and what was written in it.
+func (s stretch) end(ctx context.Context, c *client, t *Target, report *Report, what string) error {
+	res := Result{Operation: what, Count: 1, Elapsed: time.Since(s.began), CPU: t.Process.CPU() - s.cpu}
+	res.RSS, res.Anonymous = t.Process.Memory()
+	add(report, t, res)
+	now, err := c.writes(ctx)
+	if err != nil {
+		return err
+	}
+	now.since(s.wrote).report(report, t, what)
+	return nil
 }

@@ -59,14 +59,16 @@ func TestAppendEvent(t *testing.T) {
 	}
 }
 
-// slow is a file that takes one write when it is let, and counts.
+// slow is a file that tells of a write, takes it when it is let, and counts.
 type slow struct {
+	come   chan struct{}
 	let    chan error
 	mu     sync.Mutex
 	writes []string
 }
 
 func (s *slow) Write(p []byte) (int, error) {
+	s.come <- struct{}{}
 	err := <-s.let
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +79,7 @@ func (s *slow) Write(p []byte) (int, error) {
 // Requests that wait for a write share the next; each goes on when its own
 // events are written, and each learns that they were not.
 func TestSharedWrites(t *testing.T) {
-	file := &slow{let: make(chan error)}
+	file := &slow{come: make(chan struct{}, 2), let: make(chan error)}
 	backend := Log(file, false).(*log)
 	results := make(chan bool, 100)
 	send := func() { results <- backend.ProcessEvents(&auditapi.Event{Verb: "get"}) }
@@ -100,10 +102,7 @@ func TestSharedWrites(t *testing.T) {
 		}
 	}
 	go send()
-	for end := time.Now().Add(time.Minute); backend.writing.TryLock() && time.Now().Before(end); time.Sleep(time.Millisecond) {
-		backend.writing.Unlock()
-	}
-	waiting(0)
+	<-file.come
 	for range 50 {
 		go send()
 	}

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"k8s.io/client-go/rest"
 )
 
 // Objects whose conversion webhook is dead cannot be read, changed or deleted
@@ -89,29 +87,8 @@ func TestScaleAnswers(t *testing.T) {
 		}
 	}
 	for accept, want := range map[string]int{"application/vnd.kubernetes.protobuf": 406, "application/vnd.kubernetes.protobuf,application/json": 200} {
-		if got := b.status(widgetPath+"/a/scale", accept); got != want {
+		if got, _ := b.fetch(widgetPath+"/a/scale", accept); got != want {
 			t.Errorf("%s: got %d", accept, got)
 		}
 	}
-}
-
-// status returns how a GET is answered.
-func (b *bench) status(path, accept string) int {
-	b.t.Helper()
-	config := b.cluster.RESTConfig()
-	c, err := rest.HTTPClientFor(config)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, config.Host+path, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	r.Header.Set("Accept", accept)
-	answer, err := c.Do(r)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	answer.Body.Close()
-	return answer.StatusCode
 }

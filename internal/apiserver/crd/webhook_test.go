@@ -133,6 +133,13 @@ func TestConversionsAreKept(t *testing.T) {
 
 func (b *bench) get(path, accept string) string {
 	b.t.Helper()
+	_, body := b.fetch(path, accept)
+	return body
+}
+
+// fetch returns how a GET is answered.
+func (b *bench) fetch(path, accept string) (code int, body string) {
+	b.t.Helper()
 	cfg := b.cluster.RESTConfig()
 	c, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -148,11 +155,11 @@ func (b *bench) get(path, accept string) string {
 		b.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	data, err := io.ReadAll(answer.Body)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return string(body)
+	return answer.StatusCode, string(data)
 }
 
 // Objects written in one version are read in the other as the webhook says.

@@ -31,9 +31,9 @@ type Config struct {
 	// MaxHeaderBytes bounds the head of a request; 1 MiB when zero.
 	MaxHeaderBytes int
 	// Window is how much of bodies a client may send before it is read, on all
-	// streams of a connection together, at least 64 KiB; 4 MiB when zero. It is many times what one
-	// stream may have, so that a request which waits its turn, its body unread, does
-	// not hold up the others.
+	// streams of a connection together, at least 64 KiB; 4 MiB when zero. It is
+	// many times what one stream may have, so that a request which waits its turn,
+	// its body unread, does not hold up the others.
 	Window int
 	// IdleTimeout ends connections without requests; 90 s when zero.
 	IdleTimeout time.Duration
