@@ -14,9 +14,12 @@ import (
 
 // index holds compiled roles, and bindings by whom they name.
 type index struct {
-	roles    map[string][]rule // "namespace/name", "/name" for ClusterRoles
+	roles    map[roleKey][]rule
 	bindings map[subjectKey]map[string]*binding
 }
+
+// roleKey is a Role, or with an empty namespace a ClusterRole.
+type roleKey struct{ namespace, name string }
 
 // subjectKey is one user or group in one namespace; the empty namespace holds
 // the cluster-wide bindings.
@@ -41,15 +44,15 @@ func (b *binding) String() string {
 }
 
 func newIndex() *index {
-	return &index{roles: map[string][]rule{}, bindings: map[subjectKey]map[string]*binding{}}
+	return &index{roles: map[roleKey][]rule{}, bindings: map[subjectKey]map[string]*binding{}}
 }
 
 func (ix *index) add(o api.Object) {
 	switch o := o.(type) {
 	case *rbacv1.Role:
-		ix.roles[o.Namespace+"/"+o.Name] = compile(o.Rules)
+		ix.roles[roleKey{o.Namespace, o.Name}] = compile(o.Rules)
 	case *rbacv1.ClusterRole:
-		ix.roles["/"+o.Name] = compile(o.Rules)
+		ix.roles[roleKey{"", o.Name}] = compile(o.Rules)
 	case *rbacv1.RoleBinding:
 		ix.bind(&binding{o.Namespace, o.Name, o.RoleRef, o.Subjects})
 	case *rbacv1.ClusterRoleBinding:
@@ -60,9 +63,9 @@ func (ix *index) add(o api.Object) {
 func (ix *index) remove(o api.Object) {
 	switch o := o.(type) {
 	case *rbacv1.Role:
-		delete(ix.roles, o.Namespace+"/"+o.Name)
+		delete(ix.roles, roleKey{o.Namespace, o.Name})
 	case *rbacv1.ClusterRole:
-		delete(ix.roles, "/"+o.Name)
+		delete(ix.roles, roleKey{"", o.Name})
 	case *rbacv1.RoleBinding:
 		ix.unbind(o.Namespace, o.Name, o.Subjects)
 	case *rbacv1.ClusterRoleBinding:
@@ -122,13 +125,13 @@ func keyOf(namespace string, s *rbacv1.Subject) (subjectKey, bool) {
 func (ix *index) rules(ref rbacv1.RoleRef, namespace string) ([]rule, error) {
 	switch ref.Kind {
 	case "Role":
-		rules, ok := ix.roles[namespace+"/"+ref.Name]
+		rules, ok := ix.roles[roleKey{namespace, ref.Name}]
 		if !ok {
 			return nil, missing("role", ref.Name)
 		}
 		return rules, nil
 	case "ClusterRole":
-		rules, ok := ix.roles["/"+ref.Name]
+		rules, ok := ix.roles[roleKey{"", ref.Name}]
 		if !ok {
 			return nil, missing("clusterrole", ref.Name)
 		}
@@ -138,8 +141,9 @@ func (ix *index) rules(ref rbacv1.RoleRef, namespace string) ([]rule, error) {
 }
 
 // visit shows every binding of a user that holds in a namespace with the rules
-// of its role, or why there are none, until f returns false.
-func (ix *index) visit(u user.Info, namespace string, f func(*binding, *rbacv1.Subject, []rule, error) bool) {
+// of its role, or why there are none, until f returns false. The key says which
+// of the binding's subjects is meant.
+func (ix *index) visit(u user.Info, namespace string, f func(*binding, subjectKey, []rule, error) bool) {
 	if u == nil {
 		return
 	}
@@ -156,10 +160,10 @@ func (ix *index) visit(u user.Info, namespace string, f func(*binding, *rbacv1.S
 	}
 }
 
-func (ix *index) visitSubject(key subjectKey, f func(*binding, *rbacv1.Subject, []rule, error) bool) bool {
+func (ix *index) visitSubject(key subjectKey, f func(*binding, subjectKey, []rule, error) bool) bool {
 	for _, b := range ix.bindings[key] {
 		rules, err := ix.rules(b.role, b.namespace)
-		if !f(b, b.subject(key), rules, err) {
+		if !f(b, key, rules, err) {
 			return false
 		}
 	}

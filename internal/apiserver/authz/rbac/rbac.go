@@ -135,14 +135,14 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 	}
 	defer unlock()
 	reason, failed := "", []error(nil)
-	ix.visit(at.GetUser(), at.GetNamespace(), func(b *binding, subject *rbacv1.Subject, rules []rule, err error) bool {
+	ix.visit(at.GetUser(), at.GetNamespace(), func(b *binding, key subjectKey, rules []rule, err error) bool {
 		if err != nil {
 			failed = append(failed, err)
 			return true
 		}
 		for i := range rules {
 			if rules[i].allows(at) {
-				reason = fmt.Sprintf("RBAC: allowed by %s of %s to %s", b, describeRole(b), describeSubject(subject, b.namespace))
+				reason = fmt.Sprintf("RBAC: allowed by %s of %s to %s", b, describeRole(b), describeSubject(b.subject(key), b.namespace))
 				return false
 			}
 		}
@@ -168,7 +168,7 @@ func (a *Authorizer) Rules(ctx context.Context, u user.Info, namespace string) (
 	defer unlock()
 	var out []rbacv1.PolicyRule
 	var failed []error
-	ix.visit(u, namespace, func(_ *binding, _ *rbacv1.Subject, rules []rule, err error) bool {
+	ix.visit(u, namespace, func(_ *binding, _ subjectKey, rules []rule, err error) bool {
 		if err != nil {
 			failed = append(failed, err)
 		}

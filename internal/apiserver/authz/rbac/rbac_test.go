@@ -34,7 +34,7 @@ func indexed(objects ...any) *index {
 // decide is what Authorize does once the index is current.
 func decide(ix *index, a authorizer.Attributes) bool {
 	allowed := false
-	ix.visit(a.GetUser(), a.GetNamespace(), func(_ *binding, _ *rbacv1.Subject, rules []rule, _ error) bool {
+	ix.visit(a.GetUser(), a.GetNamespace(), func(_ *binding, _ subjectKey, rules []rule, _ error) bool {
 		for i := range rules {
 			allowed = allowed || rules[i].allows(a)
 		}
