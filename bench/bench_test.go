@@ -90,7 +90,7 @@ func TestFailuresAreCounted(t *testing.T) {
 
 func TestCRD(t *testing.T) {
 	report := NewReport(nil)
-	load := CRD{Definitions: 3, Bytes: 12 << 10, Objects: 5, Workers: 2, Idle: time.Millisecond}
+	load := CRD{Definitions: 3, Bytes: 12 << 10, Versions: 2, Rules: 2, Objects: 5, Workers: 2, Idle: time.Millisecond}
 	if err := load.Run(t.Context(), target(t), report); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,9 @@ import (
 type CRD struct {
 	// Definitions is how many are made, with schemas of an eighth of Bytes to Bytes.
 	Definitions, Bytes int
-	// Rules is how many CEL rules each has.
+	// Versions is how many each has, which share its bytes; the first is stored.
+	Versions int
+	// Rules is how many CEL rules each version has.
 	Rules int
 	// Objects is how many custom resources are made of one of them, and pods
 	// before and after.
@@ -39,7 +41,7 @@ type CRD struct {
 
 // DefaultCRD is a cluster full of operators.
 func DefaultCRD() CRD {
-	return CRD{Definitions: 200, Bytes: 400 << 10, Rules: 20, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
+	return CRD{Definitions: 200, Bytes: 400 << 10, Versions: 1, Rules: 20, Objects: 1000, Workers: 8, Idle: 5 * time.Second}
 }
 
 // groupOf is where definition i is: twenty share one, as operators' do.
@@ -96,8 +98,24 @@ func (b CRD) Run(ctx context.Context, t *Target, report *Report) error {
 	if err := r.useObjects(ctx, report, t); err != nil {
 		return err
 	}
+	r.podsBesideV2(ctx, report, t)
 	add(report, t, idle(ctx, t.Process, b.Idle))
 	return ctx.Err()
+}
+
+// podsBesideV2 measures the one OpenAPI document of everything, and pods that are made
+// while it is.
+func (r *crdRun) podsBesideV2(ctx context.Context, report *Report, t *Target) {
+	done := make(chan Result, 1)
+	go func() {
+		done <- measure(ctx, "OpenAPI v2", t.Process, 1, 1, func(ctx context.Context, _ int) (int64, error) {
+			return r.c.get(ctx, "/openapi/v2", asJSON)
+		})
+	}()
+	add(report, t, measure(ctx, "create a pod beside OpenAPI v2", t.Process, r.Workers, r.Objects, func(ctx context.Context, i int) (int64, error) {
+		return r.pod(ctx, 2*r.Objects+i)
+	}))
+	add(report, t, <-done)
 }
 
 // useObjects measures objects of a definition with rules, and of one without.
@@ -233,9 +251,34 @@ func (r *crdRun) objects(i int) string {
 // bytes is how large the schema of definition i is.
 func (r *crdRun) bytes(i int) int { return r.Bytes/8 + i%8*(r.Bytes/8) }
 
-// definition has rules, and sections of fields until its schema is large enough, as
-// operators' definitions look.
+// definition has versions with rules, and sections of fields until the schemas
+// are large enough, as operators' definitions look.
 func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
+	kind := fmt.Sprintf("Bench%d", i)
+	crd := &apiextensions.CustomResourceDefinition{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"},
+		ObjectMeta: metav1.ObjectMeta{Name: plural(i) + "." + groupOf(i)},
+		Spec: apiextensions.CustomResourceDefinitionSpec{
+			Group: groupOf(i), Scope: apiextensions.NamespaceScoped,
+			Names: apiextensions.CustomResourceDefinitionNames{Plural: plural(i), Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
+		},
+	}
+	versions := max(r.Versions, 1)
+	for v := range versions {
+		crd.Spec.Versions = append(crd.Spec.Versions, apiextensions.CustomResourceDefinitionVersion{
+			Name: fmt.Sprintf("v%d", v+1), Served: true, Storage: v == 0,
+			Subresources: &apiextensions.CustomResourceSubresources{Status: &apiextensions.CustomResourceSubresourceStatus{}},
+			Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{
+				"spec": r.spec(i, v, r.bytes(i)/versions), "status": {Type: "object", XPreserveUnknownFields: ptr.To(true)},
+			}}},
+		})
+	}
+	return crd
+}
+
+// spec is the schema of the spec in version v of definition i, about so many bytes
+// long.
+func (r *crdRun) spec(i, v, bytes int) apiextensions.JSONSchemaProps {
 	text := func(s string) apiextensions.JSONSchemaProps {
 		return apiextensions.JSONSchemaProps{Type: "string", Description: s, MaxLength: ptr.To[int64](253)}
 	}
@@ -248,29 +291,14 @@ func (r *crdRun) definition(i int) *apiextensions.CustomResourceDefinition {
 		})
 	}
 	// A field with its description is about 250 bytes of JSON; a section holds twenty.
-	for s := 0; s*20*250 < r.bytes(i); s++ {
+	for s := 0; s*20*250 < bytes; s++ {
 		section := apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{}}
 		for f := range 20 {
-			section.Properties[fmt.Sprintf("field%d", f)] = text(fmt.Sprintf("Field %d of section %d of definition %d: %s", f, s, i, strings.Repeat("what it is for and when to set it. ", 4)))
+			section.Properties[fmt.Sprintf("field%d", f)] = text(fmt.Sprintf("Field %d of section %d of definition %d, version %d: %s", f, s, i, v+1, strings.Repeat("what it is for and when to set it. ", 4)))
 		}
 		spec.Properties[fmt.Sprintf("section%d", s)] = section
 	}
-	kind := fmt.Sprintf("Bench%d", i)
-	return &apiextensions.CustomResourceDefinition{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"},
-		ObjectMeta: metav1.ObjectMeta{Name: plural(i) + "." + groupOf(i)},
-		Spec: apiextensions.CustomResourceDefinitionSpec{
-			Group: groupOf(i), Scope: apiextensions.NamespaceScoped,
-			Names: apiextensions.CustomResourceDefinitionNames{Plural: plural(i), Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
-			Versions: []apiextensions.CustomResourceDefinitionVersion{{
-				Name: "v1", Served: true, Storage: true,
-				Subresources: &apiextensions.CustomResourceSubresources{Status: &apiextensions.CustomResourceSubresourceStatus{}},
-				Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{Type: "object", Properties: map[string]apiextensions.JSONSchemaProps{
-					"spec": spec, "status": {Type: "object", XPreserveUnknownFields: ptr.To(true)},
-				}}},
-			}},
-		},
-	}
+	return spec
 }
 
 func (r *crdRun) define(ctx context.Context, i int) (int64, error) {

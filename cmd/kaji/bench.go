@@ -223,7 +223,8 @@ Without --kubeconfig an API server of this program is started for it.`,
 	f.add(cmd, "kubeconfig of the API server to measure")
 	cmd.Flags().IntVar(&load.Definitions, "definitions", load.Definitions, "definitions to make")
 	cmd.Flags().IntVar(&load.Bytes, "bytes", load.Bytes, "bytes of JSON in the largest schemas; the smallest have an eighth")
-	cmd.Flags().IntVar(&load.Rules, "rules", load.Rules, "CEL rules of each definition")
+	cmd.Flags().IntVar(&load.Versions, "versions", load.Versions, "versions of each definition, which share its bytes")
+	cmd.Flags().IntVar(&load.Rules, "rules", load.Rules, "CEL rules of each version of a definition")
 	cmd.Flags().IntVar(&load.Objects, "objects", load.Objects, "objects to make of one definition, and pods before and after")
 	cmd.Flags().IntVar(&load.Workers, "workers", load.Workers, "requests at the same time")
 	return cmd

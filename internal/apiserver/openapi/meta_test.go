@@ -55,9 +55,9 @@ func TestMeta(t *testing.T) {
 func TestParts(t *testing.T) {
 	o := server(widget())
 	first := body(t, get(t, o, "/openapi/v3/apis/example.com/v1", nil))
-	o.mu.Lock()
-	o.at.kept = map[string]document{}
-	o.mu.Unlock()
+	o.kept.mu.Lock()
+	clear(o.kept.kept)
+	o.kept.mu.Unlock()
 	again := body(t, get(t, o, "/openapi/v3/apis/example.com/v1", nil))
 	o.parts.forget()
 	fresh, err := o.Document("apis/example.com/v1")

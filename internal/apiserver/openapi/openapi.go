@@ -22,9 +22,6 @@ import (
 	"strings"
 	"sync"
 
-	openapi_v2 "github.com/google/gnostic-models/openapiv2"
-	openapi_v3 "github.com/google/gnostic-models/openapiv3"
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/api"
@@ -50,6 +47,7 @@ type OpenAPI struct {
 	v2, v3 asset
 	meta   asset // the models of meta/v1 in v3, all that custom kinds need
 	parts  parts
+	kept   documents
 
 	converter func() (converted, error)
 
@@ -79,15 +77,8 @@ type state struct {
 	groups     []string
 	remote     []Remote
 
-	mu   sync.Mutex
-	kept map[string]document // by path and format, guarded by mu
-	ids  map[string]string   // identities of documents by path, guarded by mu
-}
-
-// document is a rendered document, compressed.
-type document struct {
-	compressed []byte
-	etag       string
+	mu  sync.Mutex
+	ids map[string]string // identities of documents by path, guarded by mu
 }
 
 func (o *OpenAPI) now() *state {
@@ -98,7 +89,7 @@ func (o *OpenAPI) now() *state {
 	if s := o.at; s != nil && s.generation == generation && len(s.kinds) == len(kinds) && (len(kinds) == 0 || &s.kinds[0] == &kinds[0]) {
 		return s
 	}
-	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, kept: map[string]document{}, ids: map[string]string{}}
+	next := &state{kinds: kinds, generation: generation, remote: remote, versions: map[schema.GroupVersion][]*request.Served{}, ids: map[string]string{}}
 	for _, kind := range kinds {
 		if kind.Unpublished {
 			continue
@@ -120,7 +111,7 @@ func (o *OpenAPI) now() *state {
 	return next
 }
 
-// carryOver keeps the documents of versions that did not change.
+// carryOver keeps the identities of versions that did not change.
 func (s *state) carryOver(old *state) {
 	if old == nil {
 		return
@@ -131,11 +122,6 @@ func (s *state) carryOver(old *state) {
 	}
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	for key, doc := range old.kept {
-		if name, _, _ := strings.Cut(key, " "); same[name] {
-			s.kept[key] = doc
-		}
-	}
 	for name, id := range old.ids {
 		if same[name] {
 			s.ids[name] = id
@@ -191,8 +177,9 @@ func (o *OpenAPI) hashServed(h hash.Hash, s *request.Served) {
 	fmt.Fprintln(h, s.Kind.Identity)
 }
 
-// v3Document renders a document of the index, as JSON.
-func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
+// v3Part renders what makes a document of the index; it is nil when it is not made
+// of the kinds served here.
+func (o *OpenAPI) v3Part(s *state, name string) (*part, error) {
 	var items []pathItem
 	var custom []*request.Served
 	var own schema.GroupVersion
@@ -219,7 +206,7 @@ func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
 		}
 	}
 	if items == nil {
-		return s.convertedDocument(name)
+		return nil, nil
 	}
 	known, err := definitions.load()
 	if err != nil {
@@ -237,10 +224,7 @@ func (o *OpenAPI) v3Document(s *state, name string) ([]byte, error) {
 		whole.add(p)
 	}
 	known.closure(whole.schemas, refV3, whole.models...)
-	if err := nameOwn(whole.schemas, own); err != nil {
-		return nil, err
-	}
-	return documentV3(o.cfg.Version, whole)
+	return whole, nameOwn(whole.schemas, own)
 }
 
 // nameOwn leaves of the groups that the shared meta/v1 models are part of those
@@ -274,43 +258,15 @@ func nameOwn(schemas map[string]json.RawMessage, own schema.GroupVersion) error 
 	return nil
 }
 
-// v2Document renders the v2 document, as JSON.
-func (o *OpenAPI) v2Document(s *state) ([]byte, error) {
-	known, err := o.v2.load()
-	if err != nil {
-		return nil, err
-	}
-	schemas := map[string]json.RawMessage{}
-	var items []pathItem
-	for _, item := range rootPaths(s.groups) {
-		items = append(items, item)
-	}
-	for gv, served := range s.versions {
-		items = append(items, versionPaths(gv, served)...)
-		if err := o.custom(schemas, known, refV2, served); err != nil {
-			return nil, err
-		}
-	}
-	known.closure(schemas, refV2, models(items)...)
-	own, err := json.Marshal(documentV2(o.cfg.Version, items, schemas))
-	if err != nil {
-		return nil, err
-	}
-	return s.mergeV2(own)
-}
-
 // custom adds the models of custom kinds and their lists.
 func (o *OpenAPI) custom(out map[string]json.RawMessage, known definitions, prefix string, served []*request.Served) error {
 	for _, s := range served {
 		if !s.Kind.Custom {
 			continue
 		}
-		schema, err := o.cfg.Custom(s, prefix == refV3)
+		schema, err := o.customSchema(s, prefix)
 		if err != nil {
-			return fmt.Errorf("schema of %s: %w", s.GVK, err)
-		}
-		if schema == nil {
-			schema = fmt.Appendf(nil, `{"type":"object","x-kubernetes-group-version-kind":[{"group":%q,"version":%q,"kind":%q}]}`, s.GVK.Group, s.GVK.Version, s.GVK.Kind)
+			return err
 		}
 		out[customModel(s.GVK, false)] = schema
 		known.closure(out, prefix, references(schema, prefix)...)
@@ -322,6 +278,18 @@ func (o *OpenAPI) custom(out map[string]json.RawMessage, known definitions, pref
 		known.closure(out, prefix, metaPrefix+"ListMeta")
 	}
 	return nil
+}
+
+// customSchema is the model of a custom kind's objects.
+func (o *OpenAPI) customSchema(s *request.Served, prefix string) (json.RawMessage, error) {
+	schema, err := o.cfg.Custom(s, prefix == refV3)
+	if err != nil {
+		return nil, fmt.Errorf("schema of %s: %w", s.GVK, err)
+	}
+	if schema == nil {
+		schema = fmt.Appendf(nil, `{"type":"object","x-kubernetes-group-version-kind":[{"group":%q,"version":%q,"kind":%q}]}`, s.GVK.Group, s.GVK.Version, s.GVK.Kind)
+	}
+	return schema, nil
 }
 
 // customList is the model of a list of custom objects.
@@ -352,66 +320,6 @@ const (
 	kindDoc       = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"
 )
 
-// Formats of documents.
-const (
-	formatJSON  = "json"
-	formatProto = "protobuf"
-)
-
-// document returns a rendered document, nil when there is none. The empty name
-// is the v2 document.
-func (o *OpenAPI) document(s *state, name, format string) (*document, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	key := name + " " + format
-	if doc, ok := s.kept[key]; ok {
-		return &doc, nil
-	}
-	var data []byte
-	var err error
-	if name == "" {
-		data, err = o.v2Document(s)
-	} else {
-		data, err = o.v3Document(s, name)
-	}
-	if data == nil || err != nil {
-		return nil, err
-	}
-	etag := ""
-	if name == "" {
-		etag = fmt.Sprintf("%X", sha512.Sum512(data))
-	} else {
-		etag = o.indexLocked(s)[name]
-	}
-	if format == formatProto {
-		if data, err = toProto(name, data); err != nil {
-			return nil, err
-		}
-	}
-	doc := document{etag: etag}
-	if doc.compressed, err = compress(data); err != nil {
-		return nil, err
-	}
-	s.kept[key] = doc
-	return &doc, nil
-}
-
-// toProto turns a JSON document into the protobuf form older clients read.
-func toProto(name string, data []byte) ([]byte, error) {
-	if name == "" {
-		d, err := openapi_v2.ParseDocument(data)
-		if err != nil {
-			return nil, err
-		}
-		return proto.Marshal(d)
-	}
-	d, err := openapi_v3.ParseDocument(data)
-	if err != nil {
-		return nil, err
-	}
-	return proto.Marshal(d)
-}
-
 // indexDocument renders the v3 index.
 func (o *OpenAPI) indexDocument(s *state) ([]byte, error) {
 	type entry struct {
@@ -438,4 +346,12 @@ func (o *OpenAPI) indexDocument(s *state) ([]byte, error) {
 func (o *OpenAPI) Index() map[string]string { return o.index(o.now()) }
 
 // Document returns a v3 document of the index as JSON, nil when there is none.
-func (o *OpenAPI) Document(name string) ([]byte, error) { return o.v3Document(o.now(), name) }
+func (o *OpenAPI) Document(name string) ([]byte, error) {
+	s := o.now()
+	if o.identify(s, name) == "" {
+		return nil, nil
+	}
+	var out bytes.Buffer
+	err := o.render(&out, s, name, formatJSON)
+	return out.Bytes(), err
+}

@@ -5,6 +5,7 @@ package openapi
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -113,6 +114,35 @@ func (k *parts) forget() {
 	k.kept, k.bytes, k.pending = nil, 0, nil
 }
 
+// fragments returns the schemas and paths, sorted.
+func (p *part) fragments() iter.Seq2[fragment, error] {
+	return func(yield func(fragment, error) bool) {
+		for _, section := range []struct {
+			name string
+			set  map[string]json.RawMessage
+		}{{sectionSchemas, p.schemas}, {sectionPaths, p.paths}} {
+			for _, name := range slices.Sorted(maps.Keys(section.set)) {
+				if !yield(fragment{section.name, name, section.set[name]}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// aboutV3 is what stands in every v3 document.
+func aboutV3(version string) object {
+	return object{
+		"openapi": "3.0.0", "info": info(version), "paths": object{}, "components": object{"securitySchemes": securitySchemes()},
+	}
+}
+
+func securitySchemes() object {
+	return object{"BearerToken": object{
+		"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
+	}}
+}
+
 // documentV3 renders an OpenAPI v3 document of a part. Schemas and paths are
 // large and rendered already: they are copied, not encoded again.
 func documentV3(version string, p *part) ([]byte, error) {
@@ -120,9 +150,7 @@ func documentV3(version string, p *part) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	security, err := json.Marshal(object{"BearerToken": object{
-		"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
-	}})
+	security, err := json.Marshal(securitySchemes())
 	if err != nil {
 		return nil, err
 	}

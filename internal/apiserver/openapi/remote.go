@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 
+	openapi_v3 "github.com/google/gnostic-models/openapiv3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/openapiconv"
@@ -62,9 +63,8 @@ func (s *state) converted(r *Remote) bool {
 	return r.Index == nil && r.V2 != nil && s.versions[r.GroupVersion] == nil
 }
 
-// convertedDocument renders such a document, as JSON; nil when there is none of
-// the name.
-func (s *state) convertedDocument(name string) ([]byte, error) {
+// writeConverted writes such a document.
+func (s *state) writeConverted(w io.Writer, name, format string) error {
 	for i := range s.remote {
 		r := &s.remote[i]
 		if r.name() != name || !s.converted(r) {
@@ -72,11 +72,23 @@ func (s *state) convertedDocument(name string) ([]byte, error) {
 		}
 		v2, err := r.v2()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return json.Marshal(openapiconv.ConvertV2ToV3(v2))
+		data, err := json.Marshal(openapiconv.ConvertV2ToV3(v2))
+		if err != nil {
+			return err
+		}
+		if format == formatProto {
+			d, err := openapi_v3.ParseDocument(data)
+			if err != nil {
+				return err
+			}
+			return writeProto(w, d)
+		}
+		_, err = w.Write(data)
+		return err
 	}
-	return nil, nil
+	return fmt.Errorf("no OpenAPI document %s", name)
 }
 
 // elsewhere returns what has the v3 document of a name when it is not made here.
@@ -92,9 +104,11 @@ func (o *OpenAPI) elsewhere(s *state, name string) http.Handler {
 	return nil
 }
 
-// mergeV2 adds the paths and models of other servers to the own v2 document. A
-// document that cannot be read is left out: it is not the clients' fault.
-func (s *state) mergeV2(own []byte) ([]byte, error) {
+// others merges the paths, models and parameters of other servers into what is
+// here: own, the paths and the models that are served here, of which same are those
+// that another server has a model of the same name of. A document that cannot be
+// read is left out: it is not the clients' fault.
+func (s *state) others(paths []string, models map[string]bool, same func(name string) (*spec.Schema, error)) (*spec.Swagger, error) {
 	var others []*spec.Swagger
 	for i := range s.remote {
 		if r := &s.remote[i]; r.V2 != nil {
@@ -104,16 +118,33 @@ func (s *state) mergeV2(own []byte) ([]byte, error) {
 		}
 	}
 	if len(others) == 0 {
-		return own, nil
+		return nil, nil
 	}
 	merged := &spec.Swagger{}
-	if err := merged.UnmarshalJSON(own); err != nil {
-		return nil, err
+	merged.Paths = &spec.Paths{Paths: map[string]spec.PathItem{}}
+	for _, path := range paths {
+		merged.Paths.Paths[path] = spec.PathItem{}
+	}
+	merged.Definitions = spec.Definitions{}
+	for name := range models {
+		merged.Definitions[name] = spec.Schema{}
+	}
+	for _, other := range others {
+		for name := range other.Definitions {
+			if !models[name] {
+				continue
+			}
+			schema, err := same(name)
+			if err != nil {
+				return nil, err
+			}
+			merged.Definitions[name] = *schema
+		}
 	}
 	for _, other := range others {
 		if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(merged, other); err != nil {
 			return nil, fmt.Errorf("merging the OpenAPI documents of other servers: %w", err)
 		}
 	}
-	return json.Marshal(merged)
+	return merged, nil
 }

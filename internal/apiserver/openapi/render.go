@@ -3,8 +3,6 @@
 package openapi
 
 import (
-	"encoding/json"
-
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -114,21 +112,6 @@ func modelSchema(prefix, model string) object {
 		return object{"type": "string"}
 	}
 	return object{"$ref": prefix + model}
-}
-
-// documentV2 renders the one OpenAPI v2 document.
-func documentV2(version string, items []pathItem, schemas map[string]json.RawMessage) object {
-	paths := object{}
-	for i := range items {
-		paths[items[i].path] = items[i].v2()
-	}
-	return object{
-		"swagger": "2.0", "info": info(version), "paths": paths, "definitions": schemas,
-		"securityDefinitions": object{"BearerToken": object{
-			"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
-		}},
-		"security": []object{{"BearerToken": []string{}}},
-	}
 }
 
 func (p *pathItem) v2() object {

@@ -31,7 +31,7 @@ func (o *OpenAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.Trim(r.URL.Path, "/")
 	switch {
 	case path == "openapi/v2":
-		o.serve(w, r, s, "")
+		o.serve(w, r, s, nameV2)
 	case path == "openapi/v3":
 		data, err := o.indexDocument(s)
 		if err != nil {
@@ -53,36 +53,40 @@ func (o *OpenAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve answers with one document; the empty name is the v2 document.
+// serve answers with one document.
 func (o *OpenAPI) serve(w http.ResponseWriter, r *http.Request, s *state, name string) {
 	w.Header().Set("Vary", "Accept")
-	format, contentType, ok := negotiate(r.Header.Get("Accept"), name == "")
+	format, contentType, ok := negotiate(r.Header.Get("Accept"), name == nameV2)
 	if !ok {
 		w.WriteHeader(http.StatusNotAcceptable)
 		return
 	}
-	doc, err := o.document(s, name, format)
-	switch {
-	case err != nil:
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	case doc == nil:
+	identity := o.identify(s, name)
+	if identity == "" {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
-	h.Set("Etag", strconv.Quote(doc.etag))
-	if hash := r.URL.Query().Get("hash"); hash != "" && name != "" {
-		if hash != doc.etag {
-			http.Redirect(w, r, "/openapi/v3/"+name+"?hash="+doc.etag, http.StatusMovedPermanently)
+	h.Set("Etag", strconv.Quote(identity))
+	if hash := r.URL.Query().Get("hash"); hash != "" && name != nameV2 {
+		if hash != identity {
+			http.Redirect(w, r, "/openapi/v3/"+name+"?hash="+identity, http.StatusMovedPermanently)
 			return
 		}
 		h.Set("Cache-Control", "public, immutable")
 		h.Set("Expires", time.Now().AddDate(1, 0, 0).Format(time.RFC1123))
 	}
-	if r.Header.Get("If-None-Match") == strconv.Quote(doc.etag) {
+	if r.Header.Get("If-None-Match") == strconv.Quote(identity) {
 		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	doc, err := o.document(s, name, format, identity)
+	if err != nil {
+		for _, name := range []string{"Content-Type", "Etag", "Cache-Control", "Expires"} {
+			h.Del(name)
+		}
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
@@ -120,19 +124,4 @@ func negotiate(accept string, v2 bool) (format, contentType string, ok bool) {
 		}
 	}
 	return "", "", false
-}
-
-func compress(data []byte) ([]byte, error) {
-	var out bytes.Buffer
-	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := z.Write(data); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
 }
