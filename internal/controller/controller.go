@@ -145,6 +145,9 @@ type entry struct {
 // list is all controllers, by upstream's names.
 var list = []entry{
 	{"node-ipam-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		if len(c.ClusterCIDRs) == 0 {
+			return off{}, nil
+		}
 		return nodeipam.New(nodeipam.Config{Client: api, CIDRs: c.ClusterCIDRs, MaskIPv4: c.NodeMaskIPv4, MaskIPv6: c.NodeMaskIPv6, Logger: log})
 	}},
 	{"node-lifecycle-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
@@ -315,8 +318,14 @@ var cloudList = []entry{
 	}},
 }
 
+// counted are the controllers whose running is told by the metrics, with the
+// names they have there.
+var counted = map[string]string{"node-ipam-controller": "nodeipam", "cloud-node-controller": "cloud-node", "cloud-node-lifecycle-controller": "cloud-node-lifecycle",
+	"node-route-controller": "route", "service-lb-controller": "service"}
+
 // Manager runs the controllers. Create it with New.
 type Manager struct {
+	name    string // upstream's
 	clients []client.Interface
 	running []named
 	workers map[string]int
@@ -329,7 +338,9 @@ type named struct {
 }
 
 // New makes all controllers; nothing runs before Run.
-func New(c Config) (*Manager, error) { return assemble(c, append(slices.Clip(list), cloudList...)) }
+func New(c Config) (*Manager, error) {
+	return assemble("kube-controller-manager", c, append(slices.Clip(list), cloudList...))
+}
 
 // NewCloud makes the controllers that stand on a cloud, and no others.
 func NewCloud(c Config) (*Manager, error) {
@@ -339,10 +350,10 @@ func NewCloud(c Config) (*Manager, error) {
 			of = append(of, e)
 		}
 	}
-	return assemble(c, of)
+	return assemble("cloud-controller-manager", c, of)
 }
 
-func assemble(c Config, of []entry) (*Manager, error) {
+func assemble(name string, c Config, of []entry) (*Manager, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -350,7 +361,7 @@ func assemble(c Config, of []entry) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{workers: c.Workers, metrics: c.Metrics}
+	m := &Manager{name: name, workers: c.Workers, metrics: c.Metrics}
 	for _, e := range of {
 		if !chosen.has(e.name) {
 			continue
@@ -388,6 +399,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	for _, c := range m.running {
 		group.Go(func() {
+			if metric := counted[c.name]; metric != "" && c.Controller != (off{}) {
+				m.metrics.Running(metric, m.name, true)
+				defer m.metrics.Running(metric, m.name, false)
+			}
 			if err := c.Run(ctx); err != nil && ctx.Err() == nil {
 				cancel(fmt.Errorf("%s: %w", c.name, err))
 			}

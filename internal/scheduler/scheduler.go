@@ -49,9 +49,11 @@ type Config struct {
 	MaxUnschedulable time.Duration
 	// PodGroups turns groups of pods on: the feature gate GenericWorkload.
 	PodGroups bool
-	// Metrics is where the scheduler's metrics are registered and what Handler
-	// serves; nil is a registry of its own.
+	// Metrics is where the scheduler's metrics are registered; nil is a registry
+	// of its own.
 	Metrics *prometheus.Registry
+	// Served is what Handler serves of them; all when nil.
+	Served prometheus.Gatherer
 }
 
 // Scheduler is created by New.
@@ -68,6 +70,7 @@ type Scheduler struct {
 	choosers map[string]*chooser
 	waiting  waiting
 	metrics  *metrics
+	served   prometheus.Gatherer
 	recorder *recorder
 	patches  patches
 	binders  binders
@@ -98,6 +101,9 @@ func New(cfg Config) (*Scheduler, error) {
 		snap: snapshot.New(), profiles: map[string]*profile{}, choosers: map[string]*chooser{},
 		metrics: newMetrics(cfg.Metrics), recorder: newRecorder(cfg.Client, cfg.Hostname, cfg.Logger),
 		inbox: newInbox(), ready: make(chan struct{}),
+	}
+	if s.served = cfg.Served; s.served == nil {
+		s.served = s.metrics.registry
 	}
 	s.patches.waiting = map[podUID]map[string]any{}
 	s.waiting.pods = map[podUID]*waitingPod{}

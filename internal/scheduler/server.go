@@ -33,7 +33,7 @@ func (s *Scheduler) Handler() http.Handler {
 			http.Error(w, "[-]sched-handler-sync failed: not finished\nreadyz check failed", http.StatusInternalServerError)
 		}
 	})
-	scrape := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	scrape := promhttp.HandlerFor(s.served, promhttp.HandlerOpts{})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, r *http.Request) {
 		s.measure(r.Context())
 		scrape.ServeHTTP(w, r)

@@ -37,6 +37,7 @@ type Resource struct{ Group, Resource string }
 
 // Metrics are the API server's own. It is safe for concurrent use.
 type Metrics struct {
+	*Trust
 	cfg      Config
 	registry *prometheus.Registry
 	handler  http.Handler
@@ -51,7 +52,6 @@ type Metrics struct {
 	deprecated   *prometheus.GaugeVec
 	terminations *prometheus.CounterVec
 	watchEvents  *prometheus.CounterVec
-	trust        trust
 	watchSizes   *prometheus.HistogramVec
 
 	reading, writing prometheus.Gauge
@@ -83,8 +83,8 @@ func New(cfg Config) *Metrics {
 	m.terminations = counter("apiserver_request_terminations_total", "Number of requests which apiserver terminated in self-defense.", "verb", "group", "version", "resource", "subresource", "scope", "component", "code")
 	m.watchEvents = counter("apiserver_watch_events_total", "Number of events sent in watch clients", "group", "version", "resource")
 	m.watchSizes = histogram("apiserver_watch_events_sizes", "Watch event size distribution in bytes", prometheus.ExponentialBuckets(1024, 2, 8), "group", "version", "resource")
-	m.trust = newTrust()
-	m.registry.MustRegister(m.trust.collectors()...)
+	m.Trust = NewTrust()
+	m.registry.MustRegister(m.Trust.Collectors()...)
 	build := gauge("kubernetes_build_info", "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
 		"major", "minor", "git_version", "git_commit", "git_tree_state", "build_date", "go_version", "compiler", "platform")
 	v := cfg.Version

@@ -11,14 +11,16 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// trust are the metrics of the stations that find out who asks and whether he
-// may.
-type trust struct {
+// Trust are the metrics of the stations that find out who asks and whether he
+// may, of the API server and of every component that serves. Create it with
+// NewTrust; its methods are safe for concurrent use, and nil counts nothing.
+type Trust struct {
 	users, attempts, decisions *prometheus.CounterVec
 	authnTimes, authzTimes     *prometheus.HistogramVec
 }
 
-func newTrust() trust {
+// NewTrust returns metrics in which everything is zero.
+func NewTrust() *Trust {
 	counter := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: "[ALPHA] " + help}, []string{label})
 	}
@@ -26,7 +28,7 @@ func newTrust() trust {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: "[ALPHA] " + help,
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15)}, []string{"result"})
 	}
-	return trust{
+	return &Trust{
 		users:      counter("authenticated_user_requests", "Counter of authenticated requests broken out by username.", "username"),
 		attempts:   counter("authentication_attempts", "Counter of authenticated attempts.", "result"),
 		decisions:  counter("authorization_attempts_total", "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.", "result"),
@@ -35,12 +37,16 @@ func newTrust() trust {
 	}
 }
 
-func (t *trust) collectors() []prometheus.Collector {
+// Collectors are to be registered.
+func (t *Trust) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.users, t.attempts, t.decisions, t.authnTimes, t.authzTimes}
 }
 
 // Authenticated counts an attempt to be recognised.
-func (m *Metrics) Authenticated(who *authenticator.Response, ok bool, err error, took time.Duration) {
+func (t *Trust) Authenticated(who *authenticator.Response, ok bool, err error, took time.Duration) {
+	if t == nil {
+		return
+	}
 	result := "success"
 	switch {
 	case err != nil:
@@ -48,14 +54,17 @@ func (m *Metrics) Authenticated(who *authenticator.Response, ok bool, err error,
 	case !ok || who == nil:
 		result = "failure"
 	default:
-		m.trust.users.WithLabelValues(sortOf(who.User.GetName())).Inc()
+		t.users.WithLabelValues(sortOf(who.User.GetName())).Inc()
 	}
-	m.trust.attempts.WithLabelValues(result).Inc()
-	m.trust.authnTimes.WithLabelValues(result).Observe(took.Seconds())
+	t.attempts.WithLabelValues(result).Inc()
+	t.authnTimes.WithLabelValues(result).Observe(took.Seconds())
 }
 
 // Authorized counts a decision.
-func (m *Metrics) Authorized(d authorizer.Decision, err error, took time.Duration) {
+func (t *Trust) Authorized(d authorizer.Decision, err error, took time.Duration) {
+	if t == nil {
+		return
+	}
 	result := "allowed"
 	switch {
 	case d == authorizer.DecisionAllow:
@@ -66,8 +75,8 @@ func (m *Metrics) Authorized(d authorizer.Decision, err error, took time.Duratio
 	default:
 		result = "no-opinion"
 	}
-	m.trust.decisions.WithLabelValues(result).Inc()
-	m.trust.authzTimes.WithLabelValues(result).Observe(took.Seconds())
+	t.decisions.WithLabelValues(result).Inc()
+	t.authzTimes.WithLabelValues(result).Observe(took.Seconds())
 }
 
 // sortOf keeps the number of labels small: the few users every cluster has, and

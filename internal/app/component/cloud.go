@@ -43,6 +43,7 @@ type CloudOptions struct {
 	FeatureGates map[string]bool
 
 	Serving        flags.Serving
+	Metrics        flags.Metrics
 	Authentication flags.Authentication
 	LeaderElection flags.LeaderElection
 }
@@ -68,6 +69,7 @@ func (o *CloudOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(cliflag.NewMapStringBool(&o.FeatureGates), "feature-gates", "Features by name, true or false. None of them changes these controllers.")
 	o.Serving.AddFlags(fs, 10258)
 	o.Authentication.AddFlags(fs)
+	o.Metrics.AddFlags(fs)
 	o.LeaderElection.AddFlags(fs, "cloud-controller-manager")
 	for _, f := range cloudUnused {
 		define(fs, f.name, f.value)
@@ -84,8 +86,7 @@ var cloudUnused = []struct {
 	{"controller-start-interval", time.Duration(0)}, {"enable-leader-migration", false}, {"leader-migration-config", ""}, {"external-cloud-volume-plugin", ""},
 	{"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0}, {"min-resync-period", 12 * time.Hour},
 	{"node-sync-period", time.Duration(0)}, {"webhooks", ""}, {"webhook-bind-address", "0.0.0.0"}, {"webhook-secure-port", 10260}, {"webhook-cert-dir", ""},
-	{"webhook-tls-cert-file", ""}, {"webhook-tls-private-key-file", ""}, {"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""},
-	{"show-hidden-metrics-for-version", ""}, {"log-flush-frequency", 5 * time.Second}, {"log-json-info-buffer-size", ""}, {"log-json-split-stream", false},
+	{"webhook-tls-cert-file", ""}, {"webhook-tls-private-key-file", ""}, {"log-flush-frequency", 5 * time.Second}, {"log-json-info-buffer-size", ""}, {"log-json-split-stream", false},
 	{"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""}, {"emulated-version", ""}, {"emulation-forward-compatible", false}, {"min-compatibility-version", ""},
 }
 
@@ -101,7 +102,7 @@ func Cloud(ctx context.Context, o *CloudOptions, log *slog.Logger) error {
 		return err
 	}
 	p := &process{name: "cloud-controller-manager", features: features, kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.NewCloud, profiling: o.Profiling}
+		serving: &o.Serving, metrics: &o.Metrics, trust: &o.Authentication, election: &o.LeaderElection, make: controller.NewCloud, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
 

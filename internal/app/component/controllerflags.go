@@ -50,6 +50,7 @@ type ControllerOptions struct {
 	given             *pflag.FlagSet // the flags, once they are defined
 
 	Serving        flags.Serving
+	Metrics        flags.Metrics
 	Authentication flags.Authentication
 	LeaderElection flags.LeaderElection
 }
@@ -123,6 +124,7 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	o.Serving.AddFlags(fs, 10257)
 	o.Authentication.AddFlags(fs)
+	o.Metrics.AddFlags(fs)
 	o.LeaderElection.AddFlags(fs, "kube-controller-manager")
 	for _, w := range workerFlags {
 		fs.Int(w.flag, w.upstream, "How many workers the controller has.")
@@ -177,7 +179,6 @@ var unused = []struct {
 	name  string
 	value any
 }{
-	{"allow-metric-labels", ""}, {"allow-metric-labels-manifest", ""}, {"disabled-metrics", ""}, {"show-hidden-metrics-for-version", ""},
 	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
 	{"allow-untagged-cloud", false}, {"node-sync-period", time.Duration(0)}, {"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
 	{"contention-profiling", false}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},

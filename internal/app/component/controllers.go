@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-base/version"
 
+	"kaji/internal/apiserver/metrics"
 	"kaji/internal/client"
 	"kaji/internal/client/lease"
 	"kaji/internal/client/remote"
@@ -47,7 +48,7 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 		return err
 	}
 	p := &process{name: "kube-controller-manager", features: features, kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling}
+		serving: &o.Serving, metrics: &o.Metrics, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling}
 	return p.run(ctx, c, log)
 }
 
@@ -58,6 +59,7 @@ type process struct {
 	// accounts gives each controller the credentials of its own account.
 	accounts bool
 	serving  *flags.Serving
+	metrics  *flags.Metrics
 	trust    *flags.Authentication
 	election *flags.LeaderElection
 	make     func(controller.Config) (*controller.Manager, error)
@@ -72,11 +74,18 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	metrics := newProcessMetrics()
-	metrics.controllers.Registry().MustRegister(p.features)
-	c.Metrics = metrics.controllers
-	config.Wrap(metrics.rest.wrap)
+	set := newProcessMetrics()
+	set.controllers.Registry().MustRegister(p.features)
+	c.Metrics = set.controllers
+	config.Wrap(set.rest.wrap)
 	root, err := remote.New(config)
+	if err != nil {
+		return err
+	}
+	if err := root.Observe(p.name, newInformerMetrics(set.controllers.Registry())); err != nil {
+		return err
+	}
+	served, err := expose(p.metrics, set.controllers.Registry())
 	if err != nil {
 		return err
 	}
@@ -89,7 +98,11 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	w := &web{name: p.name, serving: p.serving, trust: p.trust, handler: controllerHandler(metrics, p, manager.Names()), log: log}
+	checks := manager.Names()
+	if p.election.Elect {
+		checks = append([]string{"leaderElection"}, checks...)
+	}
+	w := &web{name: p.name, serving: p.serving, trust: p.trust, counts: set.trust, handler: controllerHandler(served, p, checks), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}
@@ -100,7 +113,7 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 		if !p.election.Elect {
 			return manager.Run(ctx)
 		}
-		return p.lead(ctx, root, log, metrics.leading, manager.Run)
+		return p.lead(ctx, root, log, set.leading, manager.Run)
 	})
 	err = group.Wait()
 	root.Wait()
@@ -246,6 +259,7 @@ type processMetrics struct {
 	controllers *meter.Set
 	rest        *restMetrics
 	leading     *prometheus.GaugeVec
+	trust       *metrics.Trust
 }
 
 func newProcessMetrics() *processMetrics {
@@ -254,7 +268,8 @@ func newProcessMetrics() *processMetrics {
 	m.rest = newRESTMetrics(r)
 	m.leading = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "leader_election_master_status",
 		Help: "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master."}, []string{"name"})
-	r.MustRegister(m.leading)
+	m.trust = metrics.NewTrust()
+	r.MustRegister(append(m.trust.Collectors(), m.leading)...)
 	registerProcess(r)
 	return m
 }
@@ -288,10 +303,10 @@ func buildInfo() prometheus.Collector {
 }
 
 // controllerHandler serves what upstream serves at port 10257.
-func controllerHandler(metrics *processMetrics, p *process, controllers []string) http.Handler {
-	mux := http.NewServeMux()
+func controllerHandler(metrics prometheus.Gatherer, p *process, checks []string) http.Handler {
+	mux, health := http.NewServeMux(), newHealthMetrics()
 	for _, path := range []string{"/healthz", "/livez", "/readyz"} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { writeHealth(w, r, controllers) })
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { writeHealth(w, r, checks, health) })
 	}
 	if p.configz != nil {
 		mux.HandleFunc("/configz", serveConfigz(p.configz))
@@ -301,7 +316,8 @@ func controllerHandler(metrics *processMetrics, p *process, controllers []string
 		mux.HandleFunc("/flagz", z.flagz)
 		mux.HandleFunc("/statusz", z.statusz)
 	}
-	mux.Handle("/metrics", promhttp.HandlerFor(metrics.controllers.Registry(), promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("/metrics/slis", health)
 	if p.profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -311,16 +327,20 @@ func controllerHandler(metrics *processMetrics, p *process, controllers []string
 	return mux
 }
 
-// writeHealth says that all is well; asked for more, it names the controllers. A
+// writeHealth says that all is well; asked for more, it names what was checked. A
 // controller that fails, or a lost lease, ends the process.
-func writeHealth(w http.ResponseWriter, r *http.Request, controllers []string) {
+func writeHealth(w http.ResponseWriter, r *http.Request, checks []string, counts *healthMetrics) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	for _, name := range checks {
+		counts.passed(name, path)
+	}
 	if _, verbose := r.URL.Query()["verbose"]; !verbose {
 		fmt.Fprint(w, "ok")
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	for _, name := range controllers {
+	for _, name := range checks {
 		fmt.Fprintf(w, "[+]%s ok\n", name)
 	}
-	fmt.Fprintf(w, "%s check passed\n", strings.TrimPrefix(r.URL.Path, "/"))
+	fmt.Fprintf(w, "%s check passed\n", path)
 }

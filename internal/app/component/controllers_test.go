@@ -29,7 +29,7 @@ func parsed(t *testing.T, args ...string) *ControllerOptions {
 // TestConfigz: the configuration is shown in upstream's form.
 func TestConfigz(t *testing.T) {
 	o := parsed(t, "--concurrent-deployment-syncs=7", "--controllers=*,-ttl", "--node-monitor-grace-period=40s", "--cluster-cidr=10.0.0.0/8,fd00::/64")
-	s := httptest.NewServer(controllerHandler(newProcessMetrics(), &process{name: "kube-controller-manager", configz: controllerConfigz(o.given), flags: o.given, profiling: true}, []string{"job-controller", "ttl-controller"}))
+	s := httptest.NewServer(controllerHandler(newProcessMetrics().controllers.Registry(), &process{name: "kube-controller-manager", configz: controllerConfigz(o.given), flags: o.given, profiling: true}, []string{"job-controller", "ttl-controller"}))
 	defer s.Close()
 	var got map[string]map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(get(t, s.URL+"/configz")), &got); err != nil {
@@ -121,7 +121,7 @@ func TestUpstreamsFlags(t *testing.T) {
 // Flags and status are pages for people, and objects for those that ask for them.
 func TestZpages(t *testing.T) {
 	o := parsed(t, "--kube-api-qps=7")
-	s := httptest.NewServer(controllerHandler(newProcessMetrics(), &process{name: "kube-controller-manager", flags: o.given}, nil))
+	s := httptest.NewServer(controllerHandler(newProcessMetrics().controllers.Registry(), &process{name: "kube-controller-manager", flags: o.given}, nil))
 	defer s.Close()
 	if page := get(t, s.URL+"/flagz"); !strings.HasPrefix(page, "\nkube-controller-manager flagz\nWarning: ") || !strings.Contains(page, "\nkube-api-qps:7\n") {
 		t.Errorf("flagz: %q", page)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
+	"kaji/internal/apiserver/metrics"
 	"kaji/internal/client/remote"
 	"kaji/internal/featuregate"
 	"kaji/internal/lifecycle"
@@ -49,16 +50,22 @@ func Scheduler(ctx context.Context, o *flags.Options, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registerProcess(registry)
 	registry.MustRegister(gates)
+	trust := metrics.NewTrust()
+	registry.MustRegister(trust.Collectors()...)
 	config.Wrap(newRESTMetrics(registry).wrap)
 	api, err := remote.New(config)
 	if err != nil {
 		return err
 	}
-	s, err := scheduler.New(scheduler.Config{Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry, PodGroups: gates.Enabled("GenericWorkload")})
+	served, err := expose(&o.Metrics, registry)
+	if err != nil {
+		return err
+	}
+	s, err := scheduler.New(scheduler.Config{Served: served, Client: api, Configuration: configuration, Logger: log, Hostname: hostname(), MaxUnschedulable: o.MaxInUnschedulablePods, Metrics: registry, PodGroups: gates.Enabled("GenericWorkload")})
 	if err != nil {
 		return fmt.Errorf("scheduler: %w", err)
 	}
-	w := &web{name: "kube-scheduler", serving: &o.Serving, trust: &o.Authentication, handler: s.Handler(), log: log}
+	w := &web{name: "kube-scheduler", serving: &o.Serving, trust: &o.Authentication, counts: trust, handler: s.Handler(), log: log}
 	if err := w.listen(); err != nil {
 		return err
 	}

@@ -18,22 +18,25 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	cliflag "k8s.io/component-base/cli/flag"
 
+	"kaji/internal/apiserver/metrics"
 	"kaji/internal/client/remote"
 	"kaji/internal/kubelet/server"
 	"kaji/internal/pki"
 	"kaji/internal/scheduler/flags"
 )
 
-// web serves a component's health checks and metrics over TLS. Paths that are
-// always allowed are for everybody, the others for those whom the API server
-// knows and allows.
+// web serves a component's health checks and metrics over TLS, to those whom the
+// API server knows or who say nothing of themselves. Paths that are always
+// allowed are for all of them, the others for those whom it allows.
 type web struct {
 	name     string // of the component, for its certificate
 	serving  *flags.Serving
 	trust    *flags.Authentication
+	counts   *metrics.Trust // nil counts nothing
 	handler  http.Handler
 	log      *slog.Logger
 	listener net.Listener
@@ -164,30 +167,36 @@ func (w *web) gate() (http.Handler, error) {
 		}
 	}
 	d.NoWebhook = d.Client == nil
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if w.open(r.URL.Path) {
-			w.handler.ServeHTTP(rw, r)
-			return
+	authorize := func(ctx context.Context, u user.Info, verb, path string) (authorizer.Decision, error) {
+		if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) || w.open(path) {
+			return authorizer.DecisionAllow, nil
 		}
+		if ask.Client == nil {
+			return authorizer.DecisionNoOpinion, nil
+		}
+		decision, _, err := ask.Authorize(ctx, authorizer.AttributesRecord{User: u, Verb: verb, Path: path})
+		return decision, err
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		began := time.Now()
 		who, ok, err := d.AuthenticateRequest(r)
+		w.counts.Authenticated(who, ok, err, time.Since(began))
 		if err != nil || !ok {
 			http.Error(rw, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
+		began = time.Now()
 		verb := strings.ToLower(r.Method)
-		attributes := authorizer.AttributesRecord{User: who.User, Verb: verb, Path: r.URL.Path}
-		allowed := authorizer.DecisionNoOpinion
-		if ask.Client != nil {
-			if allowed, _, err = ask.Authorize(r.Context(), attributes); err != nil {
-				http.Error(rw, "Internal Server Error", http.StatusInternalServerError)
-				return
-			}
-		}
-		if allowed != authorizer.DecisionAllow && !slices.Contains(who.User.GetGroups(), "system:masters") {
+		decision, err := authorize(r.Context(), who.User, verb, r.URL.Path)
+		w.counts.Authorized(decision, err, time.Since(began))
+		switch {
+		case decision == authorizer.DecisionAllow:
+			w.handler.ServeHTTP(rw, r)
+		case err != nil:
+			http.Error(rw, "Internal Server Error", http.StatusInternalServerError)
+		default:
 			http.Error(rw, fmt.Sprintf("forbidden: User %q cannot %s path %q", who.User.GetName(), verb, r.URL.Path), http.StatusForbidden)
-			return
 		}
-		w.handler.ServeHTTP(rw, r)
 	}), nil
 }
 

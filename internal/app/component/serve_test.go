@@ -90,7 +90,7 @@ func TestWhoReadsAComponent(t *testing.T) {
 	}
 	trust := &flags.Authentication{ClientCAFile: file, AlwaysAllowPaths: []string{"/healthz", "/readyz", "/livez"}}
 	serve := func(args ...string) string {
-		return served(t, trust, controllerHandler(newProcessMetrics(), &process{profiling: parsed(t, args...).Profiling}, nil))
+		return served(t, trust, controllerHandler(newProcessMetrics().controllers.Registry(), &process{profiling: parsed(t, args...).Profiling}, nil))
 	}
 	open, closed := serve(), serve("--profiling=false")
 	schedules := func(args ...string) string {

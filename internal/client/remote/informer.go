@@ -23,14 +23,28 @@ func (c *Client) Informer(gvr schema.GroupVersionResource, opts client.InformerO
 	if inf, ok := c.mu.informers[key]; ok {
 		return inf
 	}
-	inf := cache.NewSharedIndexInformer(c.listWatch(gvr, opts), example(gvr, opts), 0,
-		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	inf := cache.NewSharedIndexInformerWithOptions(c.listWatch(gvr, opts), example(gvr, opts), c.observed(gvr, opts))
 	if !opts.Dynamic {
 		_ = inf.SetTransform(trim) // fails only for one that runs
 	}
 	c.mu.informers[key] = inf
 	c.run(inf)
 	return inf
+}
+
+// observed are the options of a new informer; c.mu is held.
+func (c *Client) observed(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformerOptions {
+	o := cache.SharedIndexInformerOptions{Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}}
+	if c.metrics == nil || opts.Namespace != "" || opts.LabelSelector != "" || opts.FieldSelector != "" {
+		return o
+	}
+	for made := range c.mu.informers {
+		if made.gvr == gvr && made.opts.Namespace == "" && made.opts.LabelSelector == "" && made.opts.FieldSelector == "" {
+			return o
+		}
+	}
+	o.Identifier, o.InformerMetricsProvider = c.name.WithResource(gvr), c.metrics
+	return o
 }
 
 // trim leaves out who wrote which field, which no component asks for and which
@@ -65,7 +79,10 @@ func (c *Client) run(inf cache.SharedIndexInformer) {
 }
 
 // Wait returns when all informers have stopped after the context of Start ended.
-func (c *Client) Wait() { c.mu.running.Wait() }
+func (c *Client) Wait() {
+	c.mu.running.Wait()
+	c.name.Release()
+}
 
 // example tells the informer's reflector what it holds; nil where the Go type
 // is only known to the scheme, which the reflector does not need.

@@ -30,6 +30,9 @@ type Client struct {
 	dynamic  dynamic.Interface
 	metadata metadata.Interface
 
+	metrics cache.InformerMetricsProvider // nil counts nothing
+	name    *cache.InformerName
+
 	mu struct {
 		sync.Mutex
 		clients   map[schema.GroupVersion]rest.Interface
@@ -66,6 +69,20 @@ func New(config *rest.Config) (*Client, error) {
 	c.mu.clients = map[schema.GroupVersion]rest.Interface{}
 	c.mu.informers = map[informerKey]cache.SharedIndexInformer{}
 	return c, nil
+}
+
+// Observe has the informers counted that are made from now on: of every resource
+// the first whole one, under the name of the process. The name can be taken once
+// at a time; it is free again when the informers have stopped.
+func (c *Client) Observe(process string, metrics cache.InformerMetricsProvider) error {
+	name, err := cache.NewInformerName(process)
+	if err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.name, c.metrics = name, metrics
+	return nil
 }
 
 // RESTConfig implements client.Interface.

@@ -23,6 +23,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -129,6 +130,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !client.WaitForSync(ctx, c.pods.Informer(), c.claims.Informer(), c.volumes.Informer(), c.nodes.Informer(), c.drivers.Informer(), c.attachments.Informer()) {
 		return nil
 	}
+	meter.From(ctx).Attachments(c.used, c.wantedPairs, c.attachedPairs)
 	var group sync.WaitGroup
 	group.Go(func() { c.statuses.Run(ctx, workers) })
 	c.pairs.Run(ctx, workers)

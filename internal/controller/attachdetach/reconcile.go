@@ -150,9 +150,7 @@ func (c *Controller) detach(ctx context.Context, v *corev1.PersistentVolume, a *
 		c.statuses.Add(k.node) // and its event comes back here
 		return nil
 	}
-	if c.unwantedFor(k) >= forceAfter {
-		c.log.Warn("a volume is detached from a node that may still use it", "volume", k.volume, "node", k.node)
-	}
+	c.countForced(ctx, k)
 	err := c.attachments.Delete(ctx, "", a.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil

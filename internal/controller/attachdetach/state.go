@@ -51,13 +51,21 @@ func outOfService(n *corev1.Node) bool {
 // volumeOf returns the CSI volume that a claim, namespace/name, is bound to;
 // nil if there is none.
 func (c *Controller) volumeOf(key string) *corev1.PersistentVolume {
+	if v := c.boundTo(key); v != nil && v.Spec.CSI != nil {
+		return v
+	}
+	return nil
+}
+
+// boundTo returns the volume that a claim is bound to, nil if there is none.
+func (c *Controller) boundTo(key string) *corev1.PersistentVolume {
 	namespace, name, _ := strings.Cut(key, "/")
 	claim, err := c.claims.Cached(namespace, name)
 	if err != nil || claim.Spec.VolumeName == "" || claim.Status.Phase != corev1.ClaimBound {
 		return nil
 	}
 	v, err := c.volumes.Cached("", claim.Spec.VolumeName)
-	if err != nil || v.Spec.CSI == nil || v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID != claim.UID {
+	if err != nil || v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID != claim.UID {
 		return nil
 	}
 	return v
@@ -134,7 +142,7 @@ func (c *Controller) releasable(v *corev1.PersistentVolume, k pair) (ok bool, af
 	if there && outOfService(n) {
 		return true, 0
 	}
-	if there && (v == nil || v.Spec.CSI == nil || !slices.Contains(n.Status.VolumesInUse, uniqueName(v.Spec.CSI))) {
+	if there && !inUse(n, v) {
 		return true, 0
 	}
 	waited := c.unwantedFor(k)
@@ -145,6 +153,11 @@ func (c *Controller) releasable(v *corev1.PersistentVolume, k pair) (ok bool, af
 		return false, forceAfter - waited
 	}
 	return true, 0
+}
+
+// inUse says whether a node tells that it has a volume mounted.
+func inUse(n *corev1.Node, v *corev1.PersistentVolume) bool {
+	return v != nil && v.Spec.CSI != nil && slices.Contains(n.Status.VolumesInUse, uniqueName(v.Spec.CSI))
 }
 
 // reported says whether a node's status has a volume attached.

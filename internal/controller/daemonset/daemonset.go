@@ -23,6 +23,7 @@ import (
 	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/expect"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -173,6 +174,8 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 	settled := c.pending.Settled(cached.UID)
 	if settled {
 		err = r.step()
+	} else {
+		meter.From(ctx).StaleSkip("daemonset_controller")
 	}
 	err = errors.Join(err, r.writeStatus(settled))
 	if r.after > 0 {

@@ -27,6 +27,7 @@ import (
 	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/expect"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -106,6 +107,11 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !client.WaitForSync(ctx, c.jobs.Informer(), c.pods.Informer()) {
 		return nil
 	}
+	c.jobs.AddHandler(client.Handler[*batchv1.Job]{Add: func(job *batchv1.Job) {
+		if foreign(job) {
+			meter.From(ctx).JobOfOther(*job.Spec.ManagedBy)
+		}
+	}})
 	var group sync.WaitGroup
 	group.Go(func() { c.orphans.Run(ctx, 1) })
 	c.queue.Run(ctx, workers)

@@ -116,7 +116,9 @@ func (c *Controller) look(ctx context.Context, job *batchv1.Job) (*view, error) 
 	}
 	v := &view{job: job, removed: map[types.UID]bool{}, uncountedSucceeded: map[types.UID]bool{}, uncountedFailed: map[types.UID]bool{}}
 	// Before the pods are read: what comes in between is waited for, not missed.
-	v.settled = c.pending.Settled(job.UID)
+	if v.settled = c.pending.Settled(job.UID); !v.settled {
+		meter.From(ctx).StaleSkip("job_controller")
+	}
 	var err error
 	if v.pods, err = c.claim(ctx, job); err != nil {
 		return nil, err

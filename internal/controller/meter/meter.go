@@ -41,6 +41,9 @@ type Set struct {
 	ageRatio                                                            prometheus.Histogram
 	maxUnavailable, unavailable                                         *prometheus.GaugeVec
 	classes, classErrors                                                prometheus.Counter
+	skips                                                               map[string]*prometheus.CounterVec
+	otherJobs, forcedDetaches, deviceClaims                             *prometheus.CounterVec
+	managed                                                             *prometheus.GaugeVec
 }
 
 // syncs are the reconciliations of a controller by the code they ended with.
@@ -54,6 +57,7 @@ func New() *Set {
 	s := &Set{registry: prometheus.NewRegistry()}
 	s.queues.init(s.registry)
 	s.workloads()
+	s.skipping()
 	s.others()
 	s.sliced()
 	s.ranged()

@@ -39,6 +39,12 @@ func (s *Set) others() {
 	s.classes = s.counter("", "retroactive_storageclass_total", "Total number of retroactive StorageClass assignments to persistent volume claim")
 	s.classErrors = s.counter("", "retroactive_storageclass_errors_total", "Total number of failed retroactive StorageClass assignments to persistent volume claim")
 
+	s.forcedDetaches = s.counters("attach_detach_controller", "attachdetach_controller_forced_detaches", "Number of times the A/D Controller performed a forced detach", "reason")
+	s.deviceClaims = s.counters("dynamic_resource_allocation", "resourceclaim_creates_total",
+		"Number of ResourceClaims creation requests, categorized by creation status, admin access, and owning API group and kind (either Pod or scheduling.k8s.io/PodGroup)",
+		"status", "admin_access", "owner_api_group", "owner_api_kind")
+	s.managed = s.gauges("", "running_managed_controllers", "Indicates where instances of a controller are currently running", "name", "manager")
+
 	const node = "node_collector"
 	s.healthAll = s.histogram(node, "update_all_nodes_health_duration_seconds", "Duration in seconds for NodeController to update the health of all nodes.", exp(0.01, 4, 8))
 	s.healthOne = s.histogram(node, "update_node_health_duration_seconds", "Duration in seconds for NodeController to update the health of a single node.", exp(0.001, 4, 8))
@@ -169,4 +175,16 @@ func (s *Set) NodeEvicted(zone string) {
 	if s != nil {
 		s.zoneEvictions.WithLabelValues(zone).Inc()
 	}
+}
+
+// Running says that a manager runs a controller, or no more.
+func (s *Set) Running(controller, manager string, runs bool) {
+	if s == nil {
+		return
+	}
+	n := 0.0
+	if runs {
+		n = 1
+	}
+	s.managed.WithLabelValues(controller, manager).Set(n)
 }

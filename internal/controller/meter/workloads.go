@@ -18,6 +18,7 @@ func (s *Set) workloads() {
 	s.jobFinalizers = s.counters(job, "terminated_pods_tracking_finalizer_total", "The number of terminated pods (phase=Failed|Succeeded) that have the finalizer batch.kubernetes.io/job-tracking.", "event")
 	s.indexesFinished = s.counters(job, "job_finished_indexes_total", "The number of finished indexes, by how they ended and whether the Job limits failures per index.", "status", "backoffLimit")
 	s.failuresByPolicy = s.counters(job, "pod_failures_handled_by_failure_policy_total", "The number of failed Pods handled by failure policy, by the action of the rule that matched.", "action")
+	s.otherJobs = s.counters(job, "jobs_by_external_controller_total", "The number of Jobs managed by an external controller", "controller_name")
 	s.cronSkew = s.histogram("cronjob_controller", "job_creation_skew_duration_seconds", "Time between when a cronjob is scheduled to be run, and when the corresponding job is created", exp(1, 2, 10))
 	s.ttlDelay = s.histogram("ttl_after_finished_controller", "job_deletion_duration_seconds", "The time it took to delete the job since it became eligible for deletion", exp(0.1, 2, 14))
 
@@ -36,6 +37,32 @@ func (s *Set) workloads() {
 	const set = "statefulset_controller"
 	s.maxUnavailable = s.gauges(set, "statefulset_max_unavailable", "Maximum number of unavailable pods allowed during StatefulSet rolling updates", "statefulset_namespace", "statefulset_name", "pod_management_policy")
 	s.unavailable = s.gauges(set, "statefulset_unavailable_replicas", "Current number of unavailable pods in StatefulSet", "statefulset_namespace", "statefulset_name", "pod_management_policy")
+}
+
+// The controllers that look at nothing while their informers do not show what
+// they wrote, with what they reconcile.
+var waiting = map[string]string{"daemonset_controller": "DaemonSet", "job_controller": "Job", "replicaset_controller": "ReplicaSet", "statefulset_controller": "StatefulSet"}
+
+func (s *Set) skipping() {
+	s.skips = map[string]*prometheus.CounterVec{}
+	for subsystem, kind := range waiting {
+		s.skips[subsystem] = s.counters(subsystem, "stale_sync_skips_total", "Total number of "+kind+" syncs skipped due to a stale watch cache.", "group", "resource")
+	}
+}
+
+// StaleSkip counts a reconciliation that has to wait until the informer of pods
+// shows what the controller, named by its metrics' subsystem, did.
+func (s *Set) StaleSkip(subsystem string) {
+	if s != nil {
+		s.skips[subsystem].WithLabelValues("", "pods").Inc()
+	}
+}
+
+// JobOfOther counts a Job that another controller runs.
+func (s *Set) JobOfOther(controller string) {
+	if s != nil {
+		s.otherJobs.WithLabelValues(controller).Inc()
+	}
 }
 
 func result(err error) string {

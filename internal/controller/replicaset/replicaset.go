@@ -23,6 +23,7 @@ import (
 	"kaji/internal/controller/adopt"
 	"kaji/internal/controller/event"
 	"kaji/internal/controller/expect"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/podstate"
 	"kaji/internal/controller/queue"
 )
@@ -130,8 +131,12 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		return err
 	}
 	var failure error
-	if rs.DeletionTimestamp == nil && c.pending.Settled(rs.UID) {
+	switch {
+	case rs.DeletionTimestamp != nil:
+	case c.pending.Settled(rs.UID):
 		failure = c.scale(ctx, rs, pods)
+	default:
+		meter.From(ctx).StaleSkip("replicaset_controller")
 	}
 	after, err := c.updateStatus(ctx, rs, pods, failure)
 	if after > 0 {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -91,6 +92,7 @@ func (c *Controller) ensure(ctx context.Context, pod *corev1.Pod, asked *corev1.
 // time, so that a lost answer makes no second one.
 func (c *Controller) create(ctx context.Context, pod *corev1.Pod, claim *resourcev1.ResourceClaim) (string, error) {
 	made, err := c.claims.Create(ctx, claim)
+	defer func() { meter.From(ctx).ResourceClaimMade(claim, err) }()
 	if apierrors.IsAlreadyExists(err) {
 		there, failure := c.claims.Get(ctx, claim.Namespace, claim.Name)
 		if failure != nil {

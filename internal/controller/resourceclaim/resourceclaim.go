@@ -19,6 +19,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -82,6 +83,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !client.WaitForSync(ctx, c.pods.Informer(), c.claims.Informer(), c.templates.Informer()) {
 		return nil
 	}
+	meter.From(ctx).ResourceClaims(func() []*resourcev1.ResourceClaim { return c.claims.CachedList("", nil) })
 	var group sync.WaitGroup
 	group.Go(func() { c.podQueue.Run(ctx, workers) })
 	c.queue.Run(ctx, workers)

@@ -134,6 +134,7 @@ func (c *Controller) reconcile(ctx context.Context, key queue.Key) error {
 		return err
 	}
 	if !c.pending.Settled(cached.UID) {
+		meter.From(ctx).StaleSkip("statefulset_controller")
 		return nil // the event that is missing wakes us
 	}
 	if err := u.run(); err != nil {

@@ -22,6 +22,7 @@ import (
 
 	"kaji/internal/client"
 	"kaji/internal/controller/event"
+	"kaji/internal/controller/meter"
 	"kaji/internal/controller/queue"
 )
 
@@ -176,6 +177,8 @@ func (c *Controller) wake(classes ...string) {
 // Run binds until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	if client.WaitForSync(ctx, c.claims.Informer(), c.volumes.Informer(), c.classes.Informer(), c.pods.Informer()) {
+		meter.From(ctx).Volumes(func() []*corev1.PersistentVolume { return c.volumes.CachedList("", nil) },
+			func() []*corev1.PersistentVolumeClaim { return c.claims.CachedList("", nil) })
 		c.queue.Run(ctx, 1)
 	}
 	return nil

@@ -40,10 +40,7 @@ type Options struct {
 	LoggingFormat          string
 	VModule                string
 	LogFlushFrequency      time.Duration
-	ShowHiddenMetrics      string
-	DisabledMetrics        []string
-	MetricLabels           map[string]string
-	MetricLabelsManifest   string
+	Metrics                Metrics
 }
 
 // Serving says where /metrics and the health checks are served.
@@ -163,10 +160,7 @@ func (o *Options) addLogging(fs *pflag.FlagSet) {
 	fs.StringVar(&o.LoggingFormat, "logging-format", "text", "The log format: text or json.")
 	fs.StringVar(&o.VModule, "vmodule", "", "Accepted and without effect.")
 	fs.DurationVar(&o.LogFlushFrequency, "log-flush-frequency", 5*time.Second, "Accepted and without effect: logs are not held back.")
-	fs.StringVar(&o.ShowHiddenMetrics, "show-hidden-metrics-for-version", "", "Accepted and without effect: no metrics are hidden.")
-	fs.StringSliceVar(&o.DisabledMetrics, "disabled-metrics", nil, "Metrics that are not served.")
-	fs.StringToStringVar(&o.MetricLabels, "allow-metric-labels", nil, "Label values that metrics may have.")
-	fs.StringVar(&o.MetricLabelsManifest, "allow-metric-labels-manifest", "", "File with what --allow-metric-labels says.")
+	o.Metrics.AddFlags(fs)
 }
 
 // Configuration returns what the scheduler runs with: file, the contents of
