@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaji/internal/app/controlplane"
+	"kaji/internal/app/heap"
 	"kaji/internal/app/logging"
 )
 
@@ -27,6 +28,7 @@ Keys and certificates that are not given are made below the data directory; the
 administrator's kubeconfig is written to <data-dir>/admin.kubeconfig.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer heap.Pace()()
 			if err := o.Complete(cmd.Flags()); err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaji/internal/app/component"
+	"kaji/internal/app/heap"
 	"kaji/internal/app/logging"
 )
 
@@ -20,6 +21,7 @@ func controllerManagerCommand() *cobra.Command {
 		GroupID: "component",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer heap.Pace()()
 			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.LoggingFormat == "json"}
 			return component.Controllers(cmd.Context(), o, log.New(os.Stderr))
 		},

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaji/internal/app/component"
+	"kaji/internal/app/heap"
 	"kaji/internal/app/logging"
 	"kaji/internal/scheduler/flags"
 )
@@ -21,6 +22,7 @@ func schedulerCommand() *cobra.Command {
 		GroupID: "component",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer heap.Pace()()
 			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.LoggingFormat == "json"}
 			return component.Scheduler(cmd.Context(), o, log.New(os.Stderr))
 		},

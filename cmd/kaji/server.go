@@ -23,6 +23,7 @@ import (
 	"kaji/internal/app/cluster"
 	"kaji/internal/app/controlplane"
 	"kaji/internal/app/daemon"
+	"kaji/internal/app/heap"
 	"kaji/internal/app/home"
 	"kaji/internal/app/local"
 	"kaji/internal/app/logging"
@@ -170,6 +171,7 @@ func serverCommand() *cobra.Command {
 		GroupID: "cluster",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer heap.Pace()()
 			if os.Getuid() != 0 {
 				return errors.New("running containers needs root: try again with sudo")
 			}

@@ -24,8 +24,8 @@ type Config struct {
 	// RequestHeader trusts the headers of a front proxy.
 	RequestHeader *RequestHeader
 	// ClientCA returns the authorities that sign client certificates, or nil.
-	// It is called for every handshake that brings a certificate, so that a
-	// changed bundle takes effect at once.
+	// It is called for every request that brings a certificate, so that a
+	// changed bundle, which is another pool, takes effect at once.
 	ClientCA func() *x509.CertPool
 	// Tokens judge bearer tokens, tried in order.
 	Tokens []authenticator.Token
@@ -48,7 +48,7 @@ func New(c Config) authenticator.Request {
 		chain.ways = append(chain.ways, c.RequestHeader)
 	}
 	if c.ClientCA != nil {
-		chain.ways = append(chain.ways, certificates{c.ClientCA})
+		chain.ways = append(chain.ways, &certificates{roots: c.ClientCA})
 	}
 	if len(c.Tokens) > 0 {
 		chain.ways = append(chain.ways, bearer{tokens: c.Tokens})

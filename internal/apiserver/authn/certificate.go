@@ -16,18 +16,21 @@ import (
 
 // certificates recognises client certificates: the common name is the user,
 // the organizations are the groups.
-type certificates struct{ roots func() *x509.CertPool }
+type certificates struct {
+	roots    func() *x509.CertPool
+	verifier verifier
+}
 
 // uidAttribute is the subject attribute that carries a user's UID (KEP-2799's
 // sibling for certificates, beta in 1.34).
 var uidAttribute = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}
 
-func (c certificates) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+func (c *certificates) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil, false, nil
 	}
 	leaf := r.TLS.PeerCertificates[0]
-	if err := verify(c.roots(), r.TLS.PeerCertificates); err != nil {
+	if err := c.verifier.verify(c.roots(), r.TLS.PeerCertificates); err != nil {
 		return nil, false, err
 	}
 	if leaf.Subject.CommonName == "" {
@@ -42,23 +45,6 @@ func (c certificates) AuthenticateRequest(r *http.Request) (*authenticator.Respo
 		Name: leaf.Subject.CommonName, UID: uid, Groups: leaf.Subject.Organization,
 		Extra: map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
 	}}, true, nil
-}
-
-// verify checks a chain for use by a client.
-func verify(roots *x509.CertPool, chain []*x509.Certificate) error {
-	leaf := chain[0]
-	options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	for _, intermediate := range chain[1:] {
-		options.Intermediates.AddCert(intermediate)
-	}
-	if options.Roots == nil {
-		options.Roots = x509.NewCertPool()
-	}
-	if _, err := leaf.Verify(options); err != nil {
-		return fmt.Errorf("verifying certificate SN=%d, SKID=%s, AKID=%s failed: %w",
-			leaf.SerialNumber, columnSeparatedHex(leaf.SubjectKeyId), columnSeparatedHex(leaf.AuthorityKeyId), err)
-	}
-	return nil
 }
 
 func columnSeparatedHex(id []byte) string {

@@ -16,7 +16,8 @@ import (
 // RequestHeader trusts a front proxy, known by its certificate, to name the
 // user in headers. The headers are removed from every request that passed.
 type RequestHeader struct {
-	// ClientCA returns the authorities that sign the proxy's certificate.
+	// ClientCA returns the authorities that sign the proxy's certificate; others
+	// are another pool.
 	ClientCA func() *x509.CertPool
 	// AllowedNames are the common names of trusted proxies; empty allows all
 	// certificates of the authority.
@@ -24,6 +25,8 @@ type RequestHeader struct {
 	// UsernameHeaders, UIDHeaders and GroupHeaders are looked at in order;
 	// ExtraHeaderPrefixes begin the names of further attributes.
 	UsernameHeaders, UIDHeaders, GroupHeaders, ExtraHeaderPrefixes []string
+
+	verifier verifier
 }
 
 // AuthenticateRequest implements authenticator.Request.
@@ -31,16 +34,16 @@ func (h *RequestHeader) AuthenticateRequest(r *http.Request) (*authenticator.Res
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil, false, nil
 	}
+	u := &user.DefaultInfo{Name: firstHeader(r.Header, h.UsernameHeaders), UID: firstHeader(r.Header, h.UIDHeaders)}
+	if u.Name == "" {
+		return nil, false, nil
+	}
 	// A certificate of another authority is an ordinary client's.
-	if err := verify(h.ClientCA(), r.TLS.PeerCertificates); err != nil {
+	if err := h.verifier.verify(h.ClientCA(), r.TLS.PeerCertificates); err != nil {
 		return nil, false, nil
 	}
 	name := r.TLS.PeerCertificates[0].Subject.CommonName
 	if len(h.AllowedNames) > 0 && !slices.Contains(h.AllowedNames, name) {
-		return nil, false, nil
-	}
-	u := &user.DefaultInfo{Name: firstHeader(r.Header, h.UsernameHeaders), UID: firstHeader(r.Header, h.UIDHeaders)}
-	if u.Name == "" {
 		return nil, false, nil
 	}
 	for _, header := range h.GroupHeaders {

@@ -28,6 +28,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/utils/ptr"
+
+	"kaji/internal/apiserver/authn/verified"
 )
 
 const issuerURL = "https://kubernetes.default.svc"
@@ -232,15 +234,15 @@ func TestVerifiedOnce(t *testing.T) {
 		t.Error("a verified token's claims are good with any signature")
 	}
 	asked = 0
-	for i := range 3 * generation {
-		w.validator.verified.put([sha256.Size]byte{byte(i), byte(i >> 8), 1}, &claims{})
-		if i%generation == 0 {
+	for i := range 3 * verified.Generation {
+		w.validator.verified.Put(verified.Hash{byte(i), byte(i >> 8), 1}, &claims{})
+		if i%verified.Generation == 0 {
 			if _, err := w.authenticate(token); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if n := len(w.validator.verified.young) + len(w.validator.verified.old); n > 2*generation {
+	if n := w.validator.verified.Len(); n > 2*verified.Generation {
 		t.Errorf("%d tokens are kept", n)
 	}
 	if asked != 0 {

@@ -22,6 +22,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
+
+	"kaji/internal/apiserver/authn/verified"
 )
 
 // Objects reads the present state of an object of the core group; resource is
@@ -65,7 +67,9 @@ type Validator struct {
 	// Metrics counts sorts of tokens; nil counts none.
 	Metrics *Metrics
 
-	verified verified
+	// verified are tokens whose signature is good; the keys do not change under
+	// a Validator.
+	verified verified.Memory[*claims]
 }
 
 // NewValidator accepts tokens of the issuers, signed by one of keys, which are
@@ -98,13 +102,13 @@ func NewValidator(issuers []string, keys func() ([]crypto.PublicKey, error), aud
 // left to others.
 func (v *Validator) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 	hash := sha256.Sum256([]byte(token))
-	c := v.verified.get(hash)
-	if c == nil {
+	c, ok := v.verified.Get(hash)
+	if !ok {
 		var err error
 		if c, err = v.claims(token); c == nil || err != nil {
 			return nil, false, err
 		}
-		v.verified.put(hash, c)
+		v.verified.Put(hash, c)
 	}
 	wanted, ok := authenticator.AudiencesFrom(ctx)
 	if !ok || len(wanted) == 0 {

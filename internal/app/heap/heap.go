@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package heap decides how often a server's garbage is collected. The verbs that
+// serve call Pace once; nothing else in the program sets the collector.
+//
+// Go collects when as much garbage has gathered as there is live data. A small
+// server under load then does little else: with 20 MB alive it reads them again
+// for every 20 MB of requests. While collections follow one another quickly, some
+// more may gather; once they no longer do, Go's own measure holds again and the
+// memory goes back to the system.
+package heap
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// garbage is how much may gather under load, whatever is alive; on a machine
+	// with less than 4 GiB it is a share of its memory.
+	garbage = 128 << 20
+	share   = 32
+
+	busy = time.Second     // between two collections, at most: there is load
+	rest = 5 * time.Second // since the last collection: there is none
+
+	standard = 100 // Go's default of GOGC
+	most     = 400
+)
+
+// Pace lets more garbage gather while the process is busy, until stop is called.
+// It does nothing where GOGC says what is wanted.
+func Pace() (stop func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	p := newPacer(rest)
+	return p.stop
+}
+
+// pacer hears of every collection, by an object that each of them finds
+// unreachable.
+type pacer struct {
+	garbage uint64
+
+	mu      sync.Mutex
+	last    time.Time // of the last collection
+	percent int
+	calm    *time.Timer // ends the load
+	stopped bool
+}
+
+func newPacer(rest time.Duration) *pacer {
+	p := &pacer{garbage: allowed(), percent: standard}
+	p.calm = time.AfterFunc(rest, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.set(standard)
+	})
+	p.listen(rest)
+	return p
+}
+
+// listen has the next collection reported.
+func (p *pacer) listen(rest time.Duration) {
+	type sentinel struct{ p *pacer } // a pointer, so that nothing else shares its block
+	runtime.AddCleanup(&sentinel{p}, func(p *pacer) {
+		if p.collected(rest) {
+			p.listen(rest)
+		}
+	}, p)
+}
+
+// collected is called after a collection; false ends the listening.
+func (p *pacer) collected(rest time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return false
+	}
+	now := time.Now()
+	if now.Sub(p.last) < busy {
+		p.set(percent(p.garbage, live()))
+		p.calm.Reset(rest)
+	}
+	p.last = now
+	return true
+}
+
+// set changes the collector's measure where that is worth the short stop that it
+// costs; p.mu is held.
+func (p *pacer) set(percent int) {
+	if p.stopped || percent == p.percent || percent != standard && percent*10 > p.percent*9 && percent*10 < p.percent*11 {
+		return
+	}
+	p.percent = percent
+	debug.SetGCPercent(percent)
+}
+
+func (p *pacer) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calm.Stop()
+	p.set(standard)
+	p.stopped = true
+}
+
+// percent is the measure by which an amount of garbage gathers beside live data.
+func percent(garbage, live uint64) int {
+	return int(min(max(garbage*100/max(live, 1), standard), most))
+}
+
+// live is what the last collection left, in bytes.
+func live() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+// allowed is how much garbage this machine's memory has room for.
+func allowed() uint64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return garbage / 4
+	}
+	return min(garbage, uint64(info.Totalram)*uint64(info.Unit)/share)
+}
