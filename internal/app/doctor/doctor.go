@@ -96,7 +96,30 @@ func filesystems(c Config) Finding {
 			return Finding{Check: "file systems", Detail: "overlayfs is there"}
 		}
 	}
+	if loadable(c, "overlay") {
+		return Finding{Check: "file systems", Detail: "overlayfs is there, as a module that the first mount loads"}
+	}
 	return Finding{"file systems", Fatal, "the kernel has no overlayfs", "run `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"}
+}
+
+// loadable says whether the running kernel's modules have the named one: the
+// kernel asks for a file system's by itself.
+func loadable(c Config, module string) bool {
+	release, err := os.ReadFile(filepath.Join(c.Root, "proc/sys/kernel/osrelease"))
+	if err != nil {
+		return false
+	}
+	known, err := os.ReadFile(filepath.Join(c.Root, "lib/modules", strings.TrimSpace(string(release)), "modules.dep"))
+	if err != nil {
+		return false
+	}
+	for _, line := range strings.Split(string(known), "\n") { // kernel/fs/overlayfs/overlay.ko.xz: what it needs
+		file, _, _ := strings.Cut(line, ":")
+		if name, _, _ := strings.Cut(filepath.Base(file), "."); name == module {
+			return true
+		}
+	}
+	return false
 }
 
 func cgroups(c Config) Finding {

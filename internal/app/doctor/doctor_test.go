@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -37,11 +38,20 @@ func TestFindings(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, file, content string
+		more                map[string]string
 		check               string
 		want                Severity
 	}{
 		{name: "good machine", check: "cgroups", want: OK},
 		{name: "no overlayfs", file: "proc/filesystems", content: "\text4\n", check: "file systems", want: Fatal},
+		{name: "overlayfs not loaded yet", file: "proc/filesystems", content: "\text4\n", more: map[string]string{
+			"proc/sys/kernel/osrelease":              "6.1.0-50-amd64\n",
+			"lib/modules/6.1.0-50-amd64/modules.dep": "kernel/fs/nls/nls_utf8.ko.xz:\nkernel/fs/overlayfs/overlay.ko.xz:\n",
+		}, check: "file systems", want: OK},
+		{name: "overlayfs of another kernel", file: "proc/filesystems", content: "\text4\n", more: map[string]string{
+			"proc/sys/kernel/osrelease":              "6.1.0-49-amd64\n",
+			"lib/modules/6.1.0-50-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko.xz:\n",
+		}, check: "file systems", want: Fatal},
 		{name: "no memory controller", file: "sys/fs/cgroup/cgroup.controllers", content: "cpu pids\n", check: "cgroups", want: Fatal},
 		{name: "no forwarding", file: "proc/sys/net/ipv4/ip_forward", content: "0\n", check: "forwarding", want: Warning},
 		{name: "few connections", file: "proc/sys/net/netfilter/nf_conntrack_max", content: "4096\n", check: "conntrack", want: Warning},
@@ -56,6 +66,7 @@ func TestFindings(t *testing.T) {
 			for k, v := range good {
 				files[k] = v
 			}
+			maps.Copy(files, c.more)
 			if c.file != "" {
 				files[c.file] = c.content
 			}
