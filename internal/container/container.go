@@ -144,12 +144,13 @@ func New(cfg Config) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	for _, dir := range []string{"sandboxes", "containers", "oci", "netns", "bin"} {
+	for _, dir := range []string{"sandboxes", "containers", "oci", "netns"} {
 		if err := os.MkdirAll(filepath.Join(cfg.State, dir), 0o711); err != nil {
 			return nil, err
 		}
 	}
-	helper, err := oci.Install(filepath.Join(cfg.State, "bin"))
+	// Not below State: many a machine runs nothing from /run.
+	helper, err := oci.Install(filepath.Join(cfg.Root, "bin"))
 	if err != nil {
 		return nil, err
 	}

@@ -231,3 +231,31 @@ func empty(t *testing.T, dir string) {
 		t.Error(err)
 	}
 }
+
+// TestStateRunsNothing has the state where Debian and others have it: /run, a
+// file system that programs cannot be run from.
+func TestStateRunsNothing(t *testing.T) {
+	dir := directory(t)
+	state := filepath.Join(dir, "state")
+	if err := os.Mkdir(state, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", state, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(state, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	r := open(t, dir)
+	run(t, r)
+	image := pull(t, r)
+	sandbox, pod := runSandbox(t, r, "noexec")
+	id := createBox(t, r, sandbox, pod, image, "exit", "0")
+	startBox(t, r, id)
+	if got := wait(t, r, id, runtimeapi.ContainerState_CONTAINER_EXITED); got.GetExitCode() != 0 {
+		t.Errorf("exit code %d: %s", got.GetExitCode(), got.GetMessage())
+	}
+	removeAll(t, r)
+}

@@ -37,7 +37,8 @@ type Helper struct {
 }
 
 // Install unpacks the embedded executable below dir, once a build, and makes it
-// ready for use. Several builds may share dir.
+// ready for use. Those of other builds go: what runs from them goes on. The file
+// system must be one that programs can be run from.
 func Install(dir string) (*Helper, error) {
 	packed, err := assets.ReadFile("assets/kaji-init.zst")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,7 +48,8 @@ func Install(dir string) (*Helper, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(packed)
-	dir = filepath.Join(dir, "kaji-init-"+hex.EncodeToString(sum[:8]))
+	top := dir
+	dir = filepath.Join(top, "kaji-init-"+hex.EncodeToString(sum[:8]))
 	for _, sub := range []string{"bin", "empty"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
@@ -57,6 +59,9 @@ func Install(dir string) (*Helper, error) {
 	if _, err := os.Stat(path); err != nil {
 		if err := unpack(packed, path); err != nil {
 			return nil, fmt.Errorf("unpacking the container helper: %w", err)
+		}
+		if err := sweep(top, dir); err != nil {
+			return nil, err
 		}
 	}
 	sealed, err := seal(path)
@@ -68,6 +73,17 @@ func Install(dir string) (*Helper, error) {
 
 // Close releases the executable; what runs from it goes on.
 func (h *Helper) Close() error { return h.sealed.Close() }
+
+// sweep removes other builds' executables.
+func sweep(top, keep string) error {
+	found, err := filepath.Glob(filepath.Join(top, "kaji-init-*"))
+	for _, dir := range found {
+		if dir != keep {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
 
 func unpack(packed []byte, path string) error {
 	r, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1))
@@ -81,7 +97,8 @@ func unpack(packed []byte, path string) error {
 	}
 	defer os.Remove(out.Name())
 	_, err = io.Copy(out, r)
-	if err = errors.Join(err, out.Chmod(0o500), out.Close()); err != nil {
+	// Synced, so that a crash of the machine leaves no name without the data.
+	if err = errors.Join(err, out.Chmod(0o500), out.Sync(), out.Close()); err != nil {
 		return err
 	}
 	return os.Rename(out.Name(), path)
