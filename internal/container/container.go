@@ -89,6 +89,9 @@ type Runtime struct {
 	stop     context.CancelFunc
 	ctx      context.Context
 
+	// confinement is the AppArmor profile of containers that name none.
+	confinement func() string
+
 	mu         sync.RWMutex // guards the maps
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
@@ -172,6 +175,7 @@ func New(cfg Config) (*Runtime, error) {
 		cgroups:   cgroup.Driver{Systemd: cfg.CgroupDriver == "systemd", Root: cfg.CgroupRoot},
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
 	}
+	r.confinement = sync.OnceValue(r.defaultConfinement)
 	if r.streams, err = newStreamServer(r, cfg.StreamAddress); err != nil {
 		stop()
 		return nil, errors.Join(err, helper.Close())

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/container/apparmor"
 	"kaji/internal/container/image"
 	"kaji/internal/container/spec"
 )
@@ -213,6 +214,19 @@ func imageSubPath(mount, sub string) (string, error) {
 	return filepath.Join(mount, sub), nil
 }
 
+// defaultConfinement loads the AppArmor profile of containers that name none and
+// returns its name, empty where there is none.
+func (r *Runtime) defaultConfinement() string {
+	if !r.node.AppArmor {
+		return ""
+	}
+	if err := apparmor.LoadDefault(); err != nil {
+		r.log.Warn("containers that name no AppArmor profile have none", "err", err)
+		return ""
+	}
+	return apparmor.Default
+}
+
 // specify builds the OCI specification.
 func (r *Runtime) specify(c *container, config *runtimeapi.ContainerConfig, img *v1.Config, rootfs string) (*specs.Spec, error) {
 	rec, pod := c.record.Load(), c.sandbox.record.Load()
@@ -222,6 +236,7 @@ func (r *Runtime) specify(c *container, config *runtimeapi.ContainerConfig, img 
 		ResolvConf: filepath.Join(r.sandboxRoot(pod.ID), "resolv.conf"), HostnameFile: filepath.Join(r.sandboxRoot(pod.ID), "hostname"),
 		Shm: filepath.Join(r.sandboxState(pod.ID), "shm"), CgroupsPath: rec.Cgroup, SeccompRoot: r.cfg.SeccompRoot, Node: r.node,
 	}
+	in.Node.AppArmorDefault = r.confinement()
 	if namespaceOptions(pod.Config.value).GetIpc() == runtimeapi.NamespaceMode_NODE {
 		in.Shm = "/dev/shm"
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/container/apparmor"
 	"kaji/internal/container/cgroup"
 	"kaji/internal/container/spec"
 )
@@ -78,8 +79,8 @@ func probeNode() (spec.Node, error) {
 	if !slices.Contains(caps, "CAP_SYS_RESOURCE") {
 		n.OOMScoreAdjMin = ownOOMScoreAdj()
 	}
-	if raw, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil {
-		n.AppArmor = strings.HasPrefix(string(raw), "Y")
+	if n.AppArmor = apparmor.Enabled(); n.AppArmor {
+		n.AppArmorLoaded = apparmor.Loaded
 	}
 	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
 		n.SELinux = true

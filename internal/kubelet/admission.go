@@ -33,7 +33,7 @@ func (k *Kubelet) others(uid types.UID) []*corev1.Pod {
 }
 
 func (k *Kubelet) admitNode(uid types.UID) admit.Node {
-	return admit.Node{Object: k.nodeObject(), Allocatable: k.node.Allocatable(), Pods: k.others(uid), Sysctls: k.cfg.AllowedUnsafeSysctls,
+	return admit.Node{Object: k.nodeObject(), Allocatable: k.node.Allocatable(), Pods: k.others(uid), Sysctls: k.cfg.AllowedUnsafeSysctls, AppArmor: k.appArmor,
 		Pressure: k.pressure(), Stopping: k.stopping.Load()}
 }
 

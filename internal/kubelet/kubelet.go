@@ -206,6 +206,7 @@ type Kubelet struct {
 	events   record.EventBroadcaster
 	runtime  atomic.Pointer[runtimeFacts]
 	stopping atomic.Bool
+	appArmor bool // the kernel enforces profiles
 
 	dns          *compose.DNS
 	objects      *object.Cache
@@ -274,7 +275,7 @@ func New(cfg Config) (*Kubelet, error) {
 		}
 		cfg.Machine = &machine
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Logger}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/")}
 	k.mu.mirrors = map[types.UID]*corev1.Pod{}
 	k.mu.retries = map[types.UID]retry{}
 	k.mu.fails = map[types.UID]status.Reason{}

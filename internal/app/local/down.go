@@ -22,6 +22,7 @@ import (
 	"kaji/internal/app/packed"
 	"kaji/internal/app/progress"
 	"kaji/internal/cni/nodenet"
+	"kaji/internal/container/apparmor"
 )
 
 // stopTime is how long the cluster's process may take to end.
@@ -137,7 +138,7 @@ func removeData(c Cluster) (kept bool, err error) {
 	if _, err := os.Stat(home.DefaultRoot); err == nil {
 		return kept, nil // other clusters use what is unpacked
 	}
-	return kept, packed.RemoveCache()
+	return kept, errors.Join(packed.RemoveCache(), apparmor.UnloadDefault())
 }
 
 // removeNodes ends what runs on the nodes after the first and takes their

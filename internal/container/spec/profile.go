@@ -19,31 +19,48 @@ import (
 // addProfiles sets the seccomp, AppArmor and SELinux confinement.
 func addProfiles(s *specs.Spec, in Input) error {
 	security := in.Config.GetLinux().GetSecurityContext()
+	var err error
 	if !security.GetPrivileged() {
-		profile, err := seccompProfile(security.GetSeccomp(), s, in)
-		if err != nil {
+		if s.Linux.Seccomp, err = seccompProfile(security.GetSeccomp(), s, in); err != nil {
 			return err
 		}
-		s.Linux.Seccomp = profile
 	}
-	if p := apparmor(security); p != nil && !security.GetPrivileged() {
-		switch p.GetProfileType() {
-		case runtimeapi.SecurityProfile_Localhost:
-			if !in.Node.AppArmor {
-				return errors.New("AppArmor profile specified, but AppArmor is not supported or not enabled")
-			}
-			s.Process.ApparmorProfile = p.GetLocalhostRef()
-		case runtimeapi.SecurityProfile_Unconfined:
-			if in.Node.AppArmor {
-				s.Process.ApparmorProfile = "unconfined"
-			}
-		}
+	if s.Process.ApparmorProfile, err = apparmorProfile(security, in.Node); err != nil {
+		return err
 	}
 	if o := security.GetSelinuxOptions(); o != nil && in.Node.SELinux {
 		s.Process.SelinuxLabel = fmt.Sprintf("%s:%s:%s:%s", o.GetUser(), o.GetRole(), o.GetType(), o.GetLevel())
 		s.Linux.MountLabel = fmt.Sprintf("system_u:object_r:container_file_t:%s", o.GetLevel())
 	}
 	return nil
+}
+
+// apparmorProfile names the profile that confines a container: by itself the
+// runtime's, unless it is privileged.
+func apparmorProfile(security *runtimeapi.LinuxContainerSecurityContext, node Node) (string, error) {
+	p := apparmor(security)
+	switch {
+	case p.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
+		if !node.AppArmor {
+			return "", errors.New("AppArmor profile specified, but AppArmor is not supported or not enabled")
+		}
+		name := p.GetLocalhostRef()
+		if node.AppArmorLoaded != nil {
+			if have, err := node.AppArmorLoaded(name); err != nil {
+				return "", fmt.Errorf("failed to get container spec opts: failed to generate apparmor spec opts: %w", err)
+			} else if !have {
+				return "", fmt.Errorf("failed to get container spec opts: failed to generate apparmor spec opts: apparmor profile not found %s", name)
+			}
+		}
+		return name, nil
+	case !node.AppArmor || security.GetPrivileged() && p == nil:
+		return "", nil
+	case p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined && p != nil:
+		return "unconfined", nil
+	case security.GetPrivileged():
+		return "", nil
+	}
+	return node.AppArmorDefault, nil
 }
 
 // apparmor is the profile that is asked for, perhaps in the form of clients that

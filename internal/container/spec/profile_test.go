@@ -12,7 +12,8 @@ import (
 
 func built(t *testing.T, node Node, security *runtimeapi.LinuxContainerSecurityContext, image v1.Config, command ...string) (profile, label, mountLabel string, err error) {
 	t.Helper()
-	s, err := Build(Input{ID: "id", Sandbox: &runtimeapi.PodSandboxConfig{}, Image: &image, Rootfs: t.TempDir(), Shm: t.TempDir(), Node: node,
+	s, err := Build(Input{ID: "id", Sandbox: &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
+		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{Privileged: true}}}, Image: &image, Rootfs: t.TempDir(), Shm: t.TempDir(), Node: node,
 		Config: &runtimeapi.ContainerConfig{Command: command, Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: security}}})
 	if err != nil {
 		return "", "", "", err
@@ -27,6 +28,9 @@ func TestLabels(t *testing.T) {
 	open := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 	labels := &runtimeapi.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}
 	both := Node{AppArmor: true, SELinux: true}
+	byDefault := Node{AppArmor: true, AppArmorDefault: "runtime's", AppArmorLoaded: func(name string) (bool, error) { return name == "strict", nil }}
+	runtimes := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	missing := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "nowhere"}
 	for _, c := range []struct {
 		node                   Node
 		security               *runtimeapi.LinuxContainerSecurityContext
@@ -38,6 +42,15 @@ func TestLabels(t *testing.T) {
 		{both, &runtimeapi.LinuxContainerSecurityContext{ApparmorProfile: "unconfined"}, "unconfined", "", "", ""},   //nolint:staticcheck // the former form
 		{both, &runtimeapi.LinuxContainerSecurityContext{Apparmor: open, ApparmorProfile: "localhost/strict"}, "unconfined", "", "", ""},
 		{both, &runtimeapi.LinuxContainerSecurityContext{SelinuxOptions: labels}, "", "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{}, "runtime's", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: runtimes}, "runtime's", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: open}, "unconfined", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: local}, "strict", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: runtimes, Privileged: true}, "", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Privileged: true}, "", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: local, Privileged: true}, "strict", "", "", ""},
+		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: missing}, "", "", "", "failed to generate apparmor spec opts: apparmor profile not found nowhere"},
+		{Node{}, &runtimeapi.LinuxContainerSecurityContext{Apparmor: runtimes}, "", "", "", ""},
 		{Node{}, &runtimeapi.LinuxContainerSecurityContext{Apparmor: local}, "", "", "", "AppArmor profile specified, but AppArmor is not supported or not enabled"},
 		{Node{}, &runtimeapi.LinuxContainerSecurityContext{Apparmor: open, SelinuxOptions: labels}, "", "", "", ""},
 	} {

@@ -51,8 +51,13 @@ type Node struct {
 	// OOMScoreAdjMin is the least value that may be set: without
 	// CAP_SYS_RESOURCE that of this process.
 	OOMScoreAdjMin int
-	AppArmor       bool
-	SELinux        bool
+	// AppArmor tells that the kernel enforces profiles. AppArmorDefault is the one
+	// of containers that name none, empty for none; AppArmorLoaded says whether the
+	// kernel has a profile, nil lets it find out.
+	AppArmor        bool
+	AppArmorDefault string
+	AppArmorLoaded  func(name string) (bool, error) `json:"-"`
+	SELinux         bool
 	// SwapAccounting tells that the memory controller limits swap.
 	SwapAccounting bool
 	// Hugetlb tells that there is a controller of huge pages; limits are left

@@ -152,11 +152,14 @@ func appArmor(n Node, pod *corev1.Pod) *Rejection {
 		return nil
 	}
 	enforced := func(p *corev1.AppArmorProfile) bool {
-		return p != nil && p.Type == corev1.AppArmorProfileTypeLocalhost
+		return p != nil && p.Type != corev1.AppArmorProfileTypeUnconfined
 	}
 	asks := pod.Spec.SecurityContext != nil && enforced(pod.Spec.SecurityContext.AppArmorProfile)
 	for _, c := range podspec.Containers(pod) {
 		asks = asks || c.SecurityContext != nil && enforced(c.SecurityContext.AppArmorProfile)
+	}
+	for key, value := range pod.Annotations {
+		asks = asks || strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) && value != corev1.DeprecatedAppArmorBetaProfileNameUnconfined
 	}
 	if asks {
 		return &Rejection{"AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
