@@ -75,6 +75,8 @@ type Config struct {
 	// NodeMaskIPv4 and NodeMaskIPv6 are the sizes of a node's part; 24 and 64
 	// when zero.
 	NodeMaskIPv4, NodeMaskIPv6 int
+	// ServiceCIDRs are Services' addresses, which no node gets a part of.
+	ServiceCIDRs []netip.Prefix
 	// RootCA is the PEM bundle that pods trust the API server by.
 	RootCA []byte
 	// Signers are the authorities that sign certificate requests, each for the
@@ -98,6 +100,21 @@ type Config struct {
 	// EndpointsPerSlice is how many endpoints an EndpointSlice holds; a hundred
 	// when zero.
 	EndpointsPerSlice int
+	// MirroredPerSubset is how many addresses of a subset of Endpoints are mirrored;
+	// a thousand when zero.
+	MirroredPerSubset int
+	// EndpointsBatch, SliceBatch and MirrorBatch are how long changes wait for others,
+	// before Endpoints, EndpointSlices and mirrors are written.
+	EndpointsBatch, SliceBatch, MirrorBatch time.Duration
+	// NoProvisioning leaves claims without a volume to who makes volumes by hand.
+	NoProvisioning bool
+	// HostPathRecycling and NFSRecycling say how volumes are emptied; upstream's way
+	// when zero.
+	HostPathRecycling, NFSRecycling volumebinder.Recycling
+	// QuotaPeriod is how often all quotas are counted afresh; five minutes when zero.
+	QuotaPeriod time.Duration
+	// StartInterval passes between the starts of two controllers.
+	StartInterval time.Duration
 	// EndedPods is how many pods that ended are kept: 12,500 when zero, all when
 	// negative.
 	EndedPods int
@@ -148,7 +165,7 @@ var list = []entry{
 		if len(c.ClusterCIDRs) == 0 {
 			return off{}, nil
 		}
-		return nodeipam.New(nodeipam.Config{Client: api, CIDRs: c.ClusterCIDRs, MaskIPv4: c.NodeMaskIPv4, MaskIPv6: c.NodeMaskIPv6, Logger: log})
+		return nodeipam.New(nodeipam.Config{Client: api, CIDRs: c.ClusterCIDRs, Services: c.ServiceCIDRs, MaskIPv4: c.NodeMaskIPv4, MaskIPv6: c.NodeMaskIPv6, Logger: log})
 	}},
 	{"node-lifecycle-controller", "node-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		nodes := c.Nodes
@@ -206,8 +223,8 @@ var list = []entry{
 	{"resourceclaim-controller", "resource-claim-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return resourceclaim.New(api, log), nil
 	}},
-	{"resourcequota-controller", "resourcequota-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return resourcequota.New(resourcequota.Config{Client: api, Logger: log}), nil
+	{"resourcequota-controller", "resourcequota-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return resourcequota.New(resourcequota.Config{Client: api, Period: c.QuotaPeriod, Logger: log}), nil
 	}},
 	{"namespace-controller", "namespace-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return namespace.New(namespace.Config{Client: api, Logger: log}), nil
@@ -222,19 +239,19 @@ var list = []entry{
 		return storageversionmigrator.New(api, log), nil
 	}},
 	{"endpointslice-controller", "endpointslice-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return endpointslice.New(endpointslice.Config{Client: api, Max: c.EndpointsPerSlice, Logger: log}), nil
+		return endpointslice.New(endpointslice.Config{Client: api, Max: c.EndpointsPerSlice, Batch: c.SliceBatch, Logger: log}), nil
 	}},
-	{"endpointslice-mirroring-controller", "endpointslicemirroring-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return endpointslicemirroring.New(api, log), nil
+	{"endpointslice-mirroring-controller", "endpointslicemirroring-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpointslicemirroring.New(endpointslicemirroring.Config{Client: api, Max: c.MirroredPerSubset, Batch: c.MirrorBatch, Logger: log}), nil
 	}},
-	{"endpoints-controller", "endpoint-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return endpoints.New(api, log), nil
+	{"endpoints-controller", "endpoint-controller", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return endpoints.New(endpoints.Config{Client: api, Batch: c.EndpointsBatch, Logger: log}), nil
 	}},
 	{"clusterrole-aggregation-controller", "clusterrole-aggregation-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return clusterroleaggregation.New(api, log), nil
 	}},
-	{"persistentvolume-binder-controller", "persistent-volume-binder", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
-		return volumebinder.New(api, log), nil
+	{"persistentvolume-binder-controller", "persistent-volume-binder", func(c Config, api client.Interface, log *slog.Logger) (Controller, error) {
+		return volumebinder.New(volumebinder.Config{Client: api, NoProvisioning: c.NoProvisioning, HostPath: c.HostPathRecycling, NFS: c.NFSRecycling, Logger: log}), nil
 	}},
 	{"persistentvolumeclaim-protection-controller", "pvc-protection-controller", func(_ Config, api client.Interface, log *slog.Logger) (Controller, error) {
 		return protection.NewClaims(api, log), nil
@@ -330,6 +347,7 @@ type Manager struct {
 	running []named
 	workers map[string]int
 	metrics *meter.Set
+	between time.Duration // starts of controllers
 }
 
 type named struct {
@@ -361,7 +379,7 @@ func assemble(name string, c Config, of []entry) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{name: name, workers: c.Workers, metrics: c.Metrics}
+	m := &Manager{name: name, between: c.StartInterval, workers: c.Workers, metrics: c.Metrics}
 	for _, e := range of {
 		if !chosen.has(e.name) {
 			continue
@@ -397,7 +415,13 @@ func (m *Manager) Run(ctx context.Context) error {
 		c.Start(ctx)
 	}
 	var group sync.WaitGroup
-	for _, c := range m.running {
+	for i, c := range m.running {
+		if i > 0 && m.between > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(m.between):
+			}
+		}
 		group.Go(func() {
 			if metric := counted[c.name]; metric != "" && c.Controller != (off{}) {
 				m.metrics.Running(metric, m.name, true)

@@ -35,7 +35,7 @@ type fixture struct {
 func start(t *testing.T) *fixture {
 	api := kajitest.Start(t).Client()
 	f := &fixture{t, api, client.For[*corev1.PersistentVolumeClaim](api), client.For[*corev1.PersistentVolume](api)}
-	f.run(volumebinder.New(api, nil).Run)
+	f.run(volumebinder.New(volumebinder.Config{Client: api}).Run)
 	for name, how := range map[string]struct {
 		policy corev1.PersistentVolumeReclaimPolicy
 		mode   storagev1.VolumeBindingMode

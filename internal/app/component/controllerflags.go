@@ -3,6 +3,7 @@
 package component
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -12,8 +13,10 @@ import (
 
 	"kaji/internal/controller/autoscaler"
 	"kaji/internal/controller/endpointslice"
+	"kaji/internal/controller/endpointslicemirroring"
 	"kaji/internal/controller/legacytoken"
 	"kaji/internal/controller/nodelifecycle"
+	"kaji/internal/controller/volumebinder"
 	"kaji/internal/scheduler/flags"
 )
 
@@ -40,6 +43,18 @@ type ControllerOptions struct {
 	NoForceDetach     bool
 	Autoscaling       autoscaler.Settings
 	EndpointsPerSlice int
+	MirroredPerSubset int
+	EndpointsBatch    time.Duration
+	SliceBatch        time.Duration
+	MirrorBatch       time.Duration
+	ServiceCIDRs      []string
+	Provisioning      bool
+	HostPath, NFS     recycling
+	StartInterval     time.Duration
+	ShutdownTimeout   time.Duration
+	Contention        bool
+	QuotaPeriod       time.Duration
+	API               apiConnection
 	EnableGC          bool
 	Nodes             nodelifecycle.Config
 	EndedPods         int
@@ -110,6 +125,20 @@ func (o *ControllerOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&a.CPUInitialization, "horizontal-pod-autoscaler-cpu-initialization-period", a.CPUInitialization, "How long a young pod's use of the processor counts only while it is ready.")
 	fs.DurationVar(&a.InitialReadiness, "horizontal-pod-autoscaler-initial-readiness-delay", a.InitialReadiness, "How soon after its start a pod's first unreadiness is not yet a fact about it.")
 	fs.IntVar(&o.EndpointsPerSlice, "max-endpoints-per-slice", endpointslice.DefaultMax, "How many endpoints an EndpointSlice holds, 1 to 1000.")
+	fs.IntVar(&o.MirroredPerSubset, "mirroring-max-endpoints-per-subset", endpointslicemirroring.DefaultMax, "How many addresses of a subset of Endpoints are mirrored, 1 to 1000.")
+	const batch = "How long changes wait for others before %s are written."
+	fs.DurationVar(&o.EndpointsBatch, "endpoint-updates-batch-period", 0, fmt.Sprintf(batch, "Endpoints"))
+	fs.DurationVar(&o.SliceBatch, "endpointslice-updates-batch-period", 0, fmt.Sprintf(batch, "EndpointSlices"))
+	fs.DurationVar(&o.MirrorBatch, "mirroring-endpointslice-updates-batch-period", 0, fmt.Sprintf(batch, "mirrored EndpointSlices"))
+	fs.StringSliceVar(&o.ServiceCIDRs, "service-cluster-ip-range", nil, "Ranges of Services' addresses, of which nodes get no part; needs --allocate-node-cidrs.")
+	fs.BoolVar(&o.Provisioning, "enable-dynamic-provisioning", true, "Ask provisioners for volumes.")
+	o.HostPath.addFlags(fs, "hostpath", "pv-recycler-timeout-increment-hostpath", volumebinder.DefaultHostPath)
+	o.NFS.addFlags(fs, "nfs", "pv-recycler-increment-timeout-nfs", volumebinder.DefaultNFS)
+	fs.DurationVar(&o.StartInterval, "controller-start-interval", 0, "How long to wait between the starts of two controllers.")
+	fs.DurationVar(&o.ShutdownTimeout, "controller-shutdown-timeout", 10*time.Second, "How long to wait for the controllers to end before the process does.")
+	fs.BoolVar(&o.Contention, "contention-profiling", false, "Profile who holds up whom, if --profiling serves profiles.")
+	o.API.addFlags(fs)
+	fs.DurationVar(&o.QuotaPeriod, "resource-quota-sync-period", 5*time.Minute, "How often all quotas are counted afresh.")
 	fs.BoolVar(&o.EnableGC, "enable-garbage-collector", true, "Collect garbage; must be the API server's value of the same flag.")
 	fs.DurationVar(&o.Nodes.MonitorPeriod, "node-monitor-period", 5*time.Second, "How often the nodes' health is looked at.")
 	fs.DurationVar(&o.Nodes.MonitorGrace, "node-monitor-grace-period", 50*time.Second, "How long a running node may be silent before it is unhealthy.")
@@ -158,6 +187,7 @@ var workerFlags = []struct {
 	{"concurrent-resourceclaim-syncs", "resource_claim", 50},
 	{"concurrent-resource-quota-syncs", "resourcequota_primary", 5},
 	{"concurrent-service-endpoint-syncs", "endpoint_slice", 5},
+	{"concurrent-service-syncs", "service", 1},
 	{"concurrent-serviceaccount-token-syncs", "serviceaccount_tokens_service", 5},
 	{"concurrent-statefulset-syncs", "statefulset", 5},
 	{"concurrent-ttl-after-finished-syncs", "ttl_jobs_to_delete", 5},
@@ -174,31 +204,26 @@ var gates = map[string]string{
 
 // unused are flags that are taken, so that manifests written for upstream's
 // binary work, and that change nothing: kaji's controllers are woken by events
-// and need no periods and no limits of requests, or the feature is not there.
+// and need no periods of looking at everything again, the flag is without effect
+// in upstream's, too, or what it is about (migration of leaders, emulation of
+// other versions, plug-ins of former days) is not there.
 var unused = []struct {
 	name  string
 	value any
 }{
 	{"attach-detach-reconcile-sync-period", time.Minute}, {"disable-attach-detach-reconcile-sync", false},
 	{"allow-untagged-cloud", false}, {"node-sync-period", time.Duration(0)}, {"cidr-allocator-type", "RangeAllocator"}, {"cloud-config", ""}, {"cloud-provider", ""}, {"cluster-name", "kubernetes"}, {"configure-cloud-routes", true},
-	{"contention-profiling", false}, {"controller-start-interval", time.Duration(0)}, {"controller-shutdown-timeout", 10 * time.Second},
-
-	{"concurrent-service-syncs", 1},
 
 	{"emulated-version", ""}, {"enable-leader-migration", false}, {"leader-migration-config", ""},
 	{"emulation-forward-compatible", false}, {"min-compatibility-version", ""}, {"coordinated-leader-election", false}, {"runtime-config-emulation-forward-compatible", false},
-	{"enable-dynamic-provisioning", true}, {"enable-hostpath-provisioner", false}, {"endpoint-updates-batch-period", time.Duration(0)},
-	{"endpointslice-updates-batch-period", time.Duration(0)}, {"external-cloud-volume-plugin", ""}, {"flex-volume-plugin-dir", ""},
+	{"enable-hostpath-provisioner", false},
+	{"external-cloud-volume-plugin", ""}, {"flex-volume-plugin-dir", ""},
 
-	{"kube-api-burst", 30}, {"kube-api-content-type", "application/vnd.kubernetes.protobuf"}, {"kube-api-qps", 20.0},
 	{"log-flush-frequency", 5 * time.Second},
 	{"log-json-info-buffer-size", ""}, {"log-json-split-stream", false}, {"log-text-info-buffer-size", ""}, {"log-text-split-stream", false}, {"vmodule", ""},
 	{"min-resync-period", 12 * time.Hour},
-	{"mirroring-endpointslice-updates-batch-period", time.Duration(0)}, {"mirroring-max-endpoints-per-subset", 1000}, {"namespace-sync-period", 5 * time.Minute},
-	{"pv-recycler-increment-timeout-nfs", 30}, {"pv-recycler-minimum-timeout-hostpath", 60}, {"pv-recycler-minimum-timeout-nfs", 300},
-	{"pv-recycler-pod-template-filepath-hostpath", ""}, {"pv-recycler-pod-template-filepath-nfs", ""}, {"pv-recycler-timeout-increment-hostpath", 30},
-	{"pvclaimbinder-sync-period", 15 * time.Second}, {"resource-quota-sync-period", 5 * time.Minute}, {"route-reconciliation-period", 10 * time.Second},
-	{"service-cluster-ip-range", ""},
+	{"namespace-sync-period", 5 * time.Minute},
+	{"pvclaimbinder-sync-period", 15 * time.Second}, {"route-reconciliation-period", 10 * time.Second},
 }
 
 func define(fs *pflag.FlagSet, name string, value any) {

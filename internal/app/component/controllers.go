@@ -12,8 +12,10 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -48,7 +50,8 @@ func Controllers(ctx context.Context, o *ControllerOptions, log *slog.Logger) er
 		return err
 	}
 	p := &process{name: "kube-controller-manager", features: features, kubeconfig: o.Kubeconfig, master: o.Master, accounts: o.UseAccountCredentials,
-		serving: &o.Serving, metrics: &o.Metrics, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling}
+		serving: &o.Serving, metrics: &o.Metrics, trust: &o.Authentication, election: &o.LeaderElection, make: controller.New, configz: controllerConfigz(o.given), flags: o.given, profiling: o.Profiling, contention: o.Contention,
+		api: &o.API, shutdown: o.ShutdownTimeout}
 	return p.run(ctx, c, log)
 }
 
@@ -65,8 +68,11 @@ type process struct {
 	make     func(controller.Config) (*controller.Manager, error)
 	configz  map[string]any // nil is not served
 	flags    *pflag.FlagSet // as given, for /flagz; nil is not served
-	// profiling serves /debug/pprof/.
-	profiling bool
+	// profiling serves /debug/pprof/; contention has who holds up whom in it.
+	profiling, contention bool
+	api                   *apiConnection
+	// shutdown is how long the controllers have to end.
+	shutdown time.Duration
 }
 
 func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger) error {
@@ -78,6 +84,10 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	set.controllers.Registry().MustRegister(p.features)
 	c.Metrics = set.controllers
 	config.Wrap(set.rest.wrap)
+	p.api.apply(config, set.controllers.Registry())
+	if p.profiling && p.contention {
+		goruntime.SetBlockProfileRate(1)
+	}
 	root, err := remote.New(config)
 	if err != nil {
 		return err
@@ -111,13 +121,33 @@ func (p *process) run(ctx context.Context, c controller.Config, log *slog.Logger
 	group.Go("web", w.run)
 	group.Go("controllers", func(ctx context.Context) error {
 		if !p.election.Elect {
-			return manager.Run(ctx)
+			return p.bounded(ctx, manager.Run)
 		}
-		return p.lead(ctx, root, log, set.leading, manager.Run)
+		return p.lead(ctx, root, log, set.leading, func(ctx context.Context) error { return p.bounded(ctx, manager.Run) })
 	})
 	err = group.Wait()
 	root.Wait()
 	return err
+}
+
+// bounded runs f; when ctx has ended it waits for f only so long.
+func (p *process) bounded(ctx context.Context, f func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	if p.shutdown <= 0 {
+		return <-done
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(p.shutdown):
+		return fmt.Errorf("the controllers have not ended within %v", p.shutdown)
+	}
 }
 
 // lead runs f while this instance holds the lease.
@@ -139,7 +169,9 @@ func (p *process) lead(ctx context.Context, api client.Interface, log *slog.Logg
 
 // config turns the flags into what the controllers are told, reading files.
 func (o *ControllerOptions) config() (controller.Config, error) {
-	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, NoForceDetach: o.NoForceDetach, EndpointsPerSlice: o.EndpointsPerSlice, Autoscaling: &o.Autoscaling, Nodes: o.Nodes, EndedPods: o.EndedPods}
+	c := controller.Config{Controllers: o.Controllers, NodeMaskIPv4: o.NodeMaskIPv4, NodeMaskIPv6: o.NodeMaskIPv6, SigningDuration: o.SigningDuration, LegacyTokenPeriod: o.LegacyTokenPeriod, NoForceDetach: o.NoForceDetach, EndpointsPerSlice: o.EndpointsPerSlice, Autoscaling: &o.Autoscaling, Nodes: o.Nodes, EndedPods: o.EndedPods,
+		MirroredPerSubset: o.MirroredPerSubset, EndpointsBatch: o.EndpointsBatch, SliceBatch: o.SliceBatch, MirrorBatch: o.MirrorBatch, NoProvisioning: !o.Provisioning, StartInterval: o.StartInterval,
+		QuotaPeriod: o.QuotaPeriod}
 	if c.EndedPods <= 0 {
 		c.EndedPods = -1
 	}
@@ -153,6 +185,16 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	}
 	if c.EndpointsPerSlice < 1 || c.EndpointsPerSlice > 1000 {
 		return c, fmt.Errorf("--max-endpoints-per-slice must be between 1 and 1000, not %d", c.EndpointsPerSlice)
+	}
+	if c.MirroredPerSubset < 1 || c.MirroredPerSubset > 1000 {
+		return c, fmt.Errorf("--mirroring-max-endpoints-per-subset must be between 1 and 1000, not %d", c.MirroredPerSubset)
+	}
+	var err error
+	if c.HostPathRecycling, err = o.HostPath.config(); err != nil {
+		return c, err
+	}
+	if c.NFSRecycling, err = o.NFS.config(); err != nil {
+		return c, err
 	}
 	features, err := featuregate.New(o.FeatureGates)
 	if err != nil {
@@ -180,6 +222,13 @@ func (o *ControllerOptions) config() (controller.Config, error) {
 	}
 	if len(o.ClusterCIDRs) == 0 {
 		return c, errors.New("--cluster-cidr is needed with --allocate-node-cidrs")
+	}
+	for _, text := range o.ServiceCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return c, fmt.Errorf("--service-cluster-ip-range: %w", err)
+		}
+		c.ServiceCIDRs = append(c.ServiceCIDRs, prefix.Masked())
 	}
 	for _, text := range o.ClusterCIDRs {
 		prefix, err := netip.ParsePrefix(text)

@@ -3,16 +3,23 @@
 package component
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 )
 
 func parsed(t *testing.T, args ...string) *ControllerOptions {
@@ -185,6 +192,26 @@ func TestControllerFlags(t *testing.T) {
 	if !slices.Contains(c.Controllers, "-device-taint-eviction-controller") {
 		t.Errorf("controllers %v", c.Controllers)
 	}
+	template := filepath.Join(t.TempDir(), "pod.yaml")
+	if err := os.WriteFile(template, []byte("metadata: {name: x}\nspec: {volumes: [{name: v}], containers: [{name: c, image: scrub}]}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err = parsed(t, "--endpoint-updates-batch-period=1s", "--endpointslice-updates-batch-period=2s", "--mirroring-endpointslice-updates-batch-period=3s", "--mirroring-max-endpoints-per-subset=4",
+		"--enable-dynamic-provisioning=false", "--pv-recycler-minimum-timeout-nfs=5", "--pv-recycler-increment-timeout-nfs=6", "--pv-recycler-pod-template-filepath-hostpath="+template,
+		"--controller-start-interval=7s", "--resource-quota-sync-period=8m", "--allocate-node-cidrs", "--cluster-cidr=10.0.0.0/8", "--service-cluster-ip-range=10.96.0.0/16,fd00::/112").config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.EndpointsBatch != time.Second || c.SliceBatch != 2*time.Second || c.MirrorBatch != 3*time.Second || c.MirroredPerSubset != 4 || !c.NoProvisioning ||
+		c.NFSRecycling.Minimum != 5 || c.NFSRecycling.PerGi != 6 || c.HostPathRecycling.Template == nil || c.HostPathRecycling.Template.Spec.Containers[0].Image != "scrub" ||
+		c.StartInterval != 7*time.Second || c.QuotaPeriod != 8*time.Minute || len(c.ServiceCIDRs) != 2 {
+		t.Errorf("%+v", c)
+	}
+	for _, flag := range []string{"--mirroring-max-endpoints-per-subset=1001", "--pv-recycler-pod-template-filepath-nfs=/nowhere"} {
+		if _, err := parsed(t, flag).config(); err == nil {
+			t.Errorf("%s is taken", flag)
+		}
+	}
 	if _, err := parsed(t, "--feature-gates=SomethingElse=true").config(); err == nil || err.Error() != "unrecognized feature gate: SomethingElse" {
 		t.Error(err)
 	}
@@ -213,4 +240,68 @@ func TestUnknownGates(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// The controllers have so long to end, and no longer.
+func TestShutdownTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		release := make(chan struct{})
+		p := &process{shutdown: 10 * time.Second}
+		began := time.Now()
+		if err := p.bounded(ctx, func(context.Context) error { <-release; return nil }); err == nil || time.Since(began) != 10*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		close(release)
+		if err := p.bounded(ctx, func(context.Context) error { time.Sleep(9 * time.Second); return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Requests to the API server are limited where that is asked for.
+func TestRequestsAreLimited(t *testing.T) {
+	for _, c := range []struct {
+		args        []string
+		contentType string
+		limited     bool
+	}{
+		{nil, "", false},
+		{[]string{"--kube-api-content-type=application/json"}, "application/json", false},
+		{[]string{"--kube-api-qps=2", "--kube-api-burst=1"}, "", true},
+	} {
+		config, registry := &rest.Config{}, prometheus.NewRegistry()
+		parsed(t, c.args...).API.apply(config, registry)
+		if config.ContentType != c.contentType || (config.WrapTransport != nil) != c.limited {
+			t.Errorf("%v: %+v", c.args, config)
+		}
+		if !c.limited {
+			continue
+		}
+		asked := 0
+		through := config.WrapTransport(answers(func(*http.Request) { asked++ }))
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		for range 5 {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://server/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := through.RoundTrip(r); err == nil {
+				answer.Body.Close()
+			}
+		}
+		if families, err := registry.Gather(); asked != 1 || err != nil || len(families) != 1 || families[0].Metric[0].Histogram.GetSampleCount() != 1 {
+			t.Errorf("%d requests went through; %v %v", asked, families, err)
+		}
+	}
+}
+
+// answers is a server that says yes.
+type answers func(*http.Request)
+
+func (f answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	f(r)
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 }

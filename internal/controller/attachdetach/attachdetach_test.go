@@ -143,7 +143,7 @@ func TestAVolumeFollowsItsPods(t *testing.T) {
 		}
 		b.status("a", map[string]any{"volumesInUse": []string{handle}})
 		b.pod("q", "b")
-		if b.attachment("b") != nil || !b.event("q", "FailedAttachVolume", `Multi-Attach error for volume "pv" Volume is already used by pod(s) p`) {
+		if b.attachment("b") != nil || !b.event("q", "FailedAttachVolume", `Waiting for detach for volume "pv" Volume is already used by pod(s) p`) {
 			b.Error("a volume for one node is attached to a second")
 		}
 		b.remove("p")

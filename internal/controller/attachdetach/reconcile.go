@@ -119,11 +119,11 @@ func (c *Controller) explain(ctx context.Context, v *corev1.PersistentVolume, k 
 			names = append(names, pod.Name)
 		}
 	}
-	why := "Volume is already exclusively attached to one node and can't be attached to another"
+	why := "Volume is already exclusively attached to one node, waiting on detach before it can be attached to another node"
 	if len(names) > 0 {
 		why = "Volume is already used by pod(s) " + strings.Join(names, ", ")
 	}
-	if message := fmt.Sprintf("Multi-Attach error for volume %q %s", v.Name, why); c.tell(k, message) != message {
+	if message := fmt.Sprintf("Waiting for detach for volume %q %s", v.Name, why); c.tell(k, message) != message {
 		c.record(ctx, v, k.node, corev1.EventTypeWarning, "FailedAttachVolume", message)
 	}
 }

@@ -12,6 +12,7 @@ package disruption
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ type Controller struct {
 	events      *event.Recorder
 	served      served.Lister
 	queue       *queue.Queue[queue.Key]
-	stale       *queue.Queue[queue.Key] // pods whose condition may be out of date
+	stale       *queue.Queue[queue.Key] // pods whose condition may be out of date, or that have several budgets
 
 	mu        sync.Mutex
 	resources map[schema.GroupKind]schema.GroupVersionResource // of other owners; guarded by mu
@@ -93,11 +94,24 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 
 // wake reconciles the budgets of a pod.
 func (c *Controller) wake(pod *corev1.Pod) {
+	names := c.budgetsOf(pod)
+	for _, name := range names {
+		c.queue.Add(queue.Key{Namespace: pod.Namespace, Name: name})
+	}
+	if len(names) > 1 {
+		c.stale.Add(queue.Key{Namespace: pod.Namespace, Name: pod.Name})
+	}
+}
+
+// budgetsOf returns the names of the budgets that a pod is of, sorted.
+func (c *Controller) budgetsOf(pod *corev1.Pod) (names []string) {
 	for _, b := range c.budgets.CachedList(pod.Namespace, nil) {
 		if s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector); err == nil && s.Matches(labels.Set(pod.Labels)) {
-			c.queue.Add(queue.Key{Namespace: b.Namespace, Name: b.Name})
+			names = append(names, b.Name)
 		}
 	}
+	slices.Sort(names)
+	return names
 }
 
 // watch comes back to a pod when its condition is out of date.
@@ -279,6 +293,10 @@ func (c *Controller) reconcileStale(ctx context.Context, key queue.Key) error {
 	}
 	if err != nil {
 		return err
+	}
+	if names := c.budgetsOf(pod); len(names) > 1 {
+		c.events.Record(ctx, pod, corev1.SchemeGroupVersion.WithKind("Pod"), corev1.EventTypeWarning, "MultiplePodDisruptionBudgets",
+			"Pod %q/%q matches multiple PodDisruptionBudgets.  Chose %q arbitrarily.", pod.Namespace, pod.Name, names[0])
 	}
 	left, has := untilStale(pod)
 	if !has {

@@ -259,3 +259,22 @@ func TestRights(t *testing.T) {
 		}
 	})
 }
+
+// A pod of several budgets has an event that names one of them.
+func TestSeveralBudgets(t *testing.T) {
+	run(t, 1, policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr.To(intstr.FromInt32(1))}, func(w world) {
+		bubble.Must(w.budgets.Create(w.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"},
+			Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr.To(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: labels}}}))(w.Bubble)
+		w.Settle()
+		w.pod("p", true, true)
+		w.Settle()
+		told := false
+		for _, e := range bubble.Must(client.For[*corev1.Event](w.API).List(w.Context(), "default", metav1.ListOptions{}))(w.Bubble) {
+			told = told || e.InvolvedObject.Name == "p" && e.Type == corev1.EventTypeWarning && e.Reason == "MultiplePodDisruptionBudgets" &&
+				e.Message == `Pod "default"/"p" matches multiple PodDisruptionBudgets.  Chose "a" arbitrarily.` && e.Source.Component == "controllermanager"
+		}
+		if !told {
+			w.Error("nobody is told of the second budget")
+		}
+	})
+}

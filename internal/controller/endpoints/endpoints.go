@@ -44,15 +44,25 @@ type Controller struct {
 	queue     *queue.Queue[queue.Key]
 	events    *event.Recorder
 	times     *trigger.Times
+	batch     time.Duration
 
 	mu     sync.Mutex
 	former map[queue.Key]string // the version last replaced; guarded by mu
 }
 
+// Config says what the controller works with.
+type Config struct {
+	Client client.Interface
+	// Batch is how long changes of pods wait for others.
+	Batch  time.Duration
+	Logger *slog.Logger
+}
+
 // New returns the controller.
-func New(api client.Interface, log *slog.Logger) *Controller {
+func New(config Config) *Controller {
+	api, log := config.Client, config.Logger
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), endpoints: client.For[*corev1.Endpoints](api),
-		events: event.New(api, managedBy, log), times: trigger.New(), former: map[queue.Key]string{}}
+		events: event.New(api, managedBy, log), times: trigger.New(), batch: config.Batch, former: map[queue.Key]string{}}
 	c.queue = queue.New("endpoint", log, c.reconcile)
 	add := func(svc *corev1.Service) { c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name}) }
 	c.services.AddHandler(client.Handler[*corev1.Service]{Add: add, Update: func(_, svc *corev1.Service) { add(svc) }, Delete: add})
@@ -84,7 +94,7 @@ func relevant(old, pod *corev1.Pod) bool {
 func (c *Controller) podChanged(pod *corev1.Pod) {
 	for _, svc := range c.services.CachedList(pod.Namespace, nil) {
 		if len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(pod.Labels)) {
-			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
+			c.queue.AddAfter(queue.Key{Namespace: svc.Namespace, Name: svc.Name}, c.batch)
 		}
 	}
 }

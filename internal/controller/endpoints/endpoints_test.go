@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,7 +35,9 @@ func pod(b *bubble.Bubble, name, ip string, ready bool) {
 }
 
 func run(t *testing.T, test func(*bubble.Bubble)) {
-	bubble.RunAs(t, "endpoint-controller", func(api client.Interface) []bubble.Controller { return []bubble.Controller{endpoints.New(api, nil)} }, test,
+	bubble.RunAs(t, "endpoint-controller", func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{endpoints.New(endpoints.Config{Client: api})}
+	}, test,
 		kajitest.WithServer(func(c *apiserver.Config) { c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")} }))
 }
 
@@ -81,6 +84,30 @@ func TestAThousandAddressesAreKept(t *testing.T) {
 		}
 		if _, ok := e.Labels[corev1.IsHeadlessService]; !ok {
 			b.Errorf("labels %v", e.Labels)
+		}
+	})
+}
+
+// Changes of pods wait for others as long as they are told to.
+func TestBatch(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{endpoints.New(endpoints.Config{Client: api, Batch: time.Minute})}
+	}
+	bubble.RunAs(t, "endpoint-controller", start, func(b *bubble.Bubble) {
+		bubble.Must(client.For[*corev1.Service](b.API).Create(b.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+			Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Selector: labels, Ports: []corev1.ServicePort{{Port: 1}}}}))(b)
+		b.Settle()
+		subsets := func() int {
+			return len(bubble.Must(client.For[*corev1.Endpoints](b.API).Get(b.Context(), "default", "web"))(b).Subsets)
+		}
+		pod(b, "p", "10.0.0.1", true)
+		b.Wait(50 * time.Second)
+		if subsets() != 0 {
+			b.Error("written at once")
+		}
+		b.Wait(20 * time.Second)
+		if subsets() != 1 {
+			b.Error("not written")
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -45,6 +46,7 @@ type Controller struct {
 	times    *trigger.Times
 	events   *event.Recorder
 	max      int
+	batch    time.Duration
 	// zones knows the zones' shares of the nodes, as of when nodesChanged was
 	// last unset.
 	zones        *topologycache.TopologyCache
@@ -60,7 +62,9 @@ type Controller struct {
 type Config struct {
 	Client client.Interface
 	// Max is how many endpoints a slice holds, DefaultMax when zero.
-	Max    int
+	Max int
+	// Batch is how long changes of pods and slices wait for others.
+	Batch  time.Duration
 	Logger *slog.Logger
 }
 
@@ -73,7 +77,7 @@ func New(config Config) *Controller {
 	c := &Controller{services: client.For[*corev1.Service](api), pods: client.For[*corev1.Pod](api), nodes: client.For[*corev1.Node](api),
 		slices:  client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy}),
 		created: map[queue.Key]map[string]bool{}, times: trigger.New(), events: event.New(api, "endpoint-slice-controller", log),
-		max: config.Max, zones: topologycache.NewTopologyCache()}
+		max: config.Max, batch: config.Batch, zones: topologycache.NewTopologyCache()}
 	c.queue = queue.New("endpoint_slice", log, c.reconcile)
 	c.slices.AddIndex(serviceIndex, func(s *discoveryv1.EndpointSlice) []string { return []string{owner(s).String()} })
 	c.services.AddHandler(client.Handler[*corev1.Service]{Add: c.add, Update: func(_, svc *corev1.Service) { c.add(svc) }, Delete: c.add})
@@ -129,7 +133,7 @@ func owner(s *discoveryv1.EndpointSlice) queue.Key {
 func (c *Controller) podChanged(pod *corev1.Pod) {
 	for _, svc := range c.services.CachedList(pod.Namespace, nil) {
 		if len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(pod.Labels)) {
-			c.queue.Add(queue.Key{Namespace: svc.Namespace, Name: svc.Name})
+			c.queue.AddAfter(queue.Key{Namespace: svc.Namespace, Name: svc.Name}, c.batch)
 		}
 	}
 }
@@ -142,7 +146,7 @@ func (c *Controller) sliceSeen(s *discoveryv1.EndpointSlice) {
 		delete(c.created, key)
 	}
 	c.mu.Unlock()
-	c.queue.Add(key)
+	c.queue.AddAfter(key, c.batch)
 }
 
 // Run writes slices until ctx ends.

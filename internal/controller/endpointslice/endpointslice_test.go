@@ -110,9 +110,12 @@ type bench struct {
 	services client.Typed[*corev1.Service]
 }
 
-func run(t *testing.T, test func(b *bench)) {
+func run(t *testing.T, test func(b *bench)) { runWith(t, endpointslice.Config{Max: 3}, test) }
+
+func runWith(t *testing.T, c endpointslice.Config, test func(b *bench)) {
 	start := func(api client.Interface) []bubble.Controller {
-		return []bubble.Controller{endpointslice.New(endpointslice.Config{Client: api, Max: 3})}
+		c.Client = api
+		return []bubble.Controller{endpointslice.New(c)}
 	}
 	bubble.RunAs(t, "endpointslice-controller", start, func(bb *bubble.Bubble) {
 		for name, zone := range map[string]string{"n": "a", "m": "b"} {
@@ -284,6 +287,21 @@ func TestOrderOfPorts(t *testing.T) {
 			if len(s.Endpoints) != 1 || !stdslices.Equal(names, []string{"a", "u", "b"}) {
 				b.Errorf("%d endpoints with ports %v", len(s.Endpoints), names)
 			}
+		}
+	})
+}
+
+// Changes of pods wait for others as long as they are told to.
+func TestBatch(t *testing.T) {
+	runWith(t, endpointslice.Config{Batch: time.Minute}, func(b *bench) {
+		b.pod("p", "n", 1)
+		b.Wait(30 * time.Second)
+		if got, _ := b.endpoints(discoveryv1.AddressTypeIPv4); len(got) != 0 {
+			b.Errorf("%v at once", got)
+		}
+		b.Wait(time.Minute)
+		if got, _ := b.endpoints(discoveryv1.AddressTypeIPv4); len(got) != 1 {
+			b.Errorf("%v after a while", got)
 		}
 	})
 }

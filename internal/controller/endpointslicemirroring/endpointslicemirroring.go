@@ -39,11 +39,26 @@ type Controller struct {
 	slices    client.Typed[*discoveryv1.EndpointSlice]
 	queue     *queue.Queue[queue.Key]
 	events    *event.Recorder
+	max       int // addresses of a subset, and of a slice
+}
+
+// Config says what the controller works with.
+type Config struct {
+	Client client.Interface
+	// Batch is how long changes of Endpoints wait for others.
+	Batch time.Duration
+	// Max is how many addresses of a subset are mirrored, DefaultMax when zero.
+	Max    int
+	Logger *slog.Logger
 }
 
 // New returns the controller.
-func New(api client.Interface, log *slog.Logger) *Controller {
-	c := &Controller{services: client.For[*corev1.Service](api), endpoints: client.For[*corev1.Endpoints](api), events: event.New(api, "endpoint-slice-mirroring-controller", log),
+func New(config Config) *Controller {
+	api, log := config.Client, config.Logger
+	if config.Max == 0 {
+		config.Max = DefaultMax
+	}
+	c := &Controller{max: config.Max, services: client.For[*corev1.Service](api), endpoints: client.For[*corev1.Endpoints](api), events: event.New(api, "endpoint-slice-mirroring-controller", log),
 		slices: client.For[*discoveryv1.EndpointSlice](api).With(client.InformerOptions{LabelSelector: discoveryv1.LabelManagedBy + "=" + managedBy})}
 	c.queue = queue.New("endpoint_slice_mirroring", log, c.reconcile)
 	service := func(svc *corev1.Service) {
@@ -58,12 +73,12 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 	}})
 	changed := func(e *corev1.Endpoints) {
 		if mirrored(e) {
-			c.queue.Add(queue.Key{Namespace: e.Namespace, Name: e.Name})
+			c.queue.AddAfter(queue.Key{Namespace: e.Namespace, Name: e.Name}, config.Batch)
 		}
 	}
 	c.endpoints.AddHandler(client.Handler[*corev1.Endpoints]{Add: changed, Delete: changed, Update: func(old, e *corev1.Endpoints) {
 		if mirrored(old) || mirrored(e) {
-			c.queue.Add(queue.Key{Namespace: e.Namespace, Name: e.Name})
+			c.queue.AddAfter(queue.Key{Namespace: e.Namespace, Name: e.Name}, config.Batch)
 		}
 	}})
 	slice := func(s *discoveryv1.EndpointSlice) {

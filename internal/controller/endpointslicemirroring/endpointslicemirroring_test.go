@@ -4,7 +4,9 @@ package endpointslicemirroring_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -19,7 +21,7 @@ import (
 
 func TestHandMadeEndpointsAreMirrored(t *testing.T) {
 	start := func(api client.Interface) []bubble.Controller {
-		return []bubble.Controller{endpointslicemirroring.New(api, nil)}
+		return []bubble.Controller{endpointslicemirroring.New(endpointslicemirroring.Config{Client: api})}
 	}
 	bubble.RunAs(t, "endpointslicemirroring-controller", start, func(b *bubble.Bubble) {
 		ctx, services, all := b.Context(), client.For[*corev1.Service](b.API), client.For[*corev1.Endpoints](b.API)
@@ -53,4 +55,38 @@ func TestHandMadeEndpointsAreMirrored(t *testing.T) {
 		bubble.Must(services.MergePatch(ctx, "default", "svc", map[string]any{"spec": map[string]any{"selector": map[string]string{"x": "y"}}}, ""))(b)
 		mirrors(0)
 	}, kajitest.WithServer(func(c *apiserver.Config) { c.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")} }))
+}
+
+// As many addresses of a subset are mirrored as are allowed, and not before changes
+// have waited for others.
+func TestLimits(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{endpointslicemirroring.New(endpointslicemirroring.Config{Client: api, Max: 2, Batch: time.Minute})}
+	}
+	bubble.RunAs(t, "endpointslicemirroring-controller", start, func(b *bubble.Bubble) {
+		bubble.Must(client.For[*corev1.Service](b.API).Create(b.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc"},
+			Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}}}))(b)
+		b.Settle()
+		bubble.Must(client.For[*corev1.Endpoints](b.API).Create(b.Context(), &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc"},
+			Subsets: []corev1.EndpointSubset{{Ports: []corev1.EndpointPort{{Port: 80}}, Addresses: []corev1.EndpointAddress{{IP: "192.0.2.7"}, {IP: "192.0.2.8"}, {IP: "192.0.2.9"}}}}}))(b)
+		mirrored := func() (n int) {
+			for _, s := range bubble.Must(client.For[*discoveryv1.EndpointSlice](b.API).List(b.Context(), "default", metav1.ListOptions{}))(b) {
+				n += len(s.Endpoints)
+			}
+			return n
+		}
+		b.Wait(50 * time.Second)
+		if n := mirrored(); n != 0 {
+			b.Errorf("%d addresses at once", n)
+		}
+		b.Wait(20 * time.Second)
+		if n := mirrored(); n != 2 {
+			b.Errorf("%d addresses, want 2", n)
+		}
+		if events := bubble.Must(client.For[*corev1.Event](b.API).List(b.Context(), "default", metav1.ListOptions{}))(b); !slices.ContainsFunc(events, func(e *corev1.Event) bool {
+			return e.Reason == "TooManyAddressesToMirror" && e.Message == "A max of 2 addresses can be mirrored to EndpointSlices per Endpoints subset. 1 addresses were skipped"
+		}) {
+			b.Error("nobody is told of the third")
+		}
+	})
 }

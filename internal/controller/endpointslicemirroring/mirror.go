@@ -15,9 +15,9 @@ import (
 	netutils "k8s.io/utils/net"
 )
 
-// maxPerSubset is how many addresses of a subset are mirrored: a subset fits
-// one slice.
-const maxPerSubset = 1000
+// DefaultMax is how many addresses of a subset are mirrored: a subset fits one
+// slice.
+const DefaultMax = 1000
 
 // mirror returns the slices of Endpoints, one for each family and set of ports,
 // and tells by an Event what it leaves out.
@@ -29,7 +29,7 @@ func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*di
 		s := &e.Subsets[i]
 		added := 0
 		add := func(a *corev1.EndpointAddress, ready bool) {
-			if added >= maxPerSubset {
+			if added >= c.max {
 				skipped++
 				return
 			}
@@ -54,7 +54,7 @@ func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*di
 				slice.Endpoints[n] = endpoint
 				return
 			}
-			if len(slice.Endpoints) < maxPerSubset {
+			if len(slice.Endpoints) < c.max {
 				at[id] = len(slice.Endpoints)
 				slice.Endpoints = append(slice.Endpoints, endpoint)
 			}
@@ -71,7 +71,7 @@ func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*di
 	}
 	if skipped > 0 {
 		c.events.Record(ctx, e, kind, corev1.EventTypeWarning, "TooManyAddressesToMirror",
-			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxPerSubset, skipped+invalid)
+			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", c.max, skipped+invalid)
 	}
 	return out, skipped + invalid
 }

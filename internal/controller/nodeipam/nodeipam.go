@@ -25,6 +25,8 @@ type Config struct {
 	Client client.Interface
 	// CIDRs are the cluster's ranges, one a family; none leaves nodes alone.
 	CIDRs []netip.Prefix
+	// Services are ranges that are not given to nodes.
+	Services []netip.Prefix
 	// MaskIPv4 and MaskIPv6 are the sizes of a node's part, 24 and 64 when zero.
 	MaskIPv4, MaskIPv6 int
 	Logger             *slog.Logger
@@ -62,6 +64,7 @@ func New(c Config) (*Controller, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.out = c.Services
 		n.pools = append(n.pools, p)
 	}
 	n.queue = queue.New("node_ipam", c.Logger, n.reconcile)

@@ -3,6 +3,7 @@
 package nodeipam_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -50,6 +51,29 @@ func TestRanges(t *testing.T) {
 		b.Settle()
 		if cidr("c") != freed {
 			b.Errorf("the range of c is %q, want %q", cidr("c"), freed)
+		}
+	})
+}
+
+// What is Services' goes to no node.
+func TestRangeOfServices(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		c, err := nodeipam.New(nodeipam.Config{Client: api, CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, MaskIPv4: 26,
+			Services: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25"), netip.MustParsePrefix("10.0.0.200/32"), netip.MustParsePrefix("10.9.0.0/16")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []bubble.Controller{c}
+	}
+	bubble.Run(t, start, func(b *bubble.Bubble) {
+		nodes := client.For[*corev1.Node](b.API)
+		for i, want := range []string{"10.0.0.128/26", ""} {
+			name := fmt.Sprint("n", i)
+			bubble.Must(nodes.Create(b.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}))(b)
+			b.Settle()
+			if got := bubble.Must(nodes.Get(b.Context(), "", name))(b).Spec.PodCIDR; got != want {
+				b.Errorf("node %s has %q, want %q", name, got, want)
+			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"kaji/internal/controller/meter"
 )
@@ -13,6 +14,7 @@ import (
 // pool is one range, cut into parts of equal size.
 type pool struct {
 	cidr   netip.Prefix
+	out    []netip.Prefix // none of them is given to nodes
 	mask   int
 	taken  map[netip.Prefix]string // by node
 	byNode map[string]netip.Prefix
@@ -58,7 +60,7 @@ func (p *pool) take(node string) (part netip.Prefix, tries int, err error) {
 	for tries := range 1 << (p.mask - p.cidr.Bits()) {
 		part := p.next
 		p.next = p.after(part)
-		if _, ok := p.taken[part]; !ok {
+		if _, ok := p.taken[part]; !ok && !slices.ContainsFunc(p.out, part.Overlaps) {
 			p.taken[part], p.byNode[node] = node, part
 			return part, tries, nil
 		}

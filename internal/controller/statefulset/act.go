@@ -37,17 +37,21 @@ func (u *update) create(p *corev1.Pod, n int) error {
 
 // mend gives a pod back its labels and volumes, and its claims their owners.
 func (u *update) mend(p *corev1.Pod, n int) error {
-	if err := u.fixClaims(p, n); err != nil {
+	claims, err := u.fixClaims(p, n)
+	if err != nil {
 		u.podEvent("update", p, err)
 		return err
 	}
 	if identified(p) && stored(u.set, p, n) {
+		if claims { // upstream writes the pod as it is and says so
+			u.podEvent("update", p, nil)
+		}
 		return nil
 	}
 	changed := p.DeepCopy()
 	identify(u.set, changed, n)
 	store(u.set, changed, n)
-	_, err := u.Controller.pods.Update(u.ctx, changed)
+	_, err = u.Controller.pods.Update(u.ctx, changed)
 	if apierrors.IsConflict(err) {
 		return err
 	}

@@ -102,15 +102,16 @@ func (u *update) ensureClaims(p *corev1.Pod, n int) error {
 	return errors.Join(errs...)
 }
 
-// fixClaims gives the claims of a pod the owners they should have.
-func (u *update) fixClaims(p *corev1.Pod, n int) error {
+// fixClaims gives the claims of a pod the owners they should have, and says
+// whether any had others.
+func (u *update) fixClaims(p *corev1.Pod, n int) (changes bool, err error) {
 	for i := range u.set.Spec.VolumeClaimTemplates {
 		have, err := u.claims.Cached(u.set.Namespace, claimName(u.set, &u.set.Spec.VolumeClaimTemplates[i], n))
 		if apierrors.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return err
+			return changes, err
 		}
 		owners := u.owners(have, p, n)
 		if equality.Semantic.DeepEqual(owners, have.OwnerReferences) {
@@ -119,10 +120,11 @@ func (u *update) fixClaims(p *corev1.Pod, n int) error {
 		changed := have.DeepCopy()
 		changed.OwnerReferences = owners
 		if _, err := u.claims.Update(u.ctx, changed); err != nil {
-			return fmt.Errorf("could not update claim %s for delete policy ownerRefs: %w", have.Name, err)
+			return changes, fmt.Errorf("could not update claim %s for delete policy ownerRefs: %w", have.Name, err)
 		}
+		changes = true
 	}
-	return nil
+	return changes, nil
 }
 
 // stale says whether a claim of a pod that is to be made still belongs to an

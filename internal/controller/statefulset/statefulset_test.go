@@ -3,6 +3,8 @@
 package statefulset_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -58,6 +60,33 @@ func TestPolicyOfUnready(t *testing.T) {
 		w.Settle()
 		if refs := w.owners(); len(refs) != 0 {
 			t.Errorf("owners %v, want none", refs)
+		}
+	})
+}
+
+// That a ready pod's claims follow another retention policy is told as an update of
+// the pod.
+func TestPolicyOfReady(t *testing.T) {
+	run(t, appsv1.DeletePersistentVolumeClaimRetentionPolicyType, func(w world) {
+		pods := client.For[*corev1.Pod](w.API)
+		pod := bubble.Must(pods.Get(w.Context(), "default", "web-0"))(w.Bubble).DeepCopy()
+		pod.Status.Phase = corev1.PodRunning
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		bubble.Must(pods.UpdateStatus(w.Context(), pod))(w.Bubble)
+		w.Settle()
+		told := func() bool {
+			return slices.ContainsFunc(bubble.Must(client.For[*corev1.Event](w.API).List(w.Context(), "default", metav1.ListOptions{}))(w.Bubble), func(e *corev1.Event) bool {
+				return strings.HasPrefix(e.Message, "Update Pod web-0 in StatefulSet web ") // successful, or failed where the answer was lost
+			})
+		}
+		if told() {
+			t.Error("an update is told of where there is none")
+		}
+		retain := map[string]any{"whenDeleted": "Retain", "whenScaled": "Retain"}
+		bubble.Must(w.sets.MergePatch(w.Context(), "default", "web", map[string]any{"spec": map[string]any{"persistentVolumeClaimRetentionPolicy": retain}}, ""))(w.Bubble)
+		w.Settle()
+		if refs := w.owners(); len(refs) != 0 || !told() {
+			t.Errorf("owners %v, told %v", refs, told())
 		}
 	})
 }

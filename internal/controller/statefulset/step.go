@@ -28,7 +28,10 @@ func (u *update) step() error {
 	}
 	err := u.each(replicas, u.keep)
 	if err == nil {
-		err = u.each(condemned, func(p *corev1.Pod) error { return u.fixClaims(p, ordinal(p)) })
+		err = u.each(condemned, func(p *corev1.Pod) error {
+			_, err := u.fixClaims(p, ordinal(p))
+			return err
+		})
 	}
 	if err == nil {
 		first := u.firstUnavailable(replicas, condemned)
@@ -121,7 +124,8 @@ func (u *update) keep(p *corev1.Pod) error {
 	}
 	if p.Status.Phase == corev1.PodPending && !terminating(p) {
 		// Its claims are owned as the policy says even if it never becomes ready.
-		if err := errors.Join(u.ensureClaims(p, n), u.fixClaims(p, n)); err != nil {
+		_, err := u.fixClaims(p, n)
+		if err = errors.Join(u.ensureClaims(p, n), err); err != nil {
 			return err
 		}
 	}

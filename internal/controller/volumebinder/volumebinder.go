@@ -12,6 +12,7 @@ package volumebinder
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,11 +57,37 @@ type Controller struct {
 	events  *event.Recorder
 	// One worker: two claims never reach for one volume at once.
 	queue *queue.Queue[key]
+
+	api       client.Interface
+	followers sync.WaitGroup
+	mu        sync.Mutex
+	followed  map[string]context.CancelFunc // by recycler pod, whose events are copied; guarded by mu
+
+	noProvisioning bool
+	hostPath, nfs  Recycling
+}
+
+// Config says what the controller works with.
+type Config struct {
+	Client client.Interface
+	// NoProvisioning leaves claims without a volume alone.
+	NoProvisioning bool
+	// HostPath and NFS say how volumes are emptied that are used again; with
+	// DefaultHostPath and DefaultNFS when zero.
+	HostPath, NFS Recycling
+	Logger        *slog.Logger
 }
 
 // New returns the controller.
-func New(api client.Interface, log *slog.Logger) *Controller {
-	c := &Controller{claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api),
+func New(config Config) *Controller {
+	api, log := config.Client, config.Logger
+	if config.HostPath == (Recycling{}) {
+		config.HostPath = DefaultHostPath
+	}
+	if config.NFS == (Recycling{}) {
+		config.NFS = DefaultNFS
+	}
+	c := &Controller{api: api, followed: map[string]context.CancelFunc{}, noProvisioning: config.NoProvisioning, hostPath: config.HostPath, nfs: config.NFS, claims: client.For[*corev1.PersistentVolumeClaim](api), volumes: client.For[*corev1.PersistentVolume](api),
 		classes: client.For[*storagev1.StorageClass](api), pods: client.For[*corev1.Pod](api), events: event.New(api, "persistentvolume-controller", log)}
 	c.queue = queue.New("claims", log, c.reconcile)
 	c.index()
@@ -180,6 +207,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		meter.From(ctx).Volumes(func() []*corev1.PersistentVolume { return c.volumes.CachedList("", nil) },
 			func() []*corev1.PersistentVolumeClaim { return c.claims.CachedList("", nil) })
 		c.queue.Run(ctx, 1)
+		c.followers.Wait()
 	}
 	return nil
 }

@@ -26,8 +26,13 @@ type bench struct {
 	classes client.Typed[*storagev1.StorageClass]
 }
 
-func run(t *testing.T, test func(b *bench)) {
-	start := func(api client.Interface) []bubble.Controller { return []bubble.Controller{volumebinder.New(api, nil)} }
+func run(t *testing.T, test func(b *bench)) { runWith(t, volumebinder.Config{}, test) }
+
+func runWith(t *testing.T, c volumebinder.Config, test func(b *bench)) {
+	start := func(api client.Interface) []bubble.Controller {
+		c.Client = api
+		return []bubble.Controller{volumebinder.New(c)}
+	}
 	bubble.RunAs(t, "persistent-volume-binder", start, func(b *bubble.Bubble) {
 		test(&bench{b, client.For[*corev1.PersistentVolumeClaim](b.API), client.For[*corev1.PersistentVolume](b.API), client.For[*storagev1.StorageClass](b.API)})
 	})
@@ -254,6 +259,92 @@ func TestProvisioners(t *testing.T) {
 		bubble.Must(b.claims.MergePatch(b.Context(), "default", "waits", map[string]any{"metadata": map[string]any{"annotations": map[string]string{"volume.kubernetes.io/selected-node": "n"}}}, ""))(b.Bubble)
 		if c := b.wantClaim("waits", corev1.ClaimPending, ""); c.Annotations["volume.kubernetes.io/storage-provisioner"] != "example.com/p" {
 			b.Errorf("a node was selected: %v", c.Annotations)
+		}
+	})
+}
+
+// Where nothing is provisioned, nobody is asked to and nothing is told.
+func TestNoProvisioning(t *testing.T) {
+	runWith(t, volumebinder.Config{NoProvisioning: true}, func(b *bench) {
+		bubble.Must(b.classes.Create(b.Context(), &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Provisioner: "example.com/p"}))(b.Bubble)
+		b.claim("c", "1Gi", ptr("s"))
+		if claim := b.wantClaim("c", corev1.ClaimPending, ""); len(claim.Annotations) != 0 {
+			b.Errorf("annotations %v", claim.Annotations)
+		}
+		if events := bubble.Must(client.For[*corev1.Event](b.API).List(b.Context(), "default", metav1.ListOptions{}))(b.Bubble); len(events) != 0 {
+			b.Errorf("events %v", events)
+		}
+	})
+}
+
+// The pod that empties a volume has the deadline of the volume's size, and is one
+// that the administrator wrote, if there is such.
+func TestRecyclers(t *testing.T) {
+	template := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", GenerateName: "x-", Labels: map[string]string{"l": "v"}}, Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Volumes: []corev1.Volume{{Name: "mine"}}, Containers: []corev1.Container{{Name: "c", Image: "scrub", VolumeMounts: []corev1.VolumeMount{{Name: "mine", MountPath: "/v"}}}}}}
+	for name, c := range map[string]struct {
+		config                 volumebinder.Config
+		size, namespace, image string
+		deadline               int64
+	}{
+		"usual, small": {volumebinder.Config{}, "1Gi", "default", "registry.k8s.io/build-image/debian-base:bookworm-v1.0.6", 60},
+		"usual, large": {volumebinder.Config{}, "10Gi", "default", "registry.k8s.io/build-image/debian-base:bookworm-v1.0.6", 300},
+		"of one's own": {volumebinder.Config{HostPath: volumebinder.Recycling{Template: template, Minimum: 7, PerGi: 1}}, "1Gi", "kube-system", "scrub", 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runWith(t, c.config, func(b *bench) {
+				b.volume("v", c.size, "s", func(v *corev1.PersistentVolume) {
+					v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRecycle
+				})
+				b.claim("c", "1Gi", ptr("s"))
+				b.wantClaim("c", corev1.ClaimBound, "v")
+				if err := b.claims.Delete(b.Context(), "default", "c", metav1.DeleteOptions{}); err != nil {
+					b.Fatal(err)
+				}
+				b.Settle()
+				pods := client.For[*corev1.Pod](b.API)
+				pod := bubble.Must(pods.Get(b.Context(), c.namespace, "recycler-for-v"))(b.Bubble).DeepCopy()
+				if s := pod.Spec; *s.ActiveDeadlineSeconds != c.deadline || s.Containers[0].Image != c.image || s.Volumes[0].HostPath == nil || s.Volumes[0].HostPath.Path != "/x" {
+					b.Errorf("the pod is %+v", s)
+				}
+				pod.Status.Phase = corev1.PodSucceeded
+				bubble.Must(pods.UpdateStatus(b.Context(), pod))(b.Bubble)
+				b.wantVolume("v", corev1.VolumeAvailable)
+			})
+		})
+	}
+}
+
+// The events of the pod that empties a volume are the volume's, too, and a failure
+// is told as what it is.
+func TestRecyclingFails(t *testing.T) {
+	run(t, func(b *bench) {
+		b.volume("v", "1Gi", "s", func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRecycle
+		})
+		b.claim("c", "1Gi", ptr("s"))
+		b.wantClaim("c", corev1.ClaimBound, "v")
+		if err := b.claims.Delete(b.Context(), "default", "c", metav1.DeleteOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		b.Settle()
+		pods, events := client.For[*corev1.Pod](b.API), client.For[*corev1.Event](b.API)
+		pod := bubble.Must(pods.Get(b.Context(), "default", "recycler-for-v"))(b.Bubble).DeepCopy()
+		bubble.Must(events.Create(b.Context(), &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "e"}, Type: corev1.EventTypeWarning, Reason: "FailedScheduling", Message: "no nodes",
+			InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod.Name, UID: pod.UID}}))(b.Bubble)
+		b.Settle()
+		pod.Status.Phase = corev1.PodFailed
+		bubble.Must(pods.UpdateStatus(b.Context(), pod))(b.Bubble)
+		const why = "Recycle failed: failed to recycle volume: pod failed, pod.Status.Message unknown"
+		if v := b.wantVolume("v", corev1.VolumeFailed); v.Status.Message != why {
+			b.Errorf("message %q", v.Status.Message)
+		}
+		for reason, message := range map[string]string{"RecyclerPod": "Recycler pod: no nodes", "VolumeFailedRecycle": why} {
+			if !slices.ContainsFunc(bubble.Must(events.List(b.Context(), "default", metav1.ListOptions{}))(b.Bubble), func(e *corev1.Event) bool {
+				return e.InvolvedObject.Kind == "PersistentVolume" && e.Type == corev1.EventTypeWarning && e.Reason == reason && e.Message == message
+			}) {
+				b.Errorf("no event %s: %s", reason, message)
+			}
 		}
 	})
 }
