@@ -119,6 +119,15 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if slices.ContainsFunc(c.others(m), func(o *storagemigrationv1.StorageVersionMigration) bool { return before(o, m) }) {
 		return nil // its end wakes this one
 	}
+	// What has ended since must not be begun once more: its definition would
+	// stay marked as being migrated.
+	m, err = c.migrations.Get(ctx, "", name)
+	if apierrors.IsNotFound(err) || err == nil && ended(m) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	crd, err := c.definition(ctx, m.Spec.Resource)
 	if err != nil {
 		return err

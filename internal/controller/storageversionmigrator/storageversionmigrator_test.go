@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"kaji/internal/client"
 	"kaji/internal/controller/storageversionmigrator"
@@ -70,7 +71,9 @@ var crds = client.Resource{GroupVersionResource: apiextensionsv1.SchemeGroupVers
 // until watches a resource until an event suits.
 func until(t *testing.T, c *kajitest.Cluster, r client.Resource, suits func(watch.Event) bool) {
 	t.Helper()
-	w, err := c.Client().Watch(t.Context(), r, metav1.ListOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w, err := c.Client().Watch(ctx, r, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,5 +246,56 @@ func TestLateResource(t *testing.T) {
 	}
 	if m := end(t, c, "m"); !meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") {
 		t.Errorf("got %+v", m.Status)
+	}
+}
+
+// late hears of everything from another cluster, as if from an earlier time of
+// this one.
+type late struct {
+	client.Interface
+	heard client.Interface
+}
+
+func (l late) Informer(gvr schema.GroupVersionResource, opts client.InformerOptions) cache.SharedIndexInformer {
+	return l.heard.Informer(gvr, opts)
+}
+
+// A migration that ended while the controller had not heard of it is not begun
+// once more: nobody would unmark its definition.
+func TestEndedUnheard(t *testing.T) {
+	c, past := kajitest.Start(t), kajitest.Start(t)
+	crd, err := c.Client().Create(t.Context(), crds, "", definition(), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	widgets := metav1.GroupResource{Group: "example.com", Resource: "widgets"}
+	create(t, past, "m", widgets)
+	create(t, c, "m", widgets)
+	migrations := client.For[*storagemigrationv1.StorageVersionMigration](c.Client())
+	m, err := migrations.Get(t.Context(), "", "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = m.DeepCopy()
+	meta.SetStatusCondition(&m.Status.Conditions, metav1.Condition{Type: "Succeeded", Status: metav1.ConditionTrue, Reason: "StorageVersionMigrationSucceeded"})
+	if _, err := migrations.UpdateStatus(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	controller := storageversionmigrator.New(late{c.Client(), past.Client()}, slog.New(slog.DiscardHandler))
+	informer := past.Client().Informer(migrations.Resource("").GroupVersionResource, client.InformerOptions{})
+	if !client.WaitForSync(t.Context(), informer) {
+		t.Fatal("nothing was heard")
+	}
+	if err := controller.Reconcile(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	now, err := c.Client().Get(t.Context(), crds, crd.(metav1.Object).GetName(), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, is := range now.(*apiextensionsv1.CustomResourceDefinition).Status.Conditions {
+		if is.Type == apiextensionsv1.StorageMigrating {
+			t.Errorf("the definition is marked: %+v", is)
+		}
 	}
 }
