@@ -4,6 +4,7 @@ package guide
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func (s *session) run(st step) (printed string, code int, err error) {
 			return "", 0, err
 		}
 		defer t.close()
-		from, to, finish = t.name, t.name, t.transcript
+		from, to, finish = t.name, t.name, t.finish
 	}
 	fmt.Fprintf(s.input, "eval \"$(<%s.sh)\" <%s >%s 2>&1 3>&-; echo $? >&3\n", file, from, to)
 	if code, err = s.status(); err != nil {
@@ -131,12 +132,16 @@ type terminal struct {
 	master *os.File
 	slave  *os.File
 	done   sync.WaitGroup
+	ended  chan struct{} // closed when endMark was read
 
 	mu   sync.Mutex // guards text
 	text []byte
 }
 
 const prompt = "/ # "
+
+// endMark follows all that a command wrote to its terminal.
+const endMark = "\x1c"
 
 func openTerminal(st step) (*terminal, error) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -149,7 +154,7 @@ func openTerminal(st step) (*terminal, error) {
 		master.Close()
 		return nil, err
 	}
-	t := &terminal{name: "/dev/pts/" + strconv.Itoa(n), master: master}
+	t := &terminal{name: "/dev/pts/" + strconv.Itoa(n), master: master, ended: make(chan struct{})}
 	// Held open, or the master reads an end before the command has opened it.
 	if t.slave, err = os.OpenFile(t.name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		master.Close()
@@ -192,9 +197,14 @@ func (t *terminal) converse(typed []string) {
 				return
 			}
 			t.mu.Lock()
+			data, end := bytes.CutSuffix(data, []byte(endMark))
 			t.text = append(t.text, data...)
 			asked := strings.HasSuffix(string(t.text), prompt)
 			t.mu.Unlock()
+			if end {
+				close(t.ended)
+				continue
+			}
 			fresh = true
 			if asked && len(typed) > 0 {
 				_, _ = io.WriteString(t.master, typed[0]+"\n") // a closed terminal ends the loop
@@ -206,6 +216,15 @@ func (t *terminal) converse(typed []string) {
 			}
 		}
 	}
+}
+
+// finish returns the transcript of a command that has ended, when all of it was
+// read.
+func (t *terminal) finish() string {
+	if _, err := io.WriteString(t.slave, endMark); err == nil {
+		<-t.ended
+	}
+	return t.transcript()
 }
 
 // transcript is what the terminal shows, without empty prompts.

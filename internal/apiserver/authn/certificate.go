@@ -3,7 +3,6 @@
 package authn
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
@@ -30,7 +29,8 @@ func (c *certificates) AuthenticateRequest(r *http.Request) (*authenticator.Resp
 		return nil, false, nil
 	}
 	leaf := r.TLS.PeerCertificates[0]
-	if err := c.verifier.verify(c.roots(), r.TLS.PeerCertificates); err != nil {
+	known, err := c.verifier.verify(c.roots(), r.TLS.PeerCertificates)
+	if err != nil {
 		return nil, false, err
 	}
 	if leaf.Subject.CommonName == "" {
@@ -40,10 +40,9 @@ func (c *certificates) AuthenticateRequest(r *http.Request) (*authenticator.Resp
 	if err != nil {
 		return nil, false, err
 	}
-	sum := sha256.Sum256(leaf.Raw)
 	return &authenticator.Response{User: &user.DefaultInfo{
 		Name: leaf.Subject.CommonName, UID: uid, Groups: leaf.Subject.Organization,
-		Extra: map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
+		Extra: map[string][]string{user.CredentialIDKey: {known.credential}},
 	}}, true, nil
 }
 

@@ -39,7 +39,7 @@ func (h *RequestHeader) AuthenticateRequest(r *http.Request) (*authenticator.Res
 		return nil, false, nil
 	}
 	// A certificate of another authority is an ordinary client's.
-	if err := h.verifier.verify(h.ClientCA(), r.TLS.PeerCertificates); err != nil {
+	if _, err := h.verifier.verify(h.ClientCA(), r.TLS.PeerCertificates); err != nil {
 		return nil, false, nil
 	}
 	name := r.TLS.PeerCertificates[0].Subject.CommonName

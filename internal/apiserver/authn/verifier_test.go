@@ -18,34 +18,38 @@ func TestVerifiedOnce(t *testing.T) {
 			c.NotBefore, c.NotAfter = time.Now().Add(time.Minute), time.Now().Add(time.Hour)
 		})}
 		var v verifier
+		verify := func(roots *x509.CertPool, chain []*x509.Certificate) error {
+			_, err := v.verify(roots, chain)
+			return err
+		}
 		roots, others := own.pool(), other.pool()
-		if v.verify(roots, chain) == nil {
+		if verify(roots, chain) == nil {
 			t.Fatal("good before its time")
 		}
 		time.Sleep(time.Minute)
 		for range 3 {
-			if err := v.verify(roots, chain); err != nil {
+			if err := verify(roots, chain); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if n := v.known.Len(); n != 1 {
 			t.Errorf("%d chains are known", n)
 		}
-		if v.verify(others, chain) == nil {
+		if verify(others, chain) == nil {
 			t.Error("good under roots that did not sign it")
 		}
-		if v.verify(nil, chain) == nil {
+		if verify(nil, chain) == nil {
 			t.Error("good without roots")
 		}
-		if err := v.verify(roots, chain); err != nil {
+		if err := verify(roots, chain); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Hour - time.Minute)
-		if err := v.verify(roots, chain); err != nil {
+		if err := verify(roots, chain); err != nil {
 			t.Errorf("in its last second: %v", err)
 		}
 		time.Sleep(time.Second)
-		if v.verify(roots, chain) == nil {
+		if verify(roots, chain) == nil {
 			t.Error("good after its time")
 		}
 	})
@@ -57,12 +61,16 @@ func TestRootsEnd(t *testing.T) {
 		own := newAuthority(t)
 		chain := []*x509.Certificate{own.client(func(c *x509.Certificate) { c.NotAfter = own.cert.NotAfter.Add(time.Hour) })}
 		var v verifier
+		verify := func(roots *x509.CertPool, chain []*x509.Certificate) error {
+			_, err := v.verify(roots, chain)
+			return err
+		}
 		roots := own.pool()
-		if err := v.verify(roots, chain); err != nil {
+		if err := verify(roots, chain); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Until(own.cert.NotAfter) + time.Second)
-		if v.verify(roots, chain) == nil {
+		if verify(roots, chain) == nil {
 			t.Error("good when its authority no longer is")
 		}
 	})
@@ -71,7 +79,8 @@ func TestRootsEnd(t *testing.T) {
 // BenchmarkCertificate is a request's client certificate, seen before.
 func BenchmarkCertificate(b *testing.B) {
 	own := newAuthority(b)
-	a := New(Config{ClientCA: own.pool})
+	roots := own.pool()
+	a := New(Config{ClientCA: func() *x509.CertPool { return roots }})
 	r := withCertificate(own.client(func(*x509.Certificate) {}))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -235,7 +235,7 @@ func TestVerifiedOnce(t *testing.T) {
 	}
 	asked = 0
 	for i := range 3 * verified.Generation {
-		w.validator.verified.Put(verified.Hash{byte(i), byte(i >> 8), 1}, &claims{})
+		w.validator.verified.Put([sha256.Size]byte{byte(i), byte(i >> 8), 1}, &claims{})
 		if i%verified.Generation == 0 {
 			if _, err := w.authenticate(token); err != nil {
 				t.Fatal(err)

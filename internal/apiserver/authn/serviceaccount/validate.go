@@ -69,7 +69,7 @@ type Validator struct {
 
 	// verified are tokens whose signature is good; the keys do not change under
 	// a Validator.
-	verified verified.Memory[*claims]
+	verified verified.Memory[[sha256.Size]byte, *claims]
 }
 
 // NewValidator accepts tokens of the issuers, signed by one of keys, which are
