@@ -3,6 +3,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +31,34 @@ func unitName(name string) string { return "kaji-" + name + ".service" }
 
 func unitFile(name string) string { return filepath.Join(unitDir, unitName(name)) }
 
-// unit is the cluster's systemd unit. Ending it ends the process alone:
-// containers outlive it, as they do without systemd.
-func unit(c Cluster, args []string) string {
+// nodeAgent is the name that people look for a node agent under.
+const nodeAgent = "kubelet.service"
+
+// agentName says what else the unit of a cluster is called on the machine below
+// root: as a node agent, unless that is somebody else's name.
+func agentName(root string, c Cluster) string {
+	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+		path := filepath.Join(root, dir, nodeAgent)
+		if _, err := os.Lstat(path); err != nil {
+			continue
+		}
+		if to, err := os.Readlink(path); err != nil || filepath.Base(to) != unitName(c.Name) {
+			return ""
+		}
+	}
+	return nodeAgent
+}
+
+// unit is the cluster's systemd unit, called alias as well unless that is empty.
+// Ending it ends the process alone: containers outlive it, as they do without
+// systemd. The journal gets what the log file gets.
+func unit(c Cluster, alias string, args []string) string {
+	names := ""
+	if alias != "" {
+		names = "Alias=" + alias + "\n"
+	}
 	words := []string{installedProgram, "server"}
-	for _, a := range append([]string{"--name=" + c.Name}, args...) {
+	for _, a := range append([]string{"--name=" + c.Name, "--log-journal=" + cmp.Or(alias, unitName(c.Name))}, args...) {
 		words = append(words, quoteForUnit(a))
 	}
 	return `[Unit]
@@ -57,7 +81,7 @@ OOMScoreAdjust=-900
 
 [Install]
 WantedBy=multi-user.target
-`
+` + names
 }
 
 // quoteForUnit writes an argument so that systemd reads it as it is.
@@ -90,7 +114,7 @@ func Install(ctx context.Context, c Cluster, root string, args []string, out io.
 	if err := os.MkdirAll(filepath.Join(root, string(c.Dir)), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(unitPath, []byte(unit(c, args)), 0o644); err != nil {
+	if err := os.WriteFile(unitPath, []byte(unit(c, agentName(root, c), args)), 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "installed %s and %s\n", program, unitPath)

@@ -18,12 +18,16 @@ import (
 type Options struct {
 	Verbosity int
 	JSON      bool
+	// Journal is the unit under which systemd's journal has the log, too; empty
+	// for not.
+	Journal string
 }
 
 // AddFlags adds -v and --log-json.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVarP(&o.Verbosity, "v", "v", o.Verbosity, "log verbosity: 0 what operators need, 4 details, 6 every request")
 	fs.BoolVar(&o.JSON, "log-json", o.JSON, "log JSON lines")
+	fs.StringVar(&o.Journal, "log-journal", o.Journal, "log to systemd's journal, too, where journalctl -u finds it under this unit, besides the process's own")
 }
 
 // New returns the logger and makes it slog's and klog's.
@@ -37,7 +41,17 @@ func (o *Options) New(w io.Writer) *slog.Logger {
 	if o.JSON {
 		handler = slog.NewJSONHandler(w, options)
 	}
+	var missing error
+	if o.Journal != "" {
+		var second slog.Handler
+		if second, missing = newJournal(journalSocket, o.Journal, level); missing == nil {
+			handler = both{handler, second}
+		}
+	}
 	log := slog.New(handler)
+	if missing != nil {
+		log.Warn("systemd's journal does not get the log", "err", missing)
+	}
 	slog.SetDefault(log)
 	// Libraries' informational lines are for those who debug them.
 	if o.Verbosity < 4 {
