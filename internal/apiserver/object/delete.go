@@ -56,6 +56,7 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission
 		return nil, false, err
 	}
 	var done api.Object // as this deletion marked it
+	settles := false    // ctx is no longer the client's
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, false, o.fault(err)
@@ -87,6 +88,13 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission
 			}
 			return o.answer(in.Served, out), true, nil
 		}
+		if step.then && !settles {
+			// An object marked to go at once does not stay, though its client may
+			// go while the mark is written: nobody else would remove it.
+			settled, cancel := context.WithTimeout(context.WithoutCancel(ctx), settling)
+			defer cancel()
+			ctx, settles = settled, true
+		}
 		out, next, err := o.replace(ctx, kind, key, step.obj, now, Side{}, attrs.DryRun)
 		if err != nil {
 			return nil, false, err
@@ -97,11 +105,6 @@ func (o *Objects) delete(ctx context.Context, in *request.Info, attrs *admission
 		case step.then && attrs.DryRun:
 			return o.answer(in.Served, out), true, nil
 		case step.then:
-			// An object marked to go at once does not stay, though its client may
-			// be gone by now: nobody else would remove it.
-			settled, cancel := context.WithTimeout(context.WithoutCancel(ctx), settling)
-			defer cancel()
-			ctx = settled
 			if now, err = o.fresh(ctx, kind, key); err != nil {
 				return nil, false, err
 			}
