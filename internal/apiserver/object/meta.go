@@ -3,6 +3,7 @@
 package object
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -119,7 +120,7 @@ func dedupOwners(ctx context.Context, obj api.Object, format string) {
 }
 
 // Manager returns the name a write is recorded under in managedFields: the one
-// given, or what stands before the first slash of the user agent.
+// given, or what stands before the first slash of the user agent, or unknown.
 func Manager(manager, userAgent string) string {
 	if manager != "" {
 		return manager
@@ -135,5 +136,5 @@ func Manager(manager, userAgent string) string {
 		}
 		b.WriteRune(r)
 	}
-	return b.String()
+	return cmp.Or(b.String(), "unknown")
 }

@@ -188,6 +188,8 @@ func TestManager(t *testing.T) {
 		{"me", "kubectl/v1", "me"},
 		{"", "kubectl/v1.37 (linux)", "kubectl"},
 		{"", "a\x01b/1", "ab"},
+		{"", "", "unknown"},
+		{"", "/1", "unknown"},
 	} {
 		if got := object.Manager(tc[0], tc[1]); got != tc[2] {
 			t.Errorf("%q, %q: %q", tc[0], tc[1], got)

@@ -37,7 +37,7 @@ type Config struct {
 	// Remote returns what other servers have, and a number that is another one
 	// after each change.
 	Remote func() (servers []Remote, generation uint64)
-	// Version is what the documents call the server, "v1.37.2" when empty.
+	// Version is what the documents call the server, "1.37" when empty.
 	Version string
 }
 
@@ -45,7 +45,7 @@ type Config struct {
 type OpenAPI struct {
 	cfg    Config
 	v2, v3 asset
-	meta   asset // the models of meta/v1 in v3, all that custom kinds need
+	meta   asset // the models of meta/v1 and Scale in v3, all that custom kinds need
 	parts  parts
 	kept   documents
 
@@ -57,7 +57,7 @@ type OpenAPI struct {
 
 // New returns an OpenAPI.
 func New(cfg Config) *OpenAPI {
-	cfg.Version = cmp.Or(cfg.Version, "v1.37.2")
+	cfg.Version = cmp.Or(cfg.Version, "1.37")
 	if cfg.Custom == nil {
 		cfg.Custom = func(*request.Served, bool) (json.RawMessage, error) { return nil, nil }
 	}
@@ -183,9 +183,10 @@ func (o *OpenAPI) v3Part(s *state, name string) (*part, error) {
 	var items []pathItem
 	var custom []*request.Served
 	var own schema.GroupVersion
+	found := false
 	definitions := &o.v3
 	if item, ok := rootPaths(s.groups)[name]; ok {
-		items = []pathItem{item}
+		items, found = []pathItem{item}, true
 	} else {
 		for gv, candidates := range s.versions {
 			if documentName(gv) != name {
@@ -203,9 +204,10 @@ func (o *OpenAPI) v3Part(s *state, name string) (*part, error) {
 				definitions = &o.meta
 			}
 			items, own = versionPaths(gv, builtIn), gv
+			found = true
 		}
 	}
-	if items == nil {
+	if !found {
 		return nil, nil
 	}
 	known, err := definitions.load()
@@ -224,6 +226,9 @@ func (o *OpenAPI) v3Part(s *state, name string) (*part, error) {
 		whole.add(p)
 	}
 	known.closure(whole.schemas, refV3, whole.models...)
+	if whole.custom = len(items) == 0; whole.custom {
+		return whole, nil
+	}
 	return whole, nameOwn(whole.schemas, own)
 }
 
@@ -295,7 +300,15 @@ func (o *OpenAPI) customSchema(s *request.Served, prefix string) (json.RawMessag
 // customList is the model of a list of custom objects.
 func customList(s *request.Served, prefix string) object {
 	gvk := s.GVK
-	return object{
+	metadata := object{
+		"description": "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+	}
+	if meta := modelSchema(prefix, metaPrefix+"ListMeta"); prefix == refV3 {
+		metadata["allOf"] = []object{meta}
+	} else {
+		maps.Copy(metadata, meta)
+	}
+	list := object{
 		"description": gvk.Kind + "List is a list of " + gvk.Kind,
 		"type":        "object",
 		"required":    []string{"items"},
@@ -306,13 +319,18 @@ func customList(s *request.Served, prefix string) object {
 				"type": "array", "description": "List of " + s.GVR.Resource + ". More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
 				"items": object{"$ref": prefix + customModel(gvk, false)},
 			},
-			"metadata": object{
-				"description": "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
-				"$ref":        prefix + metaPrefix + "ListMeta",
-			},
+			"metadata": metadata,
 		},
 		"x-kubernetes-group-version-kind": []object{{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind + "List"}},
 	}
+	if len(s.Version.FieldLabels) > 0 {
+		var fields []object
+		for _, name := range s.Version.FieldLabels {
+			fields = append(fields, object{"fieldPath": name})
+		}
+		list["x-kubernetes-selectable-fields"] = fields
+	}
+	return list
 }
 
 const (

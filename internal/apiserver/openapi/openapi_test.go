@@ -5,9 +5,11 @@ package openapi
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,7 +94,6 @@ func TestEqualsUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := decode(t, body(t, get(t, server(), "/openapi/v3/apis/policy/v1", nil)))
-	got["info"] = map[string]any{"title": "Kubernetes", "version": "1.37"}
 	if diff := cmp.Diff(bare(decode(t, want)), bare(got)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -130,6 +131,43 @@ func TestIndex(t *testing.T) {
 	}
 	if got := get(t, o, "/openapi/v3/apis/nope/v1", nil); got.StatusCode != http.StatusNotFound {
 		t.Errorf("unknown version: got %d", got.StatusCode)
+	}
+}
+
+// What is published of a custom kind is what upstream publishes of it: no watches,
+// no protobuf, and the models that it refers to.
+func TestCustom(t *testing.T) {
+	kind := widget()
+	kind.Scale = &api.Scale{}
+	kind.Versions[0].FieldLabels = []string{"spec.size"}
+	d := decode(t, body(t, get(t, server(kind), "/openapi/v3/apis/example.com/v1", nil)))
+	if diff := cmp.Diff(map[string]any{"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}, d["info"]); diff != "" {
+		t.Error(diff)
+	}
+	components := d["components"].(map[string]any)
+	schemas := components["schemas"].(map[string]any)
+	if components["securitySchemes"] != nil || schemas[scaleModel] == nil {
+		t.Errorf("components: got %v", slices.Collect(maps.Keys(components)))
+	}
+	list := schemas["com.example.v1.WidgetList"].(map[string]any)
+	if diff := cmp.Diff([]any{map[string]any{"fieldPath": "spec.size"}}, list["x-kubernetes-selectable-fields"]); diff != "" {
+		t.Error(diff)
+	}
+	paths := d["paths"].(map[string]any)
+	const all = "/apis/example.com/v1/namespaces/{namespace}/widgets"
+	if got, want := slices.Sorted(maps.Keys(paths)), []string{all, all + "/{name}", all + "/{name}/scale", "/apis/example.com/v1/widgets"}; !slices.Equal(got, want) {
+		t.Errorf("paths: got %v", got)
+	}
+	operation := func(path, method string) map[string]any { return paths[path].(map[string]any)[method].(map[string]any) }
+	if got := operation(all, "get"); got["description"] != "list objects of kind Widget" ||
+		!slices.Equal(slices.Sorted(maps.Keys(got["responses"].(map[string]any)["200"].(map[string]any)["content"].(map[string]any))), textTypes) {
+		t.Errorf("list: got %v", got)
+	}
+	if got := operation(all, "delete"); got["requestBody"] != nil {
+		t.Errorf("deletecollection: got %v", got)
+	}
+	if got := operation(all+"/{name}/scale", "get"); got["x-kubernetes-group-version-kind"].(map[string]any)["kind"] != "Widget" {
+		t.Errorf("scale: got %v", got)
 	}
 }
 

@@ -24,6 +24,9 @@ type operation struct {
 	body         string
 	bodyTypes    []string
 	bodyRequired bool
+	// consumes are the media types that v2 tells of an operation without a body,
+	// nil for any.
+	consumes []string
 	// answer is the model of the answer, empty for a plain string.
 	answer      string
 	answerTypes []string
@@ -39,6 +42,7 @@ type param struct {
 // Media types of bodies and answers.
 var (
 	objectTypes = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+	textTypes   = objectTypes[:2:2]
 	streamTypes = append(slices.Clip(objectTypes), "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
 	patchTypes  = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
 	anyTypes    = []string{"*/*"}

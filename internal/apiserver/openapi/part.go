@@ -20,6 +20,15 @@ type part struct {
 	paths   map[string]json.RawMessage
 	schemas map[string]json.RawMessage
 	models  []string // what the paths refer to
+	custom  bool     // it is all that custom kinds alone have to show
+}
+
+// info is what the document of the part is called.
+func (p *part) info(version string) object {
+	if p.custom {
+		return object{"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}
+	}
+	return info(version)
 }
 
 // renderPart renders paths; it has no schemas yet.
@@ -130,13 +139,6 @@ func (p *part) fragments() iter.Seq2[fragment, error] {
 	}
 }
 
-// aboutV3 is what stands in every v3 document.
-func aboutV3(version string) object {
-	return object{
-		"openapi": "3.0.0", "info": info(version), "paths": object{}, "components": object{"securitySchemes": securitySchemes()},
-	}
-}
-
 func securitySchemes() object {
 	return object{"BearerToken": object{
 		"type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
@@ -146,11 +148,7 @@ func securitySchemes() object {
 // documentV3 renders an OpenAPI v3 document of a part. Schemas and paths are
 // large and rendered already: they are copied, not encoded again.
 func documentV3(version string, p *part) ([]byte, error) {
-	about, err := json.Marshal(info(version))
-	if err != nil {
-		return nil, err
-	}
-	security, err := json.Marshal(securitySchemes())
+	about, err := json.Marshal(p.info(version))
 	if err != nil {
 		return nil, err
 	}
@@ -162,10 +160,18 @@ func documentV3(version string, p *part) ([]byte, error) {
 		if err := writeObject(&b, p.schemas); err != nil {
 			return nil, err
 		}
-		b.WriteByte(',')
 	}
-	b.WriteString(`"securitySchemes":`)
-	b.Write(security)
+	if !p.custom {
+		security, err := json.Marshal(securitySchemes())
+		if err != nil {
+			return nil, err
+		}
+		if len(p.schemas) > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(`"securitySchemes":`)
+		b.Write(security)
+	}
 	b.WriteString(`},"info":`)
 	b.Write(about)
 	b.WriteString(`,"openapi":"3.0.0","paths":`)

@@ -105,10 +105,13 @@ func (n *namer) scope() string {
 // versionPaths returns the paths of a version, for resources served in it.
 func versionPaths(gv schema.GroupVersion, served []*request.Served) []pathItem {
 	tag := groupName(gv.Group) + "_" + gv.Version
-	items := []pathItem{{path: root(gv) + "/", operations: []operation{{
-		method: "get", tag: tag, id: "get" + title(groupName(gv.Group)) + title(gv.Version) + "APIResources",
-		description: "get available resources", answer: metaPrefix + "APIResourceList", answerTypes: objectTypes, codes: []string{"200"},
-	}}}}
+	var items []pathItem
+	if slices.ContainsFunc(served, func(s *request.Served) bool { return !s.Kind.Custom }) {
+		items = append(items, pathItem{path: root(gv) + "/", operations: []operation{{
+			method: "get", tag: tag, id: "get" + title(groupName(gv.Group)) + title(gv.Version) + "APIResources",
+			description: "get available resources", answer: metaPrefix + "APIResourceList", answerTypes: objectTypes, codes: []string{"200"},
+		}}})
+	}
 	for _, s := range served {
 		items = append(items, newNamer(s).paths()...)
 	}
@@ -192,6 +195,42 @@ func (n *namer) paths() []pathItem {
 	}
 	for _, sub := range discovery.Resources(n.served)[1:] {
 		n.subresource(sub, one, named, add)
+	}
+	if n.served.Kind.Custom {
+		return n.asCustom(items)
+	}
+	return items
+}
+
+// asCustom makes of the paths of a resource what is published of a custom one: less,
+// and not all of it true, but what clients have always been given.
+func (n *namer) asCustom(items []pathItem) []pathItem {
+	items = slices.DeleteFunc(items, func(p pathItem) bool {
+		return strings.HasPrefix(p.path, root(n.served.GVK.GroupVersion())+"/watch/")
+	})
+	for i := range items {
+		for j := range items[i].operations {
+			op := &items[i].operations[j]
+			op.gvk, op.answerTypes, op.consumes = n.served.GVK, textTypes, textTypes
+			if slices.Equal(op.bodyTypes, anyTypes) {
+				op.bodyTypes = textTypes
+			}
+			if at := slices.IndexFunc(op.params, func(p param) bool { return p.in == "path" && p.name == "name" }); at >= 0 {
+				op.params[at] = pathName(n.kind)
+			}
+			switch op.action {
+			case "list":
+				op.description = "list objects of kind " + n.kind
+			case "get":
+				op.params = append(op.params, query(metav1.GetOptions{}.SwaggerDoc(), "resourceVersion")...)
+			case "patch":
+				op.codes = []string{"200"}
+			case "deletecollection":
+				own := slices.DeleteFunc(op.params, func(p param) bool { return p.in == "query" })
+				op.params = append(append(own, listParams()...), pretty())
+				op.body, op.bodyTypes = "", nil
+			}
+		}
 	}
 	return items
 }

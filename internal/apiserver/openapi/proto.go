@@ -56,7 +56,11 @@ const sectionSchemas = "schemas"
 
 // writeProtoV3 writes the v3 document of a part.
 func writeProtoV3(w io.Writer, version string, p *part) error {
-	whole, err := parseV3(aboutV3(version))
+	about := object{"openapi": "3.0.0", "info": p.info(version), sectionPaths: object{}}
+	if !p.custom {
+		about["components"] = object{"securitySchemes": securitySchemes()}
+	}
+	whole, err := parseV3(about)
 	if err != nil {
 		return err
 	}

@@ -141,6 +141,9 @@ func (op *operation) v2() object {
 		"tags": []string{op.tag}, "operationId": op.id, "description": op.description,
 		"schemes": []string{"https"}, "produces": op.answerTypes, "consumes": anyTypes,
 	}
+	if op.consumes != nil {
+		out["consumes"] = op.consumes
+	}
 	params := paramsV2(op.params)
 	if op.body != "" {
 		body := object{"name": "body", "in": "body", "schema": modelSchema(refV2, op.body)}
