@@ -149,6 +149,9 @@ type Version struct {
 	// Validate, when set, judges the hub objects of requests in this version, in
 	// place of the Rules' Validate and ValidateUpdate; old is nil on create.
 	Validate func(obj, old Object) field.ErrorList
+	// Behaviour, when set, is how requests in this version behave: custom kinds
+	// differ by version.
+	Behaviour *Behaviour
 	// Coerce makes a custom object fit the version's schema in place: unknown
 	// fields go and metadata is made well-formed. With strict it returns what
 	// went, and refuses malformed metadata instead of dropping it.
@@ -172,6 +175,16 @@ type Version struct {
 	Unserved bool
 	// OptIn says that the version is served only when --runtime-config names it.
 	OptIn bool
+}
+
+// Behaviour is what a version of a custom kind has in place of what the Kind has, over the
+// same hub objects.
+type Behaviour struct {
+	// Rules are asked how objects are created and changed, and for nothing else.
+	Rules       Rules
+	Status      *Subresource
+	Scale       *Scale
+	ResetFields []string
 }
 
 // Rules are the behaviour of a kind over its hub type. Every field may be nil.

@@ -210,7 +210,7 @@ func (d *Direct) Get(ctx context.Context, r client.Resource, name string, opts m
 		return nil, err
 	}
 	defer func() { c.end(http.StatusOK, obj, err) }()
-	if c.Subresource == "scale" && c.Kind.Scale != nil {
+	if c.Subresource == "scale" && c.Scale() != nil {
 		scale, err := d.server.verbs.GetScale(c.ctx, c.Info)
 		return scale, apiError(err)
 	}
@@ -409,7 +409,7 @@ func (d *Direct) Patch(ctx context.Context, r client.Resource, name string, pt t
 	defer func() { c.end(http.StatusOK, changed, err) }()
 	opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PatchOptions"}
 	p := verb.PatchRequest{Type: pt, Data: data, Options: &opts}
-	if c.Subresource == "scale" && c.Kind.Scale != nil {
+	if c.Subresource == "scale" && c.Scale() != nil {
 		result, err := d.server.verbs.PatchScale(c.ctx, c.Info, p)
 		return result, apiError(err)
 	}

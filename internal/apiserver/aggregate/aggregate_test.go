@@ -165,6 +165,12 @@ func TestForwards(t *testing.T) {
 	if code != http.StatusOK || strings.Contains(got, "forged") || strings.Contains(got, "Bearer") || !strings.Contains(got, `"X-Remote-User":["system:admin"]`) {
 		t.Errorf("got %d %q", code, got)
 	}
+	code, got = ask(t, c, root+"/who", "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1")
+	for _, want := range []string{`"Forwarded":["for=192.0.2.1"]`, `"X-Forwarded-For":["192.0.2.1, `, `"X-Forwarded-Uri":["` + root + `/who"]`, `"X-Forwarded-Proto":["https"]`} {
+		if code != http.StatusOK || !strings.Contains(got, want) {
+			t.Errorf("got %d %q without %s", code, got, want)
+		}
+	}
 	if code, got := ask(t, c, root+"/away"); code != http.StatusBadGateway || !strings.Contains(got, "redirect") {
 		t.Errorf("a redirect: got %d %q", code, got)
 	}

@@ -187,7 +187,7 @@ func (r *remote) forwarder(base *url.URL, who user.Info, upgrade bool) *httputil
 	return &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = base.Scheme, base.Host, base.Host
-			p.SetXForwarded()
+			setForwarded(p, base.Host)
 			setUser(p.Out.Header, who)
 		},
 		Transport:      transport,
@@ -198,6 +198,19 @@ func (r *remote) forwarder(base *url.URL, who user.Info, upgrade bool) *httputil
 			http.Error(w, "error trying to reach service: "+err.Error(), http.StatusServiceUnavailable)
 		},
 	}
+}
+
+// setForwarded tells the server by which ways the request came, as upstream does:
+// what proxies before this one said stays.
+func setForwarded(p *httputil.ProxyRequest, host string) {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For"} {
+		if said := p.In.Header[name]; said != nil {
+			p.Out.Header[name] = said
+		}
+	}
+	p.SetXForwarded()
+	p.Out.Header.Set("X-Forwarded-Host", host)
+	p.Out.Header.Set("X-Forwarded-Uri", p.In.URL.Path)
 }
 
 // refuseRedirect keeps a server from sending clients, with their credentials,

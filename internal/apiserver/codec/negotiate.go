@@ -93,6 +93,10 @@ func negotiate(r *http.Request, custom bool, shapes func(*schema.GroupVersionKin
 	if header == "" {
 		return Accept{Pretty: isPretty(r)}, nil
 	}
+	if custom {
+		// Their paths are behind no such router.
+		return choose(r, header, custom, shapes)
+	}
 	if err := Representable(r); err != nil {
 		return Accept{}, err
 	}
@@ -213,7 +217,7 @@ func ContentType(r *http.Request, custom bool) (Format, error) {
 		}
 	}
 	return 0, status(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
-		fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s", names(formats(custom), "")))
+		fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s", names(accepted, "")))
 }
 
 func status(code int32, reason metav1.StatusReason, message string) *apierrors.StatusError {

@@ -15,6 +15,12 @@ import (
 // ask sends a request as it stands and returns status, warnings and body.
 func (b *bench) ask(method, path, contentType, body string) (code int, warnings, text string) {
 	b.t.Helper()
+	return b.askAs(method, path, contentType, "application/json", body)
+}
+
+// askAs asks for an answer of a type.
+func (b *bench) askAs(method, path, contentType, accept, body string) (code int, warnings, text string) {
+	b.t.Helper()
 	config := b.cluster.RESTConfig()
 	c, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -25,6 +31,7 @@ func (b *bench) ask(method, path, contentType, body string) (code int, warnings,
 		b.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Accept", accept)
 	answer, err := c.Do(r)
 	if err != nil {
 		b.t.Fatal(err)
@@ -83,6 +90,7 @@ func TestAnswers(t *testing.T) {
 		{"another kind", "PATCH", all + "/b", "application/json-patch+json", `[{"op":"replace","path":"/kind","value":"Gadget"}]`, 422, "",
 			`Gadget.example.com \"b\" is invalid: kind: Invalid value: \"Gadget\": must be Widget`},
 		{"another version", "PATCH", all + "/b", merge, `{"apiVersion":"a/b"}`, 422, "", `apiVersion: Invalid value: \"a/b\": must be example.com/v1`},
+		{"plain text", "POST", all, "text/plain", `x`, 415, "", "accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"},
 		{"no new scale", "POST", all + "/a/scale", json, `{}`, 405, "", `create is not supported on resources of kind \"widgets.example.com\"`},
 		{"no namespace", "POST", "/apis/example.com/v1/widgets", json, `{}`, 404, "", "404 page not found"},
 		{"a definition's end begins", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com?dryRun=All", json, "", 200, "",
@@ -96,6 +104,28 @@ func TestAnswers(t *testing.T) {
 		if tc.name == "the status comes first" && strings.Index(body, "widgets/status") > strings.Index(body, "widgets/scale") {
 			t.Errorf("%s: got %s", tc.name, body)
 		}
+	}
+}
+
+// Forms that nobody has are refused in the words of the server of custom resources,
+// and there are no items in a list of the metadata of none.
+func TestForms(t *testing.T) {
+	b := start(t)
+	if err := b.define(widgetDefinition); err != nil {
+		t.Fatal(err)
+	}
+	b.until(200, "GET", widgetPath, "")
+	code, _, text := b.askAs("GET", widgetPath, "", "text/html", "")
+	if want := `"message":"only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf","reason":"NotAcceptable","code":406`; code != 406 || !strings.Contains(text, want) {
+		t.Errorf("text/html: got %d %s", code, text)
+	}
+	code, _, text = b.askAs("GET", widgetPath, "", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "")
+	if code != 200 || !strings.Contains(text, `"items":null`) {
+		t.Errorf("metadata: got %d %s", code, text)
+	}
+	code, _, text = b.askAs("GET", "/apis", "", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "")
+	if want := `{"resource":"widgets","responseKind":{"group":"example.com","version":"v1","kind":"Widget"}`; code != 200 || !strings.Contains(text, want) {
+		t.Errorf("discovery: got %d %s", code, text)
 	}
 }
 
@@ -153,7 +183,15 @@ func TestAnswersWhileTerminating(t *testing.T) {
 		{"GET", definition, "", "", 200, "CustomResource deletion is in progress"},
 		{"PATCH", widgetPath + "/a", "application/merge-patch+json", `{"metadata":{"finalizers":null}}`, 200, `"name":"a"`},
 	} {
-		if code, _, body := b.ask(tc.method, tc.path, tc.kind, tc.body); code != tc.code || !strings.Contains(body, tc.says) {
+		code, _, body := b.ask(tc.method, tc.path, tc.kind, tc.body)
+		for range 6000 {
+			if tc.path != definition || strings.Contains(body, tc.says) {
+				break
+			}
+			<-time.After(10 * time.Millisecond) // the objects are about to be deleted
+			code, _, body = b.ask(tc.method, tc.path, tc.kind, tc.body)
+		}
+		if code != tc.code || !strings.Contains(body, tc.says) {
 			t.Errorf("%s %s: got %d %s, want %d %s", tc.method, tc.path, code, body, tc.code, tc.says)
 		}
 	}

@@ -10,10 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -91,32 +88,12 @@ func define(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition, conve
 	for i := range crd.Spec.Versions {
 		k.Versions = append(k.Versions, d.version(&crd.Spec.Versions[i], k))
 	}
-	stored := d.versions[k.Storage.Version]
 	gvk := k.Storage.WithKind(k.Name)
 	k.New, k.NewList = newObject(gvk), newList(gvk)
-	k.Rules = api.For[*unstructured.Unstructured]{
-		ValidateName:     validation.NameIsDNSSubdomain,
-		PrepareForCreate: stored.prepareForCreate,
-		PrepareForUpdate: stored.prepareForUpdate,
-		Validate:         stored.validate,
-		ValidateUpdate:   stored.validateUpdate,
-		Warnings:         warnings,
-	}.Rules()
+	stored := behaviour(d.versions[k.Storage.Version], nil)
+	k.Rules, k.Status, k.Scale, k.ResetFields = stored.Rules, stored.Status, stored.Scale, stored.ResetFields
 	if selectable := d.selectable(); len(selectable) > 0 {
 		k.Rules.Fields = fieldsFunc(selectable)
-	}
-	if stored.hasStatus() {
-		k.ResetFields = []string{"status"}
-		k.Status = &api.Subresource{
-			Name:             "status",
-			PrepareForUpdate: api.PrepareUpdate(stored.prepareForStatus),
-			ValidateUpdate:   api.Update(stored.validateStatus),
-			Warnings:         api.Warn(warnings),
-			ResetFields:      []string{"spec", "metadata"},
-		}
-	}
-	if scale := stored.scale(); scale != nil {
-		k.Scale = scaleOf(scale)
 	}
 	d.kind = k
 	return d
@@ -145,6 +122,7 @@ func (d *definition) version(spec *apiextensionsv1.CustomResourceDefinitionVersi
 		if d.convertAll != nil {
 			v.FromHubAll = d.conversions(gv)
 		}
+		v.Behaviour = behaviour(own, d.view(own, k.Storage, &v))
 	}
 	return v
 }
@@ -269,38 +247,6 @@ func fieldValue(content map[string]any, path string) string {
 		return ""
 	}
 	return fmt.Sprint(results[0][0].Interface())
-}
-
-// scaleOf maps the subresource scale to the fields it stands for.
-func scaleOf(paths *apiextensionsv1.CustomResourceSubresourceScale) *api.Scale {
-	return &api.Scale{
-		Path: strings.TrimPrefix(paths.SpecReplicasPath, "."),
-		Get: func(obj api.Object) (*autoscalingv1.Scale, error) {
-			content := obj.(*unstructured.Unstructured).Object
-			wanted, found, err := unstructured.NestedInt64(content, fieldsOf(paths.SpecReplicasPath)...)
-			if err != nil {
-				return nil, apierrors.NewInternalError(err)
-			}
-			actual, _, err := unstructured.NestedInt64(content, fieldsOf(paths.StatusReplicasPath)...)
-			if err != nil {
-				return nil, apierrors.NewInternalError(err)
-			}
-			s := &autoscalingv1.Scale{}
-			s.Spec.Replicas, s.Status.Replicas = int32(wanted), int32(actual)
-			if paths.LabelSelectorPath != nil {
-				if s.Status.Selector, _, err = unstructured.NestedString(content, fieldsOf(*paths.LabelSelectorPath)...); err != nil {
-					return nil, apierrors.NewInternalError(err)
-				}
-			}
-			if !found {
-				return s, api.ErrNoReplicas{Path: paths.SpecReplicasPath}
-			}
-			return s, nil
-		},
-		Set: func(obj api.Object, replicas int32) error {
-			return unstructured.SetNestedField(obj.(*unstructured.Unstructured).Object, int64(replicas), fieldsOf(paths.SpecReplicasPath)...)
-		},
-	}
 }
 
 // converter returns an object in another version; it does not modify in.

@@ -36,6 +36,9 @@ func converter(t *testing.T, calls *atomic.Int32) *httptest.Server {
 		}
 		review.Response = &apiextensionsv1.ConversionResponse{UID: review.Request.UID, Result: metav1.Status{Status: metav1.StatusSuccess}}
 		for _, raw := range review.Request.Objects {
+			if !strings.Contains(string(raw.Raw), `"namespace":"default"`) {
+				review.Response.Result = metav1.Status{Status: metav1.StatusFailure, Message: "an object without its namespace"}
+			}
 			text := strings.Replace(string(raw.Raw), `"color"`, `"colour"`, 1)
 			if review.Request.DesiredAPIVersion == "example.com/v1" {
 				text = strings.Replace(string(raw.Raw), `"colour"`, `"color"`, 1)

@@ -393,15 +393,21 @@ func aggregateVersion(v *servedVersion) apidiscoveryv2.APIVersionDiscovery {
 		if main.Namespaced {
 			scope = apidiscoveryv2.ScopeNamespace
 		}
+		own := func(r metav1.APIResource) *metav1.GroupVersionKind {
+			if r.Kind == main.Kind && served.Kind.Custom {
+				return &metav1.GroupVersionKind{Group: v.gv.Group, Version: v.gv.Version, Kind: r.Kind}
+			}
+			return &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}
+		}
 		resource := apidiscoveryv2.APIResourceDiscovery{
-			Resource: main.Name, ResponseKind: &metav1.GroupVersionKind{Kind: main.Kind}, Scope: scope,
+			Resource: main.Name, ResponseKind: own(main), Scope: scope,
 			SingularResource: main.SingularName, Verbs: main.Verbs, ShortNames: main.ShortNames, Categories: main.Categories,
 		}
 		for _, r := range all[1:] {
 			name, _ := subresource(r.Name)
 			resource.Subresources = append(resource.Subresources, apidiscoveryv2.APISubresourceDiscovery{
 				Subresource:  name,
-				ResponseKind: &metav1.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind},
+				ResponseKind: own(r),
 				Verbs:        r.Verbs,
 			})
 		}

@@ -80,13 +80,13 @@ func Resources(s *request.Served) []metav1.APIResource {
 			Name: s.GVR.Resource + "/" + name, Namespaced: kind.Namespaced, Kind: s.GVK.Kind, Verbs: verbs,
 		})
 	}
-	if kind.Status != nil {
-		view("status", kind.Status.Verbs)
+	if status := s.Status(); status != nil {
+		view("status", status.Verbs)
 	}
 	for i := range kind.Subresources {
 		view(kind.Subresources[i].Name, kind.Subresources[i].Verbs)
 	}
-	if kind.Scale != nil {
+	if s.Scale() != nil {
 		out = append(out, metav1.APIResource{
 			Name: s.GVR.Resource + "/scale", Namespaced: kind.Namespaced,
 			Group: "autoscaling", Version: "v1", Kind: "Scale", Verbs: viewVerbs,

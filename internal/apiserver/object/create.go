@@ -113,7 +113,7 @@ func (o *Objects) prepareCreate(ctx context.Context, s *request.Served, obj api.
 	if err := MatchNamespace(obj, namespace); err != nil {
 		return Side{}, err
 	}
-	if prepare := kind.Rules.PrepareForCreate; prepare != nil {
+	if prepare := s.Rules().PrepareForCreate; prepare != nil {
 		prepare(ctx, obj)
 	}
 	var side Side
@@ -126,7 +126,7 @@ func (o *Objects) prepareCreate(ctx context.Context, s *request.Served, obj api.
 	if errs := validateNew(s, obj); len(errs) > 0 {
 		return Side{}, apierrors.NewInvalid(kind.GroupKind(), obj.GetName(), errs)
 	}
-	if warn := kind.Rules.Warnings; warn != nil {
+	if warn := s.Rules().Warnings; warn != nil {
 		for _, w := range warn(obj, nil) {
 			warning.AddWarning(ctx, "", w)
 		}
@@ -152,8 +152,8 @@ func validateNew(s *request.Served, obj api.Object) field.ErrorList {
 	switch {
 	case s.Version.Validate != nil:
 		errs = append(errs, s.Version.Validate(obj, nil)...)
-	case kind.Rules.Validate != nil:
-		errs = append(errs, kind.Rules.Validate(obj)...)
+	case s.Rules().Validate != nil:
+		errs = append(errs, s.Rules().Validate(obj)...)
 	}
 	if len(errs) == 0 {
 		errs = genericvalidation.ValidateObjectMetaAccessor(obj, kind.Namespaced, pathvalidation.ValidatePathSegmentName, path)

@@ -51,7 +51,7 @@ func (o *Objects) FieldManager(s *request.Served, subresource string) (*managedf
 		return nil, fmt.Errorf("schema of %s: %w", s.Kind.GroupResource(), err)
 	}
 	reset := map[fieldpath.APIVersion]fieldpath.Filter{}
-	if set := resetFields(s.Kind, subresource); set != nil {
+	if set := resetFields(s, subresource); set != nil {
 		for i := range s.Kind.Versions {
 			reset[fieldpath.APIVersion(s.Kind.Versions[i].GroupVersion.String())] = fieldpath.NewExcludeSetFilter(set)
 		}
@@ -139,11 +139,11 @@ func (o *Objects) Forget(kind *api.Kind) {
 	}
 }
 
-func resetFields(kind *api.Kind, subresource string) *fieldpath.Set {
-	paths := kind.ResetFields
+func resetFields(s *request.Served, subresource string) *fieldpath.Set {
+	paths := s.ResetFields()
 	if subresource != "" {
 		paths = nil
-		if v := subresourceOf(kind, subresource); v != nil {
+		if v := subresourceOf(s, subresource); v != nil {
 			paths = v.ResetFields
 		}
 	}
@@ -161,13 +161,13 @@ func resetFields(kind *api.Kind, subresource string) *fieldpath.Set {
 	return set
 }
 
-func subresourceOf(kind *api.Kind, name string) *api.Subresource {
-	if name == "status" && kind.Status != nil {
-		return kind.Status
+func subresourceOf(s *request.Served, name string) *api.Subresource {
+	if status := s.Status(); name == "status" && status != nil {
+		return status
 	}
-	for i := range kind.Subresources {
-		if kind.Subresources[i].Name == name {
-			return &kind.Subresources[i]
+	for i := range s.Kind.Subresources {
+		if s.Kind.Subresources[i].Name == name {
+			return &s.Kind.Subresources[i]
 		}
 	}
 	return nil

@@ -163,7 +163,7 @@ func (c *plans) of(o *Objects, s *request.Served, subresource string) *plan {
 	if p, ok := c.made.Load(key); ok {
 		return p.(*plan)
 	}
-	p := &plan{reset: resetFields(s.Kind, subresource)}
+	p := &plan{reset: resetFields(s, subresource)}
 	if subresource == "" {
 		p.Plan = makePlan(o.TypeConverter, s)
 	} else {

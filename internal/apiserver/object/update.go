@@ -109,7 +109,7 @@ func (o *Objects) attempt(ctx context.Context, in *request.Info, change Change, 
 	kind := in.Kind
 	view := change.View
 	if view == nil && in.Subresource != "" {
-		view = subresourceOf(kind, in.Subresource)
+		view = subresourceOf(in.Served, in.Subresource)
 	}
 	allowCreate := view == nil && (change.AllowCreate || kind.AllowCreateOnUpdate)
 	if now.object == nil && !allowCreate {
@@ -332,7 +332,8 @@ func (o *Objects) prepareUpdate(ctx context.Context, in *request.Info, view *api
 		return Side{}, err
 	}
 	obj.SetGeneration(old.GetGeneration())
-	prepare, validate, warn := kind.Rules.PrepareForUpdate, kind.Rules.ValidateUpdate, kind.Rules.Warnings
+	rules := in.Rules()
+	prepare, validate, warn := rules.PrepareForUpdate, rules.ValidateUpdate, rules.Warnings
 	if in.Version.Validate != nil {
 		validate = in.Version.Validate
 	}

@@ -171,7 +171,7 @@ func (o *OpenAPI) identity(served []*request.Served) string {
 }
 
 func (o *OpenAPI) hashServed(h hash.Hash, s *request.Served) {
-	fmt.Fprintln(h, s.GVR, s.GVK, s.Kind.Namespaced, s.Kind.Verbs, s.Kind.Status != nil, s.Kind.Scale != nil, len(s.Kind.Subresources))
+	fmt.Fprintln(h, s.GVR, s.GVK, s.Kind.Namespaced, s.Kind.Verbs, s.Status() != nil, s.Scale() != nil, len(s.Kind.Subresources))
 	// The definition stands for the schema it holds, which is not cheap to
 	// render for every kind whenever the index is read.
 	fmt.Fprintln(h, s.Kind.Identity)

@@ -22,6 +22,38 @@ type Served struct {
 	Hub bool
 }
 
+// Rules say how objects are created and changed by requests in the version.
+func (s *Served) Rules() *api.Rules {
+	if own := s.Version.Behaviour; own != nil {
+		return &own.Rules
+	}
+	return &s.Kind.Rules
+}
+
+// Status is the subresource "status" in the version, nil for none.
+func (s *Served) Status() *api.Subresource {
+	if own := s.Version.Behaviour; own != nil {
+		return own.Status
+	}
+	return s.Kind.Status
+}
+
+// Scale is the subresource "scale" in the version, nil for none.
+func (s *Served) Scale() *api.Scale {
+	if own := s.Version.Behaviour; own != nil {
+		return own.Scale
+	}
+	return s.Kind.Scale
+}
+
+// ResetFields are what a write of the whole object in the version never owns.
+func (s *Served) ResetFields() []string {
+	if own := s.Version.Behaviour; own != nil {
+		return own.ResetFields
+	}
+	return s.Kind.ResetFields
+}
+
 // Kinds is the table of all served resources. Reads are free of locks; kinds
 // come and go while the server runs. All methods are safe for concurrent use.
 type Kinds struct {

@@ -99,6 +99,11 @@ func (f *Form) jsonList(w io.Writer, page *list.Page) error {
 		b.Write(head(f.listKind()))
 		b.WriteString(`,"metadata":`)
 		b.Write(meta)
+		if f.shape == partial && len(page.Entries) == 0 {
+			b.WriteString(`,"items":null}` + "\n")
+			_, err := w.Write(b.Bytes())
+			return err
+		}
 		b.WriteString(`,"items":[`)
 	}
 	chosen := f.chosen(page)

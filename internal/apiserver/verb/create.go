@@ -103,6 +103,12 @@ func (v *Verbs) CreateObject(ctx context.Context, in *request.Info, obj runtime.
 	if !ok {
 		return nil, apierrors.NewInternalError(fmt.Errorf("%T has no metadata", obj))
 	}
+	if in.Kind.Custom {
+		// A webhook that converts it is to see where it belongs.
+		if err := object.MatchNamespace(o, in.ObjectNamespace()); err != nil {
+			return nil, err
+		}
+	}
 	hub, err := codec.ToHub(in.Served, o)
 	if err != nil {
 		return nil, hubFault(in, err)

@@ -36,8 +36,8 @@ import (
 var scaleGVK = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 
 // scaleOf returns the Scale of an object, with the object's metadata.
-func scaleOf(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
-	scale, err := kind.Scale.Get(obj)
+func scaleOf(s *request.Served, obj api.Object) (*autoscalingv1.Scale, error) {
+	scale, err := s.Scale().Get(obj)
 	if _, none := err.(api.ErrNoReplicas); none {
 		return nil, apierrors.NewInternalError(err)
 	}
@@ -65,10 +65,10 @@ const noReplicas = math.MinInt32
 
 // scaleBefore is the Scale that a change begins with: the replicas may be
 // missing, and the change has to set them.
-func scaleBefore(kind *api.Kind, obj api.Object) (*autoscalingv1.Scale, error) {
-	scale, err := kind.Scale.Get(obj)
+func scaleBefore(s *request.Served, obj api.Object) (*autoscalingv1.Scale, error) {
+	scale, err := s.Scale().Get(obj)
 	if _, none := err.(api.ErrNoReplicas); !none {
-		return scaleOf(kind, obj)
+		return scaleOf(s, obj)
 	}
 	scale.Spec.Replicas = noReplicas
 	describe(scale, obj)
@@ -218,7 +218,7 @@ func (v *Verbs) GetScale(ctx context.Context, in *request.Info) (*autoscalingv1.
 	if err != nil {
 		return nil, err
 	}
-	return scaleOf(in.Kind, entry.Object)
+	return scaleOf(in.Served, entry.Object)
 }
 
 // UpdateScale replaces the Scale of the object the request names.
@@ -284,11 +284,11 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		return nil, err
 	}
 	apply := func(ctx context.Context, old api.Object) (api.Object, error) {
-		before, err := scaleBefore(in.Kind, old)
+		before, err := scaleBefore(in.Served, old)
 		if err != nil {
 			return nil, err
 		}
-		entries := managedfields.NewScaleHandler(old.GetManagedFields(), in.GVR().GroupVersion(), v.scalePaths(in.Kind))
+		entries := managedfields.NewScaleHandler(old.GetManagedFields(), in.GVR().GroupVersion(), scalePaths(in.Kind))
 		if before.ManagedFields, err = entries.ToSubresource(); err != nil {
 			return nil, err
 		}
@@ -301,14 +301,14 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 			scale = fields.UpdateNoErrors(before, scale, manager).(*autoscalingv1.Scale)
 		}
 		if scale.Spec.Replicas == noReplicas {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", "."+in.Kind.Scale.Path))
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", "."+in.Scale().Path))
 		}
 		// A custom kind's own validation judges the field the scale stands for.
 		if errs := validateScale(scale); len(errs) > 0 && !in.Kind.Custom {
 			return nil, apierrors.NewInvalid(scaleGVK.GroupKind(), scale.Name, errs)
 		}
 		obj := old.DeepCopyObject().(api.Object)
-		if err := in.Kind.Scale.Set(obj, scale.Spec.Replicas); err != nil {
+		if err := in.Scale().Set(obj, scale.Spec.Replicas); err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
 		if scale.ResourceVersion != "" {
@@ -324,19 +324,19 @@ func (v *Verbs) changeScale(ctx context.Context, in *request.Info, opts *metav1.
 		obj.SetManagedFields(managed)
 		return obj, nil
 	}
-	result, _, err := v.Objects.Update(ctx, in, object.Change{UID: uid, Apply: apply, View: scaleView(in.Kind), Facade: scaleFacade(in.Kind)}, opts)
+	result, _, err := v.Objects.Update(ctx, in, object.Change{UID: uid, Apply: apply, View: scaleView(in.Served), Facade: scaleFacade(in.Served)}, opts)
 	if err != nil {
 		return nil, err
 	}
-	return scaleOf(in.Kind, result)
+	return scaleOf(in.Served, result)
 }
 
 // scaleFacade shows admission the Scale of an object.
-func scaleFacade(kind *api.Kind) *object.Facade {
+func scaleFacade(s *request.Served) *object.Facade {
 	return &object.Facade{
 		Kind: scaleGVK,
 		Show: func(obj api.Object) (api.Object, error) {
-			scale, err := scaleBefore(kind, obj)
+			scale, err := scaleBefore(s, obj)
 			if err == nil && scale.Spec.Replicas == noReplicas {
 				scale.Spec.Replicas = 0 // as it would be without the field
 			}
@@ -347,17 +347,17 @@ func scaleFacade(kind *api.Kind) *object.Facade {
 			if !ok {
 				return apierrors.NewInternalError(fmt.Errorf("admission made a %T of a Scale", part))
 			}
-			return kind.Scale.Set(obj, scale.Spec.Replicas)
+			return s.Scale().Set(obj, scale.Spec.Replicas)
 		},
 	}
 }
 
 // scaleView is a write of the whole object that creates nothing.
-func scaleView(kind *api.Kind) *api.Subresource {
+func scaleView(s *request.Served) *api.Subresource {
 	return &api.Subresource{
 		Name:             "scale",
-		PrepareForUpdate: kind.Rules.PrepareForUpdate,
-		ValidateUpdate:   kind.Rules.ValidateUpdate,
+		PrepareForUpdate: s.Rules().PrepareForUpdate,
+		ValidateUpdate:   s.Rules().ValidateUpdate,
 	}
 }
 
@@ -369,13 +369,18 @@ func validateScale(s *autoscalingv1.Scale) field.ErrorList {
 }
 
 // scalePaths are where each version of a kind keeps its replicas.
-func (v *Verbs) scalePaths(kind *api.Kind) managedfields.ResourcePathMappings {
+func scalePaths(kind *api.Kind) managedfields.ResourcePathMappings {
 	paths := managedfields.ResourcePathMappings{}
-	var path fieldpath.Path
-	for name := range strings.SplitSeq(strings.TrimPrefix(kind.Scale.Path, "."), ".") {
-		path = append(path, fieldpath.MakePathOrDie(name)...)
-	}
 	for i := range kind.Versions {
+		served := request.ServedOf(kind, &kind.Versions[i])
+		scale := served.Scale()
+		if scale == nil {
+			continue
+		}
+		var path fieldpath.Path
+		for name := range strings.SplitSeq(strings.TrimPrefix(scale.Path, "."), ".") {
+			path = append(path, fieldpath.MakePathOrDie(name)...)
+		}
 		paths[kind.Versions[i].GroupVersion.String()] = path
 	}
 	return paths

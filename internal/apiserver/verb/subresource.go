@@ -36,7 +36,7 @@ func (v *Verbs) special(in *request.Info) *Subresource {
 // view returns the view of the whole object that the request names, or nil.
 func view(in *request.Info) *api.Subresource {
 	if in.Subresource == "status" {
-		return in.Kind.Status
+		return in.Status()
 	}
 	for i := range in.Kind.Subresources {
 		if in.Kind.Subresources[i].Name == in.Subresource {
@@ -56,7 +56,7 @@ func (v *Verbs) serveSubresource(w http.ResponseWriter, r *http.Request, in *req
 }
 
 func (v *Verbs) subresource(w http.ResponseWriter, r *http.Request, in *request.Info) error {
-	if in.Subresource == "scale" && in.Kind.Scale != nil {
+	if in.Subresource == "scale" && in.Scale() != nil {
 		return v.scale(w, r, in)
 	}
 	if special := v.special(in); special != nil {
