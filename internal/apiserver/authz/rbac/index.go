@@ -3,7 +3,11 @@
 package rbac
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
@@ -15,7 +19,7 @@ import (
 // index holds compiled roles, and bindings by whom they name.
 type index struct {
 	roles    map[roleKey][]rule
-	bindings map[subjectKey]map[string]*binding
+	bindings map[subjectKey][]*binding // by name
 }
 
 // roleKey is a Role, or with an empty namespace a ClusterRole.
@@ -35,16 +39,29 @@ type binding struct {
 	subjects        []rbacv1.Subject
 }
 
-// String words a binding as upstream's reasons do.
-func (b *binding) String() string {
-	if b.namespace == "" {
-		return fmt.Sprintf("ClusterRoleBinding %q", b.name)
+func (b *binding) compare(name string) int { return strings.Compare(b.name, name) }
+
+// allows words why a binding lets one of its subjects pass, as upstream does.
+func (b *binding) allows(s *rbacv1.Subject) string {
+	kind, name := "ClusterRoleBinding", b.name
+	if b.namespace != "" {
+		kind, name = "RoleBinding", b.name+"/"+b.namespace
 	}
-	return fmt.Sprintf("RoleBinding %q", b.name+"/"+b.namespace)
+	subject := s.Name
+	if s.Kind == rbacv1.ServiceAccountKind {
+		subject += "/" + cmp.Or(s.Namespace, b.namespace)
+	}
+	// This is said of every request that is allowed.
+	reason := append(make([]byte, 0, 192), "RBAC: allowed by "...)
+	reason = strconv.AppendQuote(append(append(reason, kind...), ' '), name)
+	reason = append(append(reason, " of "...), b.role.Kind...)
+	reason = strconv.AppendQuote(append(reason, ' '), b.role.Name)
+	reason = append(append(reason, " to "...), s.Kind...)
+	return string(strconv.AppendQuote(append(reason, ' '), subject))
 }
 
 func newIndex() *index {
-	return &index{roles: map[roleKey][]rule{}, bindings: map[subjectKey]map[string]*binding{}}
+	return &index{roles: map[roleKey][]rule{}, bindings: map[subjectKey][]*binding{}}
 }
 
 func (ix *index) add(o api.Object) {
@@ -80,11 +97,12 @@ func (ix *index) bind(b *binding) {
 			continue
 		}
 		named := ix.bindings[key]
-		if named == nil {
-			named = map[string]*binding{}
-			ix.bindings[key] = named
+		at, found := slices.BinarySearchFunc(named, b.name, (*binding).compare)
+		if !found {
+			named = slices.Insert(named, at, b)
 		}
-		named[b.name] = b
+		named[at] = b
+		ix.bindings[key] = named
 	}
 }
 
@@ -94,8 +112,13 @@ func (ix *index) unbind(namespace, name string, subjects []rbacv1.Subject) {
 		if !ok {
 			continue
 		}
-		if delete(ix.bindings[key], name); len(ix.bindings[key]) == 0 {
+		named := ix.bindings[key]
+		at, found := slices.BinarySearchFunc(named, name, (*binding).compare)
+		switch {
+		case found && len(named) == 1:
 			delete(ix.bindings, key)
+		case found:
+			ix.bindings[key] = slices.Delete(named, at, at+1)
 		}
 	}
 }

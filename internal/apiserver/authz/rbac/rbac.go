@@ -142,7 +142,7 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 		}
 		for i := range rules {
 			if rules[i].allows(at) {
-				reason = fmt.Sprintf("RBAC: allowed by %s of %s to %s", b, describeRole(b), describeSubject(b.subject(key), b.namespace))
+				reason = b.allows(b.subject(key))
 				return false
 			}
 		}
@@ -218,22 +218,6 @@ func (a *Authorizer) RoleRules(ctx context.Context, ref rbacv1.RoleRef, namespac
 
 func missing(resource, name string) error {
 	return apierrors.NewNotFound(rbacv1.Resource(resource), name)
-}
-
-func describeRole(b *binding) string {
-	return fmt.Sprintf("%s %q", b.role.Kind, b.role.Name)
-}
-
-func describeSubject(s *rbacv1.Subject, namespace string) string {
-	switch s.Kind {
-	case rbacv1.ServiceAccountKind:
-		if s.Namespace != "" {
-			namespace = s.Namespace
-		}
-		return fmt.Sprintf("%s %q", s.Kind, s.Name+"/"+namespace)
-	default:
-		return fmt.Sprintf("%s %q", s.Kind, s.Name)
-	}
 }
 
 var (

@@ -131,3 +131,50 @@ func BenchmarkAuthorizeAmong10000Bindings(b *testing.B) {
 		}
 	}
 }
+
+// TestReasons: audit events say by which binding a request was allowed, in
+// upstream's words.
+func TestReasons(t *testing.T) {
+	role := rbacv1.RoleRef{Kind: "ClusterRole", Name: "pods"}
+	for want, c := range map[string]struct {
+		binding binding
+		subject rbacv1.Subject
+	}{
+		`RBAC: allowed by ClusterRoleBinding "all" of ClusterRole "pods" to Group "ops"`:            {binding{"", "all", role, nil}, rbacv1.Subject{Kind: "Group", Name: "ops"}},
+		`RBAC: allowed by RoleBinding "b/shop" of ClusterRole "pods" to ServiceAccount "bot/other"`: {binding{"shop", "b", role, nil}, rbacv1.Subject{Kind: "ServiceAccount", Namespace: "other", Name: "bot"}},
+		`RBAC: allowed by RoleBinding "b/shop" of ClusterRole "pods" to ServiceAccount "bot/shop"`:  {binding{"shop", "b", role, nil}, rbacv1.Subject{Kind: "ServiceAccount", Name: "bot"}},
+		`RBAC: allowed by RoleBinding "b/shop" of Role "own" to User "an \"odd\" name"`:             {binding{"shop", "b", rbacv1.RoleRef{Kind: "Role", Name: "own"}, nil}, rbacv1.Subject{Kind: "User", Name: `an "odd" name`}},
+	} {
+		if got := c.binding.allows(&c.subject); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+// TestUnbind takes bindings of one subject away in an order of their own.
+func TestUnbind(t *testing.T) {
+	subjects := []rbacv1.Subject{{Kind: "User", Name: "ann"}, {Kind: "User", Name: "ann"}} // named twice
+	ix := newIndex()
+	names := []string{"c", "a", "d", "b"}
+	for _, name := range names {
+		ix.bind(&binding{name: name, subjects: subjects})
+	}
+	key := subjectKey{name: "ann"}
+	if n := len(ix.bindings[key]); n != len(names) {
+		t.Fatalf("%d bindings", n)
+	}
+	for i, name := range []string{"a", "d", "b", "c"} {
+		ix.unbind("", name, subjects)
+		for _, b := range ix.bindings[key] {
+			if b.name == name {
+				t.Errorf("%s is still there", name)
+			}
+		}
+		if n := len(ix.bindings[key]); n != len(names)-i-1 {
+			t.Errorf("after %s: %d bindings", name, n)
+		}
+	}
+	if _, ok := ix.bindings[key]; ok {
+		t.Error("an empty list is kept")
+	}
+}
