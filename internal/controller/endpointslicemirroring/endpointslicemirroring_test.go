@@ -90,3 +90,29 @@ func TestLimits(t *testing.T) {
 		}
 	})
 }
+
+// An address of several subsets is what the first of them says.
+func TestAddressOfSeveralSubsets(t *testing.T) {
+	start := func(api client.Interface) []bubble.Controller {
+		return []bubble.Controller{endpointslicemirroring.New(endpointslicemirroring.Config{Client: api})}
+	}
+	bubble.RunAs(t, "endpointslicemirroring-controller", start, func(b *bubble.Bubble) {
+		bubble.Must(client.For[*corev1.Service](b.API).Create(b.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc"},
+			Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}}}))(b)
+		bubble.Must(client.For[*corev1.Endpoints](b.API).Create(b.Context(), &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "svc"}, Subsets: []corev1.EndpointSubset{
+			{Ports: []corev1.EndpointPort{{Port: 80}}, Addresses: []corev1.EndpointAddress{{IP: "192.0.2.7", Hostname: "h"}}},
+			{Ports: []corev1.EndpointPort{{Port: 90, Name: "x"}}, Addresses: []corev1.EndpointAddress{{IP: "192.0.2.7"}}}}}))(b)
+		b.Settle()
+		named := 0
+		for _, s := range bubble.Must(client.For[*discoveryv1.EndpointSlice](b.API).List(b.Context(), "default", metav1.ListOptions{}))(b) {
+			for _, e := range s.Endpoints {
+				if e.Hostname != nil && *e.Hostname == "h" {
+					named++
+				}
+			}
+		}
+		if named != 2 {
+			b.Errorf("%d endpoints are named, want 2", named)
+		}
+	})
+}

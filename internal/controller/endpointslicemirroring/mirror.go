@@ -23,7 +23,8 @@ const DefaultMax = 1000
 // and tells by an Event what it leaves out.
 func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*discoveryv1.EndpointSlice, left int) {
 	byKey := map[string]*discoveryv1.EndpointSlice{}
-	at := map[string]int{} // by slice and address
+	first := map[string]*corev1.EndpointAddress{} // by what tells addresses apart: the others say the same
+	at := map[string]int{}                        // by slice and address
 	invalid, skipped := 0, 0
 	for i := range e.Subsets {
 		s := &e.Subsets[i]
@@ -32,6 +33,15 @@ func (c *Controller) mirror(ctx context.Context, e *corev1.Endpoints) (out []*di
 			if added >= c.max {
 				skipped++
 				return
+			}
+			same := a.IP
+			if a.TargetRef != nil {
+				same += " " + string(a.TargetRef.UID)
+			}
+			if before := first[same]; before != nil {
+				a = before
+			} else {
+				first[same] = a
 			}
 			endpoint, family, ok := endpointOf(a, ready)
 			if !ok {

@@ -37,7 +37,7 @@ const (
 	unwritten = 1000
 )
 
-// What is written about one object, and by one recorder altogether.
+// What is written of one type about one object, and by one recorder altogether.
 var (
 	perObject = rate{burst: 25, every: 5 * time.Minute}
 	overall   = rate{burst: 1000, every: 20 * time.Millisecond}
@@ -67,8 +67,18 @@ type pending struct {
 
 // spoken is what was told about one object.
 type spoken struct {
-	bucket
+	buckets map[string]*bucket // by the type of the events
 	reasons map[reason]*similar
+}
+
+// take says whether one more event of a type is written about the object.
+func (s *spoken) take(kind string, now time.Time) bool {
+	b := s.buckets[kind]
+	if b == nil {
+		b = &bucket{}
+		s.buckets[kind] = b
+	}
+	return b.take(perObject, now)
 }
 
 type reason struct{ kind, reason string }
@@ -170,7 +180,7 @@ func (r *Recorder) observe(about metav1.Object, why reason, message *string, now
 		if len(r.objects) >= remembered {
 			clear(r.objects)
 		}
-		s = &spoken{reasons: map[reason]*similar{}}
+		s = &spoken{buckets: map[string]*bucket{}, reasons: map[reason]*similar{}}
 		r.objects[about.GetUID()] = s
 	}
 	of := s.reasons[why]
@@ -191,7 +201,7 @@ func (r *Recorder) observe(about metav1.Object, why reason, message *string, now
 	of.messages[key] = before // what is not written counts, too
 	before.count++
 	before.last = now
-	return *before, s.take(perObject, now) && r.all.take(overall, now)
+	return *before, s.take(why.kind, now) && r.all.take(overall, now)
 }
 
 func (r *Recorder) failed(err error, reason string) {

@@ -4,6 +4,7 @@ package event_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -113,6 +114,20 @@ func TestStorm(t *testing.T) {
 		}
 		if n := len(written()); n != 1050 {
 			t.Errorf("%d events a second later, want 50 more", n)
+		}
+	})
+}
+
+// An object whose warnings were told without end is still spoken of in the other
+// way.
+func TestTypesApart(t *testing.T) {
+	run(t, func(t *testing.T, r *event.Recorder, written func() []*corev1.Event) {
+		for range 100 {
+			r.Record(t.Context(), pod("p"), podKind, corev1.EventTypeWarning, "Failed", "again")
+		}
+		r.Record(t.Context(), pod("p"), podKind, corev1.EventTypeNormal, "SuccessfulDelete", "at last")
+		if all := written(); len(all) != 2 || !slices.ContainsFunc(all, func(e *corev1.Event) bool { return e.Message == "at last" }) {
+			t.Errorf("events %v", all)
 		}
 	})
 }

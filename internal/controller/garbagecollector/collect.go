@@ -199,7 +199,7 @@ func (c *Controller) owner(ctx context.Context, it *item, ref metav1.OwnerRefere
 			return nil, errNamespaced
 		}
 	}
-	key := lost{ref.UID, at.Namespace}
+	key := lost{ref.APIVersion, ref.Kind, ref.Name, ref.UID, at.Namespace}
 	if c.absent.has(key) {
 		return nil, nil
 	}
@@ -228,15 +228,17 @@ func (c *Controller) misplaced(ctx context.Context, it *item, ref metav1.OwnerRe
 		"ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q", ref.APIVersion, ref.Kind, it.at.Namespace, ref.Name, ref.UID, it.at.Namespace)
 }
 
-// absent remembers owners that are gone: a UID never comes back.
+// absent remembers owners that are gone: a UID never comes back. A reference may
+// be wrong about whose UID it names, so that all it says counts.
 type absent struct {
 	mu   sync.Mutex
 	seen map[lost]bool
 }
 
 type lost struct {
-	uid       types.UID
-	namespace string
+	version, kind, name string
+	uid                 types.UID
+	namespace           string
 }
 
 // remembered bounds what absent keeps.

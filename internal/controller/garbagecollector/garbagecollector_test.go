@@ -278,3 +278,26 @@ func TestManyDependents(t *testing.T) {
 		}
 	})
 }
+
+// A reference that names an owner's UID under another kind or name leads nowhere,
+// and says nothing of the owner itself.
+func TestOwnerUnderAnotherName(t *testing.T) {
+	collect(t, func(w world) {
+		owner := w.config("owner")
+		other, absent := refer(owner, false), refer(owner, false)
+		other.Kind = "Secret"
+		w.config("of-a-secret", other)
+		w.settle()
+		other = refer(owner, false)
+		other.Name = "not-the-owner"
+		w.config("of-another-name", other)
+		w.settle()
+		absent.Name, absent.UID = "absent", "c3f9d3a4-0000-0000-0000-000000000000"
+		w.config("dependent", refer(owner, false), absent)
+		w.settle()
+		w.gone("of-a-secret", "of-another-name")
+		if cm := w.there("dependent"); len(cm.OwnerReferences) != 1 || cm.OwnerReferences[0].UID != owner.UID {
+			t.Errorf("owners %v", cm.OwnerReferences)
+		}
+	})
+}
