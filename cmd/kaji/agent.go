@@ -80,6 +80,7 @@ certificate is kept in the data directory; the token is not needed again.`,
 	fs.StringVar(&c.NodeName, "node-name", "", "name of the node; the host name when empty")
 	fs.StringSliceVar(&nodeIPs, "node-ip", nil, "addresses of the node, one a family; those of the default route when empty")
 	fs.Int32Var(&c.KubeletPort, "port", c.KubeletPort, "port of the node agent's server")
+	addCgroupFlag(fs, &c.CgroupDriver)
 	addIngressFlags(fs, &c.Ingress)
 	addPluginFlags(fs, &c.Plugins)
 	fs.StringVar(&c.HealthzBindAddress, "healthz-bind-address", c.HealthzBindAddress, "where the service proxy answers health checks; empty is nowhere")

@@ -37,6 +37,7 @@ type clusterFlags struct {
 	name, nodeName, domain string
 	podCIDRs, disable      []string
 	podNetwork             string
+	cgroupDriver           string
 	plugins                node.Plugins
 	nodes                  int
 	nodeNetwork, network   string
@@ -75,6 +76,7 @@ func (f *clusterFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.nodeNetwork, "node-network", f.nodeNetwork, "address range of the nodes where there is more than one")
 	fs.StringVar(&f.podNetwork, "pod-network", f.podNetwork, "what connects pods: kaji, the embedded network, or cni, the plug-ins that the CNI directory configures")
 	addPluginFlags(fs, &f.plugins)
+	addCgroupFlag(fs, &f.cgroupDriver)
 	addIngressFlags(fs, &f.ingress)
 	fs.BoolVar(&f.loadBalancer, "load-balancer", f.loadBalancer, "give Services of type LoadBalancer their addresses; off leaves them to another load balancer")
 	fs.StringSliceVar(&f.loadBalancerPools, "load-balancer-pool", nil, "addresses for Services of type LoadBalancer, of the nodes' link: ranges such as 192.0.2.10-192.0.2.20, or prefixes; the nodes' own addresses when empty")
@@ -98,6 +100,10 @@ func addIngressFlags(fs *pflag.FlagSet, to *node.Ingress) {
 // embeddedNetwork is the value of --pod-network for the network that comes with
 // the program.
 const embeddedNetwork = "kaji"
+
+func addCgroupFlag(fs *pflag.FlagSet, to *string) {
+	fs.StringVar(to, "cgroup-driver", node.Cgroupfs, "what makes the control groups of pods: cgroupfs, or systemd, as its slices and scopes")
+}
 
 func addPluginFlags(fs *pflag.FlagSet, to *node.Plugins) {
 	fs.StringVar(&to.ConfDir, "cni-conf-dir", to.ConfDir, "directory of CNI configurations; the first by name counts")
@@ -127,6 +133,7 @@ func (f *clusterFlags) config(fs *pflag.FlagSet) (cluster.Config, error) {
 	default:
 		return c, fmt.Errorf("--pod-network %q: want %s or %s", f.podNetwork, embeddedNetwork, node.PodNetworkCNI)
 	}
+	c.CgroupDriver = f.cgroupDriver
 	c.Nodes, c.Ingress, c.GatewayAPI = f.nodes, f.ingress, f.gatewayAPI
 	if a := f.ingress.Address; a != "" {
 		if _, err := netip.ParseAddr(a); err != nil {

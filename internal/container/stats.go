@@ -163,8 +163,10 @@ func (r *Runtime) podStats(rec *sandboxRecord) *runtimeapi.PodSandboxStats {
 	}
 	now := time.Now().UnixNano()
 	group := config.GetLinux().GetCgroupParent()
-	if group == "" || r.cgroups.Systemd {
+	if group == "" {
 		group = rec.Cgroup
+	} else if r.cgroups.Systemd {
+		group = filepath.Base(group) // of a slice the name says where it is
 	}
 	if s, err := r.cgroups.Stats(group); err == nil {
 		linux.Cpu, linux.Memory = cpuUsage(s, now), memoryUsage(s, now)

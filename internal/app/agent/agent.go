@@ -39,6 +39,8 @@ type Config struct {
 	Dir      home.Dir
 	NodeName string
 	NodeIPs  []netip.Addr
+	// CgroupDriver makes the control groups of pods; "cgroupfs" when empty.
+	CgroupDriver string
 	// Kubeconfig has credentials of the node. Without it, they are asked for at
 	// Server with Token, and kept.
 	Kubeconfig string
@@ -100,7 +102,7 @@ func Run(ctx context.Context, c Config) error {
 		Plugins: plugins,
 		Name:    c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs,
 		PodCIDRs: settings.pods, DNS: settings.dns, Domain: settings.domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: settings.off,
+		CgroupDriver: c.CgroupDriver, KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: settings.off,
 		Client:        func(string) (client.Interface, error) { return api, nil },
 		Serving:       func(leaf pki.Leaf) (tls.Certificate, error) { return selfSigned(c.Dir.PKI(), leaf) },
 		Authenticator: judge, Authorizer: judge, Metrics: prometheus.NewRegistry(), Logger: c.Logger,

@@ -56,6 +56,8 @@ type Config struct {
 	Outside netip.Addr
 	// NodeIPs are this node's addresses; those of the default routes when empty.
 	NodeIPs []netip.Addr
+	// CgroupDriver makes the control groups of pods; "cgroupfs" when empty.
+	CgroupDriver string
 	// KubeletPort is the node agent's port, 10250 when zero.
 	KubeletPort int32
 	// HealthzBindAddress is where the service proxy answers health checks;

@@ -35,7 +35,7 @@ func (cl *Cluster) newNode() (*node.Node, error) {
 	c.Ingress.Lead, c.Ingress.OwnAddresses = true, c.LoadBalancer && len(c.LoadBalancerPools) > 0
 	return node.New(node.Config{
 		Name: c.Name, Dir: c.Dir, NodeName: c.NodeName, NodeIPs: c.NodeIPs, PodCIDRs: c.PodCIDRs, Plugins: c.Plugins, DNS: dns, Domain: c.Domain,
-		KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: c.Off,
+		CgroupDriver: c.CgroupDriver, KubeletPort: c.KubeletPort, HealthzBindAddress: c.HealthzBindAddress, ProxyMetricsBindAddress: c.ProxyMetricsBindAddress, Ingress: c.Ingress, Off: c.Off,
 		Client: func(component string) (client.Interface, error) {
 			name, groups, err := cl.identity(component)
 			if err != nil {

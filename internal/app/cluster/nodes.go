@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -89,7 +90,7 @@ func (cl *Cluster) keepNode(ctx context.Context, n nodenet.Network, name string,
 	for delay := time.Second; ctx.Err() == nil; delay = min(2*delay, time.Minute) {
 		started := time.Now()
 		args := []string{"agent", "--name=" + node.Name(cl.c.Name, name), "--data-dir=" + string(dir), "--node-name=" + name,
-			"--node-ip=" + addr.String(), "--kubeconfig=" + nodeKubeconfig(dir), "--healthz-bind-address=127.0.0.1:10256",
+			"--cgroup-driver=" + cmp.Or(cl.c.CgroupDriver, node.Cgroupfs), "--node-ip=" + addr.String(), "--kubeconfig=" + nodeKubeconfig(dir), "--healthz-bind-address=127.0.0.1:10256",
 			"--ingress-http-port=" + strconv.Itoa(int(cl.c.Ingress.HTTPPort)), "--ingress-https-port=" + strconv.Itoa(int(cl.c.Ingress.HTTPSPort))}
 		if p := cl.c.Plugins; p != nil {
 			args = append(args, "--cni-conf-dir="+p.ConfDir, "--cni-bin-dir="+strings.Join(p.BinDirs, ","))

@@ -4,6 +4,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +16,26 @@ import (
 // groupMount is where control groups are mounted.
 const groupMount = "/sys/fs/cgroup"
 
+// The drivers of control groups.
+const (
+	Cgroupfs      = "cgroupfs"
+	CgroupSystemd = "systemd"
+)
+
+// checkDriver says whether this machine has a driver; empty is the first.
+func checkDriver(driver string) error {
+	switch driver {
+	case "", Cgroupfs:
+		return nil
+	case CgroupSystemd:
+		if _, err := os.Stat("/run/systemd/system"); err != nil {
+			return errors.New("the cgroup driver systemd needs systemd, which does not run here: use cgroupfs")
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown cgroup driver %q: want %s or %s", driver, Cgroupfs, CgroupSystemd)
+}
+
 // cgroupRoot is the control group that all of a node's pods are below.
 func cgroupRoot(name string) string { return "/kaji-" + name }
 
@@ -23,6 +44,9 @@ func cgroupRoot(name string) string { return "/kaji-" + name }
 func removeGroups(name string) error {
 	root := cgroupRoot(name)
 	errs := []error{cgroup.Driver{Root: root}.Remove(root)}
+	if slice := cgroup.Slice(root); cgroup.Exists(slice) {
+		errs = append(errs, cgroup.Driver{Systemd: true}.Remove(filepath.Base(slice)))
+	}
 	tops, err := filepath.Glob(filepath.Join(groupMount, "*", root)) // version 1, a hierarchy each
 	errs = append(errs, err)
 	for _, top := range append(tops, filepath.Join(groupMount, root)) {

@@ -9,6 +9,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -89,6 +90,9 @@ type Config struct {
 	// Plugins, unless nil, connect the pods instead of the embedded network; ways
 	// to other nodes' pods are then theirs to make, too.
 	Plugins *Plugins
+	// CgroupDriver makes the control groups of pods: "cgroupfs", the default, or
+	// "systemd".
+	CgroupDriver string
 	// KubeletPort is the node agent's port.
 	KubeletPort int32
 	// HealthzBindAddress is where the service proxy answers health checks;
@@ -137,14 +141,17 @@ func New(c Config) (*Node, error) {
 		return nil, errors.New("this machine has no address besides loopback: set up a network first")
 	}
 	n := &Node{c: c}
-	var err error
+	err := checkDriver(c.CgroupDriver)
+	if err != nil {
+		return nil, err
+	}
 	if n.network, err = n.podNetwork(); err != nil {
 		return nil, err
 	}
 	n.gate = &gate{Network: n.network}
 	n.runtime, err = container.New(container.Config{
 		Root: c.Dir.Runtime(), State: RuntimeState(c.Name), Network: n.gate,
-		CgroupRoot: cgroupRoot(c.Name), PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
+		CgroupDriver: c.CgroupDriver, CgroupRoot: cgroupRoot(c.Name), PinnedImages: []string{image.Name}, Version: Version(), Logger: c.Logger.With("component", "runtime"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("container runtime: %w", err)
@@ -329,7 +336,7 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		NodeName: c.NodeName, Client: api, Runtime: n.runtime, Images: imported{n.runtime, there}, Network: n.network,
 		RootDir: root, LogDir: c.Dir.PodLogs(), LegacyLogDir: "-",
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
-		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Quota: true},
+		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Systemd: c.CgroupDriver == CgroupSystemd, Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
 		Eviction: thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(),
 		Logger: c.Logger.With("component", "kubelet"),
@@ -367,6 +374,7 @@ func (n *Node) settings() *configv1beta1.KubeletConfiguration {
 	for _, a := range n.c.DNS {
 		s.ClusterDNS = append(s.ClusterDNS, a.String())
 	}
+	s.CgroupDriver = cmp.Or(n.c.CgroupDriver, s.CgroupDriver)
 	s.PodLogsDir = n.c.Dir.PodLogs()
 	s.EvictionHard = map[string]string{}
 	for _, t := range thresholds() {

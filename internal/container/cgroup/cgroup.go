@@ -21,9 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Driver makes control groups.
+// Driver makes control groups. Those that are named already are recognized as of
+// one kind or the other by their names.
 type Driver struct {
-	// Systemd asks systemd for them; otherwise the file system is used.
+	// Systemd asks systemd for new ones; otherwise the file system is used.
 	Systemd bool
 	// Root is the parent where a pod names none, such as "/kaji".
 	Root string
@@ -63,6 +64,24 @@ func (d Driver) Path(parent, id string) string {
 	return filepath.Join("/", parent, id)
 }
 
+// Slice is systemd's slice that stands for a group of the file system at the top,
+// as a path below the hierarchy.
+func Slice(root string) string {
+	return "/" + strings.ReplaceAll(strings.Trim(root, "/"), "-", "_") + ".slice"
+}
+
+// Exists says whether a group is there, by its path below the hierarchies.
+func Exists(path string) bool {
+	at := []string{filepath.Join("/sys/fs/cgroup", path)}
+	if !V2() {
+		at, _ = filepath.Glob(filepath.Join("/sys/fs/cgroup/*", path)) // the pattern is well formed
+	}
+	return slices.ContainsFunc(at, func(dir string) bool {
+		_, err := os.Stat(dir)
+		return err == nil
+	})
+}
+
 func (d Driver) manager(path string, r *cgroups.Resources) (cgroups.Manager, error) {
 	if d.unified != "" {
 		return fs2.NewManager(d.config(path, r), filepath.Join(d.unified, path))
@@ -71,14 +90,22 @@ func (d Driver) manager(path string, r *cgroups.Resources) (cgroups.Manager, err
 }
 
 func (d Driver) config(path string, r *cgroups.Resources) *cgroups.Cgroup {
-	config := &cgroups.Cgroup{Resources: r, Systemd: d.Systemd}
-	if d.Systemd {
-		slice, rest, _ := strings.Cut(path, ":")
-		prefix, name, _ := strings.Cut(rest, ":")
-		config.Parent, config.ScopePrefix, config.Name = slice, prefix, name
-	} else {
+	config := &cgroups.Cgroup{Resources: r, Systemd: strings.Contains(path, ":") || !strings.Contains(path, "/") && strings.HasSuffix(path, ".slice")}
+	if !config.Systemd {
 		config.Path = path
+		return config
 	}
+	slice, rest, scope := strings.Cut(path, ":")
+	if !scope { // a pod's parent: a slice, which stands in that of the name without the last part
+		config.Name = filepath.Base(path)
+		config.Parent = "-.slice"
+		if i := strings.LastIndex(config.Name, "-"); i > 0 {
+			config.Parent = config.Name[:i] + ".slice"
+		}
+		return config
+	}
+	prefix, name, _ := strings.Cut(rest, ":")
+	config.Parent, config.ScopePrefix, config.Name = slice, prefix, name
 	return config
 }
 

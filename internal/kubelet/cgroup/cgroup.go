@@ -57,6 +57,9 @@ type Tree struct {
 	// controller with version 1.
 	unified     bool
 	controllers map[string]string
+	// units says that systemd is to be asked for groups: it takes away what it
+	// did not make itself.
+	units bool
 }
 
 const defaultMount = "/sys/fs/cgroup"
@@ -69,7 +72,7 @@ func Open(cfg Config) (*Tree, error) {
 	if cfg.QuotaPeriod == 0 {
 		cfg.QuotaPeriod = 100 * time.Millisecond
 	}
-	t := &Tree{cfg: cfg, controllers: map[string]string{}}
+	t := &Tree{cfg: cfg, controllers: map[string]string{}, units: cfg.Systemd && cfg.Mount == defaultMount}
 	if _, err := os.Stat(filepath.Join(cfg.Mount, "cgroup.controllers")); err == nil {
 		t.unified = true
 		return t, nil
@@ -123,7 +126,7 @@ func names(pod *corev1.Pod) []string {
 // Parent is the group of a pod as the runtime is told it.
 func (t *Tree) Parent(pod *corev1.Pod) string {
 	if t.cfg.Systemd {
-		return slice(names(pod))
+		return slice(t.slices(names(pod)))
 	}
 	return path.Join("/", t.cfg.Root, path.Join(names(pod)...))
 }
@@ -156,11 +159,17 @@ func (t *Tree) relative(elements []string) string {
 	if !t.cfg.Systemd {
 		return path.Join("/", t.cfg.Root, path.Join(elements...))
 	}
-	p := path.Join("/", t.cfg.Root)
+	p, elements := "/", t.slices(elements)
 	for i := range elements {
 		p = path.Join(p, slice(elements[:i+1]))
 	}
 	return p
+}
+
+// slices are the parts of a slice's name: those of the root come first.
+func (t *Tree) slices(elements []string) []string {
+	root := strings.FieldsFunc(t.cfg.Root, func(r rune) bool { return r == '/' })
+	return append(root, elements...)
 }
 
 // number reads one field of a group's file: -1 for "max", 0 where there is none.
@@ -362,6 +371,9 @@ func (t *Tree) roots() []string {
 }
 
 func (t *Tree) make(elements []string, l Limits) error {
+	if t.units {
+		return t.makeSlice(elements, l)
+	}
 	relative := t.relative(elements)
 	for _, root := range t.roots() {
 		dir := filepath.Join(root, relative)
@@ -438,6 +450,9 @@ func Weight(shares int64) int64 {
 }
 
 func (t *Tree) write(elements []string, l Limits) error {
+	if t.units {
+		return t.limitSlice(elements, l)
+	}
 	relative := t.relative(elements)
 	put := func(controller, file, value string) error {
 		dir := t.dir(controller)
@@ -495,12 +510,16 @@ func (t *Tree) write(elements []string, l Limits) error {
 // Remove takes a pod's group away, processes that are left included.
 func (t *Tree) Remove(pod *corev1.Pod) error {
 	var errs []error
-	for _, root := range t.roots() {
-		for _, qos := range [][]string{{"kubepods"}, {"kubepods", "burstable"}, {"kubepods", "besteffort"}} {
-			dir := filepath.Join(root, t.relative(append(slices.Clone(qos), "pod"+string(pod.UID))))
+	for _, qos := range [][]string{{"kubepods"}, {"kubepods", "burstable"}, {"kubepods", "besteffort"}} {
+		elements, found := append(slices.Clone(qos), "pod"+string(pod.UID)), false
+		for _, root := range t.roots() {
+			dir := filepath.Join(root, t.relative(elements))
 			if _, err := os.Stat(dir); err == nil {
-				errs = append(errs, remove(dir))
+				errs, found = append(errs, remove(dir)), true
 			}
+		}
+		if found && t.units {
+			errs = append(errs, t.removeSlice(elements))
 		}
 	}
 	return errors.Join(errs...)

@@ -51,20 +51,24 @@ func put(t *testing.T, path, content string) {
 func TestTree(t *testing.T) {
 	for name, row := range map[string]struct {
 		unified, systemd bool
+		root             string
 		parent, dir      string
 		files            map[string]string
 	}{
-		"v1, cgroupfs": {false, false, "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
+		"v1, cgroupfs": {false, false, "/", "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
 			"cpu:cpu.shares": "256", "cpu:cpu.cfs_quota_us": "50000", "cpu:cpu.cfs_period_us": "100000", "memory:memory.limit_in_bytes": "134217728", "pids:pids.max": "100"}},
-		"v1, systemd": {false, true, "kubepods-burstable-pod1234_56.slice",
+		"v1, systemd": {false, true, "/", "kubepods-burstable-pod1234_56.slice",
 			"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234_56.slice", map[string]string{"cpu:cpu.shares": "256"}},
-		"v2, cgroupfs": {true, false, "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
+		"v2, cgroupfs": {true, false, "/", "/kubepods/burstable/pod1234-56", "kubepods/burstable/pod1234-56", map[string]string{
 			":cpu.weight": "10", ":cpu.max": "50000 100000", ":memory.max": "134217728", ":pids.max": "100"}},
-		"v2, systemd": {true, true, "kubepods-burstable-pod1234_56.slice",
+		"v2, systemd": {true, true, "/", "kubepods-burstable-pod1234_56.slice",
 			"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234_56.slice", map[string]string{":memory.max": "134217728"}},
+		"v2, systemd, below a root": {true, true, "/one-two/three", "one_two-three-kubepods-burstable-pod1234_56.slice",
+			"one_two.slice/one_two-three.slice/one_two-three-kubepods.slice/one_two-three-kubepods-burstable.slice/one_two-three-kubepods-burstable-pod1234_56.slice",
+			map[string]string{":memory.max": "134217728"}},
 	} {
 		mount := fake(t, row.unified)
-		tree, err := Open(Config{Mount: mount, Root: "/", Systemd: row.systemd, PodPids: 100, Quota: true})
+		tree, err := Open(Config{Mount: mount, Root: row.root, Systemd: row.systemd, PodPids: 100, Quota: true})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
