@@ -72,6 +72,8 @@ type containerRecord struct {
 	StopSignal   string                             `json:"stopSignal,omitempty"`
 	User         message[*runtimeapi.ContainerUser] `json:"user"`
 	HasHooks     bool                               `json:"hasHooks,omitempty"`
+	// OOMKills are those of the pod's slice that this container did not have.
+	OOMKills uint64 `json:"oomKills,omitempty"`
 	// Complete is false while CreateContainer has not finished.
 	Complete bool `json:"complete"`
 }

@@ -71,9 +71,11 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
+	kills := r.cgroups.OOMKillsAround(rec.Cgroup)
 	// On disk before the program runs: a restart must find what runs.
 	if err := r.updateContainer(c, func(rec *containerRecord) {
 		rec.State, rec.Started, rec.Pid = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now(), newProcess(pid)
+		rec.OOMKills = kills
 	}); err != nil {
 		return err
 	}

@@ -110,8 +110,7 @@ func (r *Runtime) exited(c *container) {
 	switch {
 	case !ok:
 		exit, reason = oci.Exit{Code: 255, Time: time.Now()}, "Unknown"
-	case exit.Signal == int(unix.SIGKILL) && r.cgroups.OOMKills(rec.Cgroup) > 0,
-		exit.Code != 0 && r.cgroups.OOMKills(rec.Cgroup) > 0:
+	case exit.Code != 0 && r.outOfMemory(c):
 		reason = "OOMKilled"
 	case exit.Code != 0:
 		reason = "Error"
@@ -126,6 +125,30 @@ func (r *Runtime) exited(c *container) {
 	}
 	c.markEnded()
 	r.emitContainer(c, runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT)
+}
+
+// outOfMemory says whether the kernel killed a container that has ended for its
+// memory.
+func (r *Runtime) outOfMemory(c *container) bool {
+	rec := c.record.Load()
+	if r.cgroups.OOMKills(rec.Cgroup) > 0 {
+		return true
+	}
+	pod := r.cgroups.OOMKillsAround(rec.Cgroup)
+	if pod <= rec.OOMKills {
+		return false
+	}
+	// Its scope is gone and the pod's count has grown: that was this one, and
+	// no other container's.
+	for _, other := range r.containersOf(rec.Sandbox) {
+		if other == c || other.record.Load().State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			continue
+		}
+		if err := r.updateContainer(other, func(rec *containerRecord) { rec.OOMKills = pod }); err != nil {
+			r.log.Error("recording a pod's lack of memory", "container", other.record.Load().ID, "err", err)
+		}
+	}
+	return true
 }
 
 // cleanUp frees what only a running container needs: processes, the control

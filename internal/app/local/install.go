@@ -138,18 +138,28 @@ func Install(ctx context.Context, c Cluster, root string, args []string, out io.
 
 // installProgram copies this program to path, if it is not that very file.
 func installProgram(path string) error {
+	if same, err := isThis(path); err != nil || same {
+		return err
+	}
 	own, err := this.Path()
 	if err != nil {
 		return err
 	}
+	return copyProgram(own, path)
+}
+
+// isThis says whether a file is this program.
+func isThis(path string) (bool, error) {
+	own, err := this.Path()
+	if err != nil {
+		return false, err
+	}
 	self, err := os.Stat(own)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if there, err := os.Stat(path); err == nil && os.SameFile(self, there) {
-		return nil
-	}
-	return copyProgram(own, path)
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(self, there), nil
 }
 
 // Uninstall takes the cluster from systemd. Its data and containers stay; the
@@ -173,6 +183,12 @@ func Uninstall(ctx context.Context, c Cluster, root string, out io.Writer) error
 		return err
 	}
 	program := filepath.Join(root, installedProgram)
+	if same, err := isThis(program); err != nil || same {
+		if same { // containers and data are still to be removed with it
+			fmt.Fprintf(out, "%s stays, since it is this program; `%s` removes containers and data\n", program, c.verb("down --purge"))
+		}
+		return err
+	}
 	if err := os.Remove(program); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

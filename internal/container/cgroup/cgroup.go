@@ -222,6 +222,18 @@ func (d Driver) OOMKills(path string) uint64 {
 	return n
 }
 
+// OOMKillsAround counts those of all groups of the pod that a scope of systemd is
+// in, the ones that are gone included: systemd removes a scope as soon as it is
+// empty, with its counts. Other groups stay until they are removed; for them it
+// is zero.
+func (d Driver) OOMKillsAround(path string) uint64 {
+	slice, _, scope := strings.Cut(path, ":")
+	if !scope {
+		return 0
+	}
+	return d.OOMKills(slice)
+}
+
 // Processes lists the processes of the group and those below it.
 func (d Driver) Processes(path string) ([]int, error) {
 	m, err := d.manager(path, &cgroups.Resources{})
