@@ -44,6 +44,21 @@ type scenario struct {
 	steps []string
 }
 
+// Every controller acts in a scenario.
+func TestEveryControllerActs(t *testing.T) {
+	var acting []string
+	for _, stories := range []map[string]scenario{scenarios, outside()} {
+		for _, s := range stories {
+			acting = append(acting, strings.Fields(s.controllers)...)
+		}
+	}
+	for _, name := range controller.Listed() {
+		if !slices.Contains(acting, name) {
+			t.Errorf("%s acts in no scenario", name)
+		}
+	}
+}
+
 // TestEachCallFailsOnce runs every scenario once as it is, and once more for
 // each call that its controllers made, which fails: without effect, with its
 // answer lost, or in conflict; in all three ways the first of its kind, in turn
