@@ -78,7 +78,7 @@ func New(api client.Interface, log *slog.Logger) *Controller {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.queue, c.orphans = queue.New("job", log, c.reconcile), queue.New("job_orphan_pod", log, c.reconcileOrphan)
+	c.queue, c.orphans = queue.New("job", log, c.reconcile).Between(time.Second, time.Minute), queue.New("job_orphan_pod", log, c.reconcileOrphan).Between(time.Second, time.Minute)
 	adopt.Index(c.pods)
 	c.jobs.AddHandler(client.Handler[*batchv1.Job]{Add: c.jobChanged, Update: func(_, job *batchv1.Job) { c.jobChanged(job) }, Delete: c.jobGone})
 	c.pods.AddHandler(client.Handler[*corev1.Pod]{

@@ -64,7 +64,7 @@ func New(cfg Config) *Controller {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.queue = queue.New("namespace", cfg.Logger, c.reconcile)
+	c.queue = queue.New("namespace", cfg.Logger, c.reconcile).Between(5*time.Millisecond, time.Minute)
 	seen := func(ns *corev1.Namespace) {
 		if ns.DeletionTimestamp != nil {
 			c.queue.Add(ns.Name)

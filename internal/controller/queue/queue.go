@@ -40,6 +40,8 @@ type Queue[K comparable] struct {
 	name      string
 	log       *slog.Logger
 	reconcile func(context.Context, K) error
+	// first and last are the delays of a key that failed in earnest.
+	first, last time.Duration
 
 	mu      sync.Mutex
 	wake    sync.Cond
@@ -73,8 +75,16 @@ func New[K comparable](name string, log *slog.Logger, reconcile func(context.Con
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue[K]{name: name, log: log, reconcile: reconcile, state: map[K]*state{}}
+	q := &Queue[K]{name: name, log: log, reconcile: reconcile, first: firstDelay, last: lastDelay, state: map[K]*state{}}
 	q.wake.L = &q.mu
+	return q
+}
+
+// Between sets the first and the last delay of a key that failed, but for
+// conflicts, whose first delay stays short. It is called before Run and returns
+// the queue.
+func (q *Queue[K]) Between(first, last time.Duration) *Queue[K] {
+	q.first, q.last = first, last
 	return q
 }
 
@@ -236,7 +246,11 @@ func (q *Queue[K]) done(ctx context.Context, key K, err error, worker int) {
 		s.failures = 0
 	} else {
 		q.metrics.Retried()
-		delay := min(firstDelay<<min(s.failures, 20), lastDelay)
+		first := q.first
+		if apierrors.IsConflict(err) {
+			first = firstDelay
+		}
+		delay := min(first<<min(s.failures, 20), q.last)
 		s.failures++
 		q.addAfter(key, delay)
 	}

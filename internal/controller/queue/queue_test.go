@@ -5,9 +5,13 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 func TestAKeyRunsOnceAtATime(t *testing.T) {
@@ -94,5 +98,38 @@ func TestTheShortestDelayCounts(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// The delays are the queue's own; a conflict is tried again soon.
+func TestDelaysOfAQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			err  error
+			want []time.Duration
+		}{
+			{errors.New("no"), []time.Duration{0, 1e9, 3e9, 7e9, 11e9, 15e9}},
+			{apierrors.NewConflict(schema.GroupResource{}, "a", errors.New("no")), []time.Duration{0, 5e6, 15e6, 35e6, 75e6, 155e6}},
+		} {
+			ctx, cancel := context.WithCancel(t.Context())
+			begin := time.Now()
+			var at []time.Duration
+			q := New("test", nil, func(context.Context, string) error {
+				if at = append(at, time.Since(begin)); len(at) == len(c.want) {
+					return nil
+				}
+				return c.err
+			}).Between(time.Second, 4*time.Second)
+			done := make(chan struct{})
+			go func() { q.Run(ctx, 1); close(done) }()
+			q.Add("a")
+			<-time.After(time.Minute)
+			synctest.Wait()
+			if !slices.Equal(at, c.want) {
+				t.Errorf("%v: ran at %v, want %v", c.err, at, c.want)
+			}
+			cancel()
+			<-done
+		}
 	})
 }
