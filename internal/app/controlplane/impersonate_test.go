@@ -110,6 +110,7 @@ func TestEscalation(t *testing.T) {
 		`clusterrolebindings.rbac.authorization.k8s.io "steal" is forbidden: `+granting+`{APIGroups:["*"], Resources:["*"], Verbs:["*"]}`+"\n"+`{NonResourceURLs:["*"], Verbs:["*"]}`)
 	ann.refused("POST", rbacPath+"/clusterrolebindings", bind("void", "absent"), 404,
 		`clusterrolebindings.rbac.authorization.k8s.io "absent" not found`)
+	ann.refused("POST", rbacPath+"/clusterrolebindings", strings.Replace(bind("nowhere", "absent"), `"kind": "ClusterRole",`, `"kind": "Role",`, 1), 400, "Namespace parameter required.")
 	grant(t, root, "ann", "binder", `[{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["bind"], "resourceNames": ["cluster-admin"]}]`)
 	ann.must(rbacPath+"/clusterrolebindings", bind("steal", "cluster-admin"))
 	grant(t, root, "ann", "escalator", `[{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["escalate"]}]`)

@@ -200,6 +200,9 @@ func (a *Authorizer) RulesFor(ctx context.Context, u user.Info, namespace string
 // RoleRules returns the rules of the role a binding in a namespace (none for
 // cluster bindings) refers to.
 func (a *Authorizer) RoleRules(ctx context.Context, ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error) {
+	if ref.Kind == "Role" && namespace == "" { // the answer to whoever asks for a Role there
+		return nil, apierrors.NewBadRequest("Namespace parameter required.")
+	}
 	ix, unlock, err := a.current(ctx)
 	if err != nil {
 		return nil, err
