@@ -124,7 +124,9 @@ func (s *Server) newCustom() *crd.Controller {
 	if services := s.kinds.Kind(corev1.SchemeGroupVersion.WithKind("Service")); services != nil {
 		cfg.Convert = crd.Webhooks(s.resolver(services))
 	}
-	return crd.New(cfg)
+	c := crd.New(cfg)
+	s.metrics.Register(c.Metrics())
+	return c
 }
 
 // newFlow returns what bounds requests, nil when nothing does. Where its

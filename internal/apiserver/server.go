@@ -209,6 +209,7 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = metrics.New(metrics.Config{Version: Version(), Sizes: s.sizes})
 	s.metrics.Register(cfg.Collectors...)
 	s.discovery = discovery.New(discovery.Config{Kinds: s.kinds, Remote: s.remote, ServerAddress: s.address})
+	s.metrics.Register(s.discovery.Metrics())
 	s.openapi = openapi.New(openapi.Config{Kinds: s.kinds, Custom: s.customSchema, Remote: s.remoteSchemas})
 	s.cache = cache.New(cache.Config{
 		Store: cfg.Store,

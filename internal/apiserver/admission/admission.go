@@ -104,26 +104,30 @@ type Chain []Plugin
 
 // Mutate runs all that change requests.
 func (c Chain) Mutate(ctx context.Context, a *Attributes) error {
-	for _, p := range c {
-		if m, ok := p.(Mutator); ok && p.Handles(a.Operation) {
-			if err := m.Mutate(ctx, a); err != nil {
-				return err
+	return measureStep(ctx, stepAdmit, a, func() error {
+		for _, p := range c {
+			if m, ok := p.(Mutator); ok && p.Handles(a.Operation) {
+				if err := measure(ctx, stepAdmit, a, p.Name(), m.Mutate); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Validate runs all that refuse requests.
 func (c Chain) Validate(ctx context.Context, a *Attributes) error {
-	for _, p := range c {
-		if v, ok := p.(Validator); ok && p.Handles(a.Operation) {
-			if err := v.Validate(ctx, a); err != nil {
-				return err
+	return measureStep(ctx, stepValidate, a, func() error {
+		for _, p := range c {
+			if v, ok := p.(Validator); ok && p.Handles(a.Operation) {
+				if err := measure(ctx, stepValidate, a, p.Name(), v.Validate); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Forbidden words a plug-in's refusal as upstream does. What is Forbidden

@@ -67,4 +67,16 @@ func TestBehaviourOfVersions(t *testing.T) {
 	if _, _, text := b.ask("GET", "/apis/example.com/v2", json, ""); !strings.Contains(text, "widgets/scale") || strings.Contains(text, "widgets/status") {
 		t.Errorf("discovery of v2: %s", text)
 	}
+	_, _, metrics := b.askAs("GET", "/metrics", "", "text/plain", "")
+	for _, want := range []string{
+		`apiextensions_openapi_v2_regeneration_count{crd="widgets.example.com",reason="add"} 1`,
+		`apiextensions_openapi_v3_regeneration_count{crd="widgets.example.com",group="example.com",reason="add",version="v3"} 1`,
+		"\napiextensions_apiserver_validation_ratcheting_seconds_count ", "\naggregator_discovery_aggregation_count_total ",
+		`apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="false",type="admit"}`,
+		`apiserver_admission_controller_admission_duration_seconds_count{name="NamespaceLifecycle",operation="CREATE",rejected="false",type="admit"}`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no metric %s", want)
+		}
+	}
 }

@@ -54,8 +54,9 @@ const idleSchema = 5 * time.Minute
 // Controller keeps the kinds served equal to the definitions that exist. Its
 // methods are safe for concurrent use.
 type Controller struct {
-	cfg Config
-	log *slog.Logger
+	cfg     Config
+	log     *slog.Logger
+	metrics *Metrics
 
 	mu       sync.Mutex
 	served   map[string]*definition    // by the definition's name, guarded by mu
@@ -72,10 +73,13 @@ func New(cfg Config) *Controller {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Controller{
-		cfg: cfg, log: cfg.Logger,
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(),
 		served: map[string]*definition{}, byKind: map[*api.Kind]*definition{}, ending: map[string]bool{},
 	}
 }
+
+// Metrics returns the figures to be registered.
+func (c *Controller) Metrics() *Metrics { return c.metrics }
 
 // resource is where definitions are.
 var resource = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
@@ -340,6 +344,11 @@ func (c *Controller) serve(e *cache.Entry, crd *apiextensionsv1.CustomResourceDe
 	c.served[crd.Name], c.byKind[d.kind] = d, d
 	c.mu.Unlock()
 	c.cfg.Serve(d.kind)
+	if old == nil {
+		c.metrics.changed(d, reasonAdd)
+	} else {
+		c.metrics.changed(d, reasonUpdate)
+	}
 }
 
 // define builds a definition's kind with what converts its objects.
@@ -368,6 +377,7 @@ func (c *Controller) withdraw(name string) {
 	c.mu.Unlock()
 	if d != nil {
 		c.cfg.Unserve(d.kind)
+		c.metrics.changed(d, reasonRemove)
 	}
 }
 

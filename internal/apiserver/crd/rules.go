@@ -100,7 +100,9 @@ func (v *version) validateUpdate(u, old *unstructured.Unstructured) field.ErrorL
 	errs = append(errs, v.validateScale(u, true)...)
 	errs = append(errs, objectmeta.Validate(ctx, nil, u.Object, c.structural, false)...)
 	errs = append(errs, newListErrors(c, u, old)...)
-	return append(errs, c.transition(ctx, errs, u, old, correlated)...)
+	errs = append(errs, c.transition(ctx, errs, u, old, correlated)...)
+	validation.Metrics.ObserveRatchetingTime(*correlated.Duration)
+	return errs
 }
 
 func (v *version) validateStatus(u, old *unstructured.Unstructured) field.ErrorList {
@@ -119,7 +121,9 @@ func (v *version) validateStatus(u, old *unstructured.Unstructured) field.ErrorL
 	}
 	errs = append(errs, v.validateScale(u, false)...)
 	errs = append(errs, newListErrors(c, u, old)...)
-	return append(errs, c.transition(context.Background(), errs, u, old, correlated)...)
+	errs = append(errs, c.transition(context.Background(), errs, u, old, correlated)...)
+	validation.Metrics.ObserveRatchetingTime(*correlated.Duration)
+	return errs
 }
 
 // metadataErrors are what the machine finds in metadata too: the reference tells

@@ -19,6 +19,7 @@ import (
 	"sync"
 
 	"github.com/munnerz/goautoneg"
+	"github.com/prometheus/client_golang/prometheus"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -52,7 +53,8 @@ type Config struct {
 
 // Discovery serves the documents. It is safe for concurrent use.
 type Discovery struct {
-	cfg Config
+	cfg          Config
+	aggregations prometheus.Counter
 
 	mu sync.Mutex
 	at *state // guarded by mu
@@ -66,8 +68,13 @@ func New(cfg Config) *Discovery {
 	if cfg.ServerAddress == nil {
 		cfg.ServerAddress = func(r *http.Request) string { return r.Host }
 	}
-	return &Discovery{cfg: cfg}
+	return &Discovery{cfg: cfg, aggregations: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "aggregator_discovery_aggregation_count_total", Help: "[ALPHA] Counter of number of times discovery was aggregated",
+	})}
 }
+
+// Metrics returns the figure to be registered, by upstream's name.
+func (d *Discovery) Metrics() prometheus.Collector { return d.aggregations }
 
 // state is what is served while neither kinds nor remotes change.
 type state struct {
@@ -107,6 +114,7 @@ func (d *Discovery) now() *state {
 	if s := d.at; s != nil && s.generation == generation && same(s.kinds, kinds) {
 		return s
 	}
+	d.aggregations.Inc()
 	d.at = &state{kinds: kinds, generation: generation, groups: groups(kinds, remote), kept: map[string]document{}}
 	return d.at
 }
