@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"kaji/internal/apiserver/request"
 )
 
 // fragment is a member of one of a document's large objects, such as a path.
@@ -47,10 +49,21 @@ func (o *OpenAPI) fragmentsV2(s *state) (iter.Seq2[fragment, error], error) {
 	if err != nil {
 		return nil, err
 	}
-	items := slices.Collect(maps.Values(rootPaths(s.groups)))
+	// Paths are made group by group: those of thousands of versions take much memory.
+	chunks := map[string]func() []pathItem{} // by what all paths of one begin with
+	for _, item := range rootPaths(s.groups) {
+		chunks[item.path] = func() []pathItem { return []pathItem{item} }
+	}
+	needed := []string{metaPrefix + "ObjectMeta", metaPrefix + "ListMeta", statusModel, patchModel, deleteOptionsModel, scaleModel}
+	for _, chunk := range chunks {
+		needed = append(needed, models(chunk())...)
+	}
 	custom := map[string]func() (json.RawMessage, error){} // models by name
 	for gv, served := range s.versions {
-		items = append(items, versionPaths(gv, served)...)
+		chunks[root(gv)+"/"] = func() []pathItem { return versionPaths(gv, served) }
+		if slices.ContainsFunc(served, func(k *request.Served) bool { return !k.Kind.Custom }) {
+			needed = append(needed, models(versionPaths(gv, served))...)
+		}
 		for _, k := range served {
 			if k.Kind.Custom {
 				custom[customModel(k.GVK, false)] = func() (json.RawMessage, error) { return o.customSchema(k, refV2) }
@@ -58,13 +71,12 @@ func (o *OpenAPI) fragmentsV2(s *state) (iter.Seq2[fragment, error], error) {
 			}
 		}
 	}
-	slices.SortFunc(items, func(a, b pathItem) int { return strings.Compare(a.path, b.path) })
 	fixed := map[string]json.RawMessage{}
-	known.closure(fixed, refV2, append(models(items), metaPrefix+"ObjectMeta", metaPrefix+"ListMeta")...)
+	known.closure(fixed, refV2, needed...)
 	for name := range custom {
 		delete(fixed, name)
 	}
-	extra, err := o.othersV2(s, items, fixed, custom)
+	extra, err := o.othersV2(s, chunks, fixed, custom)
 	if err != nil {
 		return nil, err
 	}
@@ -87,35 +99,51 @@ func (o *OpenAPI) fragmentsV2(s *state) (iter.Seq2[fragment, error], error) {
 				return
 			}
 		}
-		own := map[string]*pathItem{}
-		for i := range items {
-			own[items[i].path] = &items[i]
-		}
-		for _, path := range sortedNames(own, extra.Paths.Paths, spec.Definitions(nil)) {
-			var data json.RawMessage
-			var err error
-			if item := own[path]; item != nil {
-				data, err = json.Marshal(item.v2())
-			} else {
-				data, err = json.Marshal(extra.Paths.Paths[path])
+		others := slices.Sorted(maps.Keys(extra.Paths.Paths))
+		theirs := func(before string) bool { // yields those in front of a path
+			for len(others) > 0 && (before == "" || others[0] < before) {
+				data, err := json.Marshal(extra.Paths.Paths[others[0]])
+				if !yield(fragment{sectionPaths, others[0], data}, err) || err != nil {
+					return false
+				}
+				others = others[1:]
 			}
-			if !yield(fragment{sectionPaths, path, data}, err) || err != nil {
-				return
+			return true
+		}
+		for _, key := range slices.Sorted(maps.Keys(chunks)) {
+			items := chunks[key]()
+			slices.SortFunc(items, func(a, b pathItem) int { return strings.Compare(a.path, b.path) })
+			for i := range items {
+				if !theirs(items[i].path) {
+					return
+				}
+				data, err := json.Marshal(items[i].v2())
+				if !yield(fragment{sectionPaths, items[i].path, data}, err) || err != nil {
+					return
+				}
 			}
 		}
+		theirs("")
 	}, nil
 }
 
 // othersV2 returns what other servers add: definitions that are theirs alone or
 // that they share, parameters and paths.
-func (o *OpenAPI) othersV2(s *state, items []pathItem, fixed map[string]json.RawMessage, custom map[string]func() (json.RawMessage, error)) (*spec.Swagger, error) {
+func (o *OpenAPI) othersV2(s *state, chunks map[string]func() []pathItem, fixed map[string]json.RawMessage, custom map[string]func() (json.RawMessage, error)) (*spec.Swagger, error) {
+	if len(s.remote) == 0 {
+		extra := &spec.Swagger{}
+		extra.Paths = &spec.Paths{}
+		return extra, nil
+	}
 	own := map[string]bool{}
 	for _, name := range sortedNames(fixed, custom, spec.Definitions(nil)) {
 		own[name] = true
 	}
-	paths := make([]string, len(items))
-	for i := range items {
-		paths[i] = items[i].path
+	var paths []string
+	for _, chunk := range chunks {
+		for _, item := range chunk() {
+			paths = append(paths, item.path)
+		}
 	}
 	shared := map[string]bool{}
 	extra, err := s.others(paths, own, func(name string) (*spec.Schema, error) {
@@ -137,6 +165,9 @@ func (o *OpenAPI) othersV2(s *state, items []pathItem, fixed map[string]json.Raw
 		extra = &spec.Swagger{}
 		extra.Paths = &spec.Paths{}
 		return extra, nil
+	}
+	for _, path := range paths {
+		delete(extra.Paths.Paths, path)
 	}
 	maps.DeleteFunc(extra.Definitions, func(name string, _ spec.Schema) bool { return own[name] && !shared[name] })
 	return extra, nil
