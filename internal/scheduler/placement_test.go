@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	configv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/client"
@@ -206,31 +207,46 @@ func TestPreemptionSparesBudgets(t *testing.T) {
 	w.refused("high", "0/2 nodes are available: 2 Insufficient cpu. preemption: found a potential placement for pod on node n1, preempting 1 victims")
 }
 
-func TestClaims(t *testing.T) {
-	w := start(t)
-	create(w, node("n1", "4"))
-	claims := func(name string) func(*corev1.Pod) {
-		return func(p *corev1.Pod) {
-			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}}
-		}
+// uses has a pod use a claim for a volume.
+func uses(name string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}}
 	}
-	create(w, pod("nope", "", claims("nope")))
-	w.refused("nope", `0/1 nodes are available: persistentvolumeclaim "nope" not found. not found`)
+}
 
-	// Nothing provisions: a scheduler that sees the pod before the volume waits for it.
+// lateVolume makes a volume of a class whose claims wait for their pod, and the
+// class with it.
+func (w *world) lateVolume(name string) {
+	w.t.Helper()
 	create(w, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)})
-	pv := create(w, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: corev1.PersistentVolumeSpec{
+	pv := create(w, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{
 		Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 		StorageClassName: "late", PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/x"}}}})
 	pv = pv.DeepCopy()
 	pv.Status.Phase = corev1.VolumeAvailable
-	if _, err := client.For[*corev1.PersistentVolume](w).UpdateStatus(t.Context(), pv); err != nil {
-		t.Fatal(err)
+	if _, err := client.For[*corev1.PersistentVolume](w).UpdateStatus(w.t.Context(), pv); err != nil {
+		w.t.Fatal(err)
 	}
-	claim := create(w, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "c", Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{
+}
+
+// lateClaim claims a volume of that class.
+func (w *world) lateClaim(name string) *corev1.PersistentVolumeClaim {
+	w.t.Helper()
+	return create(w, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"}, Spec: corev1.PersistentVolumeClaimSpec{
 		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: ptr.To("late"),
 		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}})
-	create(w, pod("user", "", claims("c")))
+}
+
+func TestClaims(t *testing.T) {
+	w := start(t)
+	create(w, node("n1", "4"))
+	create(w, pod("nope", "", uses("nope")))
+	w.refused("nope", `0/1 nodes are available: persistentvolumeclaim "nope" not found. not found`)
+
+	// Nothing provisions: a scheduler that sees the pod before the volume waits for it.
+	w.lateVolume("pv")
+	claim := w.lateClaim("c")
+	create(w, pod("user", "", uses("c")))
 	w.eventually("the volume being bound", func() bool {
 		pv, err := client.For[*corev1.PersistentVolume](w).Get(t.Context(), "", "pv")
 		if err != nil {
@@ -249,4 +265,24 @@ func TestClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.lands("user", "n1")
+}
+
+// TestProfilesShareVolumes: what a profile has promised no other gives away,
+// though the API does not show it yet.
+func TestProfilesShareVolumes(t *testing.T) {
+	w := start(t, func(c *configv1.KubeSchedulerConfiguration) {
+		other := c.Profiles[0].DeepCopy()
+		other.SchedulerName = ptr.To("other")
+		c.Profiles = append(c.Profiles, *other)
+	})
+	held, release := w.hold("persistentvolumes")
+	create(w, node("n1", "4"))
+	w.lateVolume("pv")
+	w.lateClaim("first")
+	w.lateClaim("second")
+	create(w, pod("first", "", uses("first")))
+	<-held
+	create(w, pod("second", "", uses("second"), func(p *corev1.Pod) { p.Spec.SchedulerName = "other" }))
+	w.refused("second", "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+	release()
 }

@@ -44,6 +44,7 @@ type dependencies struct {
 	log     *slog.Logger
 	ignored sets.Set[string] // resources that only extenders look at
 	devices *dynamicresources.Promises
+	volumes *volumebinding.Promises
 	groups  *podgroup.Groups // nil when there are none
 }
 
@@ -78,7 +79,7 @@ var registry = map[string]constructor{
 	nodevolumelimits.Name:   simple(func(d *dependencies) plugin.Plugin { return nodevolumelimits.New(d.client) }),
 	volumezone.Name:         simple(func(d *dependencies) plugin.Plugin { return volumezone.New(d.client) }),
 	volumebinding.Name: with(func(d *dependencies, _ plugin.Handle, a *configv1.VolumeBindingArgs) (plugin.Plugin, error) {
-		return volumebinding.New(d.client, a), nil
+		return volumebinding.New(d.client, a, d.volumes), nil
 	}),
 	dynamicresources.Name: with(func(d *dependencies, h plugin.Handle, a *configv1.DynamicResourcesArgs) (plugin.Plugin, error) {
 		return dynamicresources.New(h, d.devices, a), nil

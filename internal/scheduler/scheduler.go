@@ -28,6 +28,7 @@ import (
 	"kaji/internal/scheduler/config"
 	"kaji/internal/scheduler/plugin"
 	"kaji/internal/scheduler/plugin/dynamicresources"
+	"kaji/internal/scheduler/plugin/volumebinding"
 	"kaji/internal/scheduler/podgroup"
 	"kaji/internal/scheduler/queue"
 	"kaji/internal/scheduler/snapshot"
@@ -115,7 +116,7 @@ func New(cfg Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders), groups: s.groups, devices: dynamicresources.NewPromises()}
+	deps := &dependencies{client: tracked{cfg.Client, s.feed}, snap: s.snap, log: cfg.Logger, ignored: ignoredResources(s.cfg.Extenders), groups: s.groups, devices: dynamicresources.NewPromises(), volumes: volumebinding.NewPromises()}
 	hints := map[queue.Rejector][]plugin.EventHint{}
 	profiles := config.Profiles(s.cfg)
 	if cfg.PodGroups {

@@ -34,6 +34,36 @@ type world struct {
 	mu     sync.Mutex
 	events []*eventsv1.Event
 	web    http.Handler // the scheduler's
+
+	held     string        // a resource whose updates wait
+	waiting  chan struct{} // closed when one does
+	released chan struct{}
+}
+
+// hold has the scheduler's updates of a resource wait until release is called.
+// The channel is closed when the first does.
+func (w *world) hold(resource string) (waiting <-chan struct{}, release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held, w.waiting, w.released = resource, make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(w.released) })
+	w.t.Cleanup(release)
+	return w.waiting, release
+}
+
+// Update implements client.Verbs.
+func (w *world) Update(ctx context.Context, r client.Resource, name string, obj runtime.Object, opts metav1.UpdateOptions) (runtime.Object, error) {
+	w.mu.Lock()
+	waits := w.held == r.Resource && r.Subresource == ""
+	if waits {
+		w.held = ""
+		close(w.waiting)
+	}
+	w.mu.Unlock()
+	if waits {
+		<-w.released
+	}
+	return w.Interface.Update(ctx, r, name, obj, opts)
 }
 
 // Create implements client.Verbs and remembers the events written.

@@ -33,14 +33,14 @@ func (p *Plugin) Reserve(_ context.Context, c *plugin.Cycle, nodeName string) *p
 			return plugin.AsStatus(Name, err)
 		}
 		if dirty {
-			p.assumedVolumes[pv.Name] = assumed[*corev1.PersistentVolume]{pv, b.volume.ResourceVersion}
+			p.promises.volumes[pv.Name] = assumed[*corev1.PersistentVolume]{pv, b.volume.ResourceVersion}
 		}
 		st.chosen.bindings = append(st.chosen.bindings, binding{b.claim, pv})
 	}
 	for _, claim := range st.plans[nodeName].provisions {
 		pvc := claim.DeepCopy()
 		metav1.SetMetaDataAnnotation(&pvc.ObjectMeta, storagehelpers.AnnSelectedNode, nodeName)
-		p.assumedClaims[pvc.Namespace+"/"+pvc.Name] = assumed[*corev1.PersistentVolumeClaim]{pvc, claim.ResourceVersion}
+		p.promises.claims[pvc.Namespace+"/"+pvc.Name] = assumed[*corev1.PersistentVolumeClaim]{pvc, claim.ResourceVersion}
 		st.chosen.provisions = append(st.chosen.provisions, pvc)
 	}
 	st.plans = nil
@@ -54,13 +54,13 @@ func (p *Plugin) Unreserve(_ context.Context, c *plugin.Cycle, _ string) {
 		return
 	}
 	for _, b := range st.chosen.bindings {
-		if p.assumedVolumes[b.volume.Name].obj == b.volume {
-			delete(p.assumedVolumes, b.volume.Name)
+		if p.promises.volumes[b.volume.Name].obj == b.volume {
+			delete(p.promises.volumes, b.volume.Name)
 		}
 	}
 	for _, pvc := range st.chosen.provisions {
-		if key := pvc.Namespace + "/" + pvc.Name; p.assumedClaims[key].obj == pvc {
-			delete(p.assumedClaims, key)
+		if key := pvc.Namespace + "/" + pvc.Name; p.promises.claims[key].obj == pvc {
+			delete(p.promises.claims, key)
 		}
 	}
 }

@@ -45,27 +45,36 @@ type Plugin struct {
 	capacities client.Typed[*storagev1.CSIStorageCapacity]
 	timeout    time.Duration
 
-	// What Reserve promised and the informers do not show yet, by key; each
-	// holds as long as the informer's object is the one it was made from.
-	assumedVolumes map[string]assumed[*corev1.PersistentVolume]
-	assumedClaims  map[string]assumed[*corev1.PersistentVolumeClaim]
-
+	promises *Promises
 	refusals map[string]*plugin.Status
 }
 
+// Promises are what Reserve promised and the informers do not show yet. The
+// profiles of a scheduler have them in common, so that no two of them give the
+// same volume away. Like the plugin, they belong to the scheduling loop.
+type Promises struct {
+	volumes map[string]assumed[*corev1.PersistentVolume]      // by name
+	claims  map[string]assumed[*corev1.PersistentVolumeClaim] // by namespace/name
+}
+
+// NewPromises returns none.
+func NewPromises() *Promises {
+	return &Promises{volumes: map[string]assumed[*corev1.PersistentVolume]{}, claims: map[string]assumed[*corev1.PersistentVolumeClaim]{}}
+}
+
+// assumed holds as long as the informer's object is the one it was made from.
 type assumed[T client.Object] struct {
 	obj  T
 	base string // resourceVersion it was made from
 }
 
 // New returns the plugin.
-func New(c client.Interface, args *configv1.VolumeBindingArgs) *Plugin {
+func New(c client.Interface, args *configv1.VolumeBindingArgs, promises *Promises) *Plugin {
 	p := &Plugin{
 		claims: client.For[*corev1.PersistentVolumeClaim](c), volumes: client.For[*corev1.PersistentVolume](c),
 		classes: client.For[*storagev1.StorageClass](c), drivers: client.For[*storagev1.CSIDriver](c),
 		capacities: client.For[*storagev1.CSIStorageCapacity](c), timeout: time.Duration(ptr.Deref(args.BindTimeoutSeconds, 600)) * time.Second,
-		assumedVolumes: map[string]assumed[*corev1.PersistentVolume]{}, assumedClaims: map[string]assumed[*corev1.PersistentVolumeClaim]{},
-		refusals: map[string]*plugin.Status{},
+		promises: promises, refusals: map[string]*plugin.Status{},
 	}
 	p.claims.Informer()
 	p.classes.Informer()
@@ -249,7 +258,7 @@ func (p *Plugin) match(node *corev1.Node, claims []*corev1.PersistentVolumeClaim
 // ofClass returns the volumes of a class as they will be.
 func (p *Plugin) ofClass(class string) []*corev1.PersistentVolume {
 	list := p.volumes.ByIndex(byClass, class)
-	if len(p.assumedVolumes) > 0 {
+	if len(p.promises.volumes) > 0 {
 		for i, pv := range list {
 			list[i] = p.overlay(pv)
 		}
@@ -258,11 +267,11 @@ func (p *Plugin) ofClass(class string) []*corev1.PersistentVolume {
 }
 
 func (p *Plugin) overlay(pv *corev1.PersistentVolume) *corev1.PersistentVolume {
-	if a, ok := p.assumedVolumes[pv.Name]; ok {
+	if a, ok := p.promises.volumes[pv.Name]; ok {
 		if a.base == pv.ResourceVersion {
 			return a.obj
 		}
-		delete(p.assumedVolumes, pv.Name)
+		delete(p.promises.volumes, pv.Name)
 	}
 	return pv
 }
@@ -281,11 +290,11 @@ func (p *Plugin) claim(namespace, name string) *corev1.PersistentVolumeClaim {
 		return nil
 	}
 	key := namespace + "/" + name
-	if a, ok := p.assumedClaims[key]; ok {
+	if a, ok := p.promises.claims[key]; ok {
 		if a.base == pvc.ResourceVersion {
 			return a.obj
 		}
-		delete(p.assumedClaims, key)
+		delete(p.promises.claims, key)
 	}
 	return pvc
 }
