@@ -5,15 +5,11 @@ package crd
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
-	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
-	openapiv2 "k8s.io/apiextensions-apiserver/pkg/controller/openapi/v2"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"kaji/internal/apiserver/request"
 )
@@ -32,98 +28,68 @@ func (c *Controller) Schema(s *request.Served, v3 bool) (json.RawMessage, error)
 	if v == nil {
 		return nil, nil
 	}
-	props, err := v.props()
+	from := v.from()
+	props, err := v.published()
 	if err != nil {
 		return nil, err
 	}
-	out := publish(structural(props), v.from().crd.Spec.PreserveUnknownFields, v3)
-	out.AddExtension("x-kubernetes-group-version-kind", []map[string]string{{
-		"group": s.GVK.Group, "version": s.GVK.Version, "kind": s.GVK.Kind,
-	}})
-	if len(v.from().spec.SelectableFields) > 0 {
+	extensions := map[string]string{}
+	add := func(name string, value any) {
+		data, failed := json.Marshal(value)
+		extensions[name], err = string(data), failed
+	}
+	add(extensionKinds, []map[string]string{{"group": s.GVK.Group, "version": s.GVK.Version, "kind": s.GVK.Kind}})
+	if fields := from.spec.SelectableFields; len(fields) > 0 && err == nil {
 		var selectable []map[string]string
-		for _, f := range v.from().spec.SelectableFields {
+		for _, f := range fields {
 			selectable = append(selectable, map[string]string{"fieldPath": strings.TrimPrefix(f.JSONPath, ".")})
 		}
-		out.AddExtension("x-kubernetes-selectable-fields", selectable)
+		add(extensionFields, selectable)
 	}
-	data, err := json.Marshal(out)
 	if err != nil {
-		return nil, fmt.Errorf("schema of %s: %w", v.from().crd.Name, err)
+		return nil, fmt.Errorf("schema of %s: %w", from.crd.Name, err)
+	}
+	data, err := render(props, from.crd.Spec.PreserveUnknownFields, v3, extensions)
+	if err != nil {
+		return nil, fmt.Errorf("schema of %s: %w", from.crd.Name, err)
 	}
 	return data, nil
 }
 
-// structural returns a schema that may be published, nil for one that is not
-// structural.
-func structural(props *apiextensions.JSONSchemaProps) *structuralschema.Structural {
-	if props == nil {
-		return nil
+// published returns the version's schema if it may be published, nil otherwise:
+// of those of the time before structural ones, only what is structural is.
+func (v *version) published() (*apiextensionsv1.JSONSchemaProps, error) {
+	from := v.from()
+	validation := from.validation()
+	if validation == nil || validation.OpenAPIV3Schema == nil {
+		return nil, nil
+	}
+	if !from.crd.Spec.PreserveUnknownFields {
+		return validation.OpenAPIV3Schema, nil // others are not taken
+	}
+	props, err := v.props()
+	if err != nil {
+		return nil, err
 	}
 	s, err := structuralschema.NewStructural(props)
 	if err != nil || len(structuralschema.ValidateStructural(nil, s)) > 0 {
-		return nil
+		return nil, nil
 	}
-	return s.Unfold()
+	return validation.OpenAPIV3Schema, nil
 }
 
-// publish renders a schema with what every object has besides. Clients of v2
-// take a schema for complete: where fields are kept that it does not name, it
-// names none.
-func publish(s *structuralschema.Structural, preserve, v3 bool) *spec.Schema {
-	if s == nil || !v3 && (s.XPreserveUnknownFields || preserve) {
-		return &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{"object"}}}
+// render renders a schema with what every object has besides, and extensions, which
+// are JSON by name. Clients of v2 take a schema for complete: where fields are kept
+// that it does not name, it names none.
+func render(props *apiextensionsv1.JSONSchemaProps, preserve, v3 bool, extensions map[string]string) (json.RawMessage, error) {
+	r := &renderer{v3: v3}
+	if props == nil || !v3 && (preserve || props.XPreserveUnknownFields != nil && *props.XPreserveUnknownFields) {
+		o := r.object()
+		o.text("type", "object")
+		r.extensions(&o, &apiextensionsv1.JSONSchemaProps{}, false, extensions)
+		o.end()
+	} else {
+		r.schema(props, placeRoot, extensions)
 	}
-	prefix := "#/components/schemas/"
-	if !v3 {
-		s = openapiv2.ToStructuralOpenAPIV2(s)
-		prefix = "#/definitions/"
-	}
-	meta := func() spec.Schema {
-		ref := spec.RefSchema(prefix + "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-		doc := metav1.PartialObjectMetadata{}.SwaggerDoc()["metadata"]
-		if v3 {
-			return spec.Schema{SchemaProps: spec.SchemaProps{Description: doc, AllOf: []spec.Schema{*ref}}}
-		}
-		return *ref.WithDescription(doc)
-	}
-	out := s.ToKubeOpenAPI()
-	typeMeta := metav1.TypeMeta{}.SwaggerDoc()
-	text := func(doc string) spec.Schema { return *spec.StringProperty().WithDescription(doc) }
-	out.SetProperty("metadata", meta())
-	out.SetProperty("apiVersion", text(typeMeta["apiVersion"]))
-	out.SetProperty("kind", text(typeMeta["kind"]))
-	embed(out, v3, func(s *spec.Schema) {
-		s.SetProperty("apiVersion", text("apiVersion defines the versioned schema of this representation of an object. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"))
-		s.SetProperty("kind", text("kind is a string value representing the type of this object. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"))
-		s.SetProperty("metadata", meta())
-	})
-	return out
-}
-
-// embed completes the schemas of embedded resources.
-func embed(s *spec.Schema, v3 bool, complete func(*spec.Schema)) {
-	if s == nil {
-		return
-	}
-	for name, property := range s.Properties {
-		embed(&property, v3, complete)
-		s.Properties[name] = property
-	}
-	if s.Items != nil {
-		embed(s.Items.Schema, v3, complete)
-	}
-	if s.AdditionalProperties != nil {
-		embed(s.AdditionalProperties.Schema, v3, complete)
-	}
-	is := func(extension string) bool { on, ok := s.Extensions.GetBool(extension); return ok && on }
-	if !v3 && is("x-kubernetes-preserve-unknown-fields") || !is("x-kubernetes-embedded-resource") {
-		return
-	}
-	complete(s)
-	for _, required := range []string{"kind", "apiVersion"} {
-		if !slices.Contains(s.Required, required) {
-			s.Required = append(s.Required, required)
-		}
-	}
+	return r.out, r.err
 }
