@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +31,7 @@ import (
 	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/evict"
+	"kaji/internal/kubelet/node"
 	"kaji/internal/podnet"
 	"kaji/kajitest"
 )
@@ -211,6 +214,53 @@ func TestRealMetrics(t *testing.T) {
 	}
 	started := regexp.MustCompile(`container_start_time_seconds\{container="main",namespace="default",pod="measured"\} `)
 	r.within(30*time.Second, "the start in /metrics/resource", func() bool { return started.MatchString(r.ask("/metrics/resource")) })
+}
+
+// All pods together are held to what the machine has without what is reserved,
+// and a group that the configuration names to what is kept for it.
+func TestRealReservations(t *testing.T) {
+	parent, memory := "/sys/fs/cgroup", "memory.max"
+	if _, err := os.Stat(parent + "/cgroup.controllers"); err != nil {
+		parent, memory = parent+"/memory", "memory.limit_in_bytes"
+		for _, controller := range []string{"cpu", "pids"} {
+			group(t, "/sys/fs/cgroup/"+controller+"/kaji-kubelet-reserved")
+		}
+	}
+	kept := group(t, parent+"/kaji-kubelet-reserved")
+	const total, part = 3 << 30, 1 << 30
+	list := corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(part, resource.BinarySI)}
+	r := startReal(t, func(c *kubelet.Config) {
+		c.Machine = &node.Machine{MilliCPU: 2000, Memory: total}
+		c.Reserved = list
+		c.Reservations = []kubelet.Reservation{{Kind: "system", Group: "/kaji-kubelet-reserved", Resources: list}}
+	})
+	for file, want := range map[string]string{parent + "/kaji-kubelet-test/kubepods/" + memory: strconv.Itoa(total - part), filepath.Join(kept, memory): strconv.Itoa(part)} {
+		r.within(time.Minute, file+" is "+want, func() bool {
+			b, err := os.ReadFile(file)
+			return err == nil && strings.TrimSpace(string(b)) == want
+		})
+	}
+	events := client.For[*corev1.Event](r.client)
+	for _, want := range []string{"Updated Node Allocatable limit across pods", "Updated limits on system reserved cgroup /kaji-kubelet-reserved"} {
+		r.within(time.Minute, want, func() bool {
+			all, err := events.List(t.Context(), "default", metav1.ListOptions{})
+			return err == nil && slices.ContainsFunc(all, func(e *corev1.Event) bool { return e.Reason == "NodeAllocatableEnforced" && e.Message == want })
+		})
+	}
+}
+
+// group makes a control group for a test.
+func group(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Pods in user namespaces are counted, those that cannot start too.

@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -32,7 +31,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -112,6 +110,10 @@ type Config struct {
 	MaxPods int
 	// Reserved is kept from pods, besides what the hard eviction thresholds keep.
 	Reserved corev1.ResourceList
+	// Unbound lets pods together use what is reserved, too, if they get hold of it.
+	Unbound bool
+	// Reservations are groups that are held to what is reserved for them.
+	Reservations []Reservation
 	// CPUManagerPolicy is "static" or "none", its options upstream's. No container
 	// gets ReservedCPUs for itself; empty means as many as Reserved has.
 	CPUManagerPolicy  string
@@ -232,6 +234,7 @@ type Kubelet struct {
 	meter        *meter.Meter
 	stats        *stats.Reader
 	cgroups      *cgroup.Tree
+	unbound      error // why pods as a whole were not limited, see enforce
 	evictor      *evict.Manager
 	watcher      *actual.Watcher
 
@@ -308,7 +311,9 @@ func New(cfg Config) (*Kubelet, error) {
 	}
 	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
 	if cfg.Cgroups != nil {
-		tree, err := cgroup.Open(*cfg.Cgroups)
+		groups := *cfg.Cgroups
+		groups.Allocatable = bound(cfg)
+		tree, err := cgroup.Open(groups)
 		if err != nil {
 			return nil, fmt.Errorf("control groups: %w", err)
 		}
@@ -346,7 +351,7 @@ func New(cfg Config) (*Kubelet, error) {
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
 		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
-		Notices: k.notices(),
+		Notices: k.notices,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
@@ -373,20 +378,6 @@ func (k *Kubelet) groupOf(pod *corev1.Pod, id string) string {
 		return id
 	}
 	return k.cgroups.Path(pod, k.runtime.Load().name, id)
-}
-
-// notices are what administrators are told when the agent starts.
-func (k *Kubelet) notices() []node.Notice {
-	if k.cgroups == nil {
-		return nil
-	}
-	var all []node.Notice
-	if !k.cgroups.Unified() {
-		all = append(all, node.Notice{Type: corev1.EventTypeWarning, Reason: "CgroupV1",
-			Message: "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. " +
-				"Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1"})
-	}
-	return append(all, node.Notice{Type: corev1.EventTypeNormal, Reason: "NodeAllocatableEnforced", Message: "Updated Node Allocatable limit across pods"})
 }
 
 func defaults(cfg *Config) {
@@ -454,6 +445,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		if err := k.cgroups.Setup(); err != nil {
 			return fmt.Errorf("control groups: %w", err)
 		}
+		if err := k.enforce(); err != nil {
+			return err
+		}
 	}
 	sink := k.events.StartRecordingToSink(eventSink{ctx, k.cfg.Client})
 	defer k.events.Shutdown()
@@ -479,6 +473,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("probe", k.probes.Run)
 	part("watch", k.watcher.Run)
 	part("housekeeping", k.housekeep)
+	part("limits of all pods", k.rebound)
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
@@ -557,28 +552,6 @@ func (k *Kubelet) nodeObject() *corev1.Node {
 		return nil
 	}
 	return n
-}
-
-// reserved is what pods may not have of the node: what the configuration says,
-// and what would be too little to leave.
-func reserved(cfg Config) corev1.ResourceList {
-	out := corev1.ResourceList{}
-	maps.Copy(out, cfg.Reserved)
-	add := func(name corev1.ResourceName, bytes uint64) {
-		total := out[name]
-		total.Add(*resource.NewQuantity(int64(bytes), resource.BinarySI)) //nolint:gosec // less than the machine has
-		out[name] = total
-	}
-	for _, t := range cfg.Eviction {
-		switch {
-		case t.Grace > 0:
-		case t.Signal == evict.MemoryAvailable:
-			add(corev1.ResourceMemory, t.Value(uint64(cfg.Machine.Memory))) //nolint:gosec // not negative
-		case t.Signal == evict.NodeFsAvailable:
-			add(corev1.ResourceEphemeralStorage, t.Value(uint64(cfg.Machine.Disk))) //nolint:gosec // not negative
-		}
-	}
-	return out
 }
 
 // nodeChanged hands the pod address ranges to the network.

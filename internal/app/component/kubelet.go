@@ -12,10 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/util/certificate"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -235,7 +235,6 @@ func (a *agent) derive(ctx context.Context) (err error) {
 	if k.Reserved, err = config.Reserved(c); err != nil {
 		return err
 	}
-	delete(k.Reserved, corev1.ResourceName("pid"))
 	if k.ReservedCPUs, err = cpuset.Parse(c.ReservedSystemCPUs); err != nil {
 		return err
 	}
@@ -272,7 +271,31 @@ func (a *agent) derive(ctx context.Context) (err error) {
 			k.Cgroups.Root = "/"
 		}
 	}
+	if k.Reservations, err = reservations(c); err != nil {
+		return err
+	}
+	k.Unbound = !slices.Contains(c.EnforceNodeAllocatable, "pods")
 	return a.judge()
+}
+
+// reservations are the groups besides pods' that enforceNodeAllocatable names.
+func reservations(c *configv1beta1.KubeletConfiguration) (out []kubelet.Reservation, err error) {
+	for _, compressible := range []string{"", "-compressible"} {
+		for _, r := range []struct {
+			kind, group string
+			list        map[string]string
+		}{{"system", c.SystemReservedCgroup, c.SystemReserved}, {"kube", c.KubeReservedCgroup, c.KubeReserved}} {
+			if !slices.Contains(c.EnforceNodeAllocatable, r.kind+"-reserved"+compressible) {
+				continue
+			}
+			list, err := config.Reservation(r.list)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, kubelet.Reservation{Kind: r.kind, Group: r.group, Resources: list, Compressible: compressible != ""})
+		}
+	}
+	return out, nil
 }
 
 // systemd says whether control groups are systemd's: as the runtime has it,

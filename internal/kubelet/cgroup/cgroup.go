@@ -46,9 +46,12 @@ type Config struct {
 	Quota bool
 	// QuotaPeriod is the period of CPU limits; zero means 100 ms.
 	QuotaPeriod time.Duration
-	// Allocatable bounds all pods together; nil for no bound.
+	// Allocatable bounds all pods together, in CPU, memory and PIDs; nil for no bound.
 	Allocatable corev1.ResourceList
 }
+
+// PIDs is how many processes there may be, where resources are reserved.
+const PIDs = corev1.ResourceName("pid")
 
 // Tree keeps the groups. It is safe for concurrent use for different pods.
 type Tree struct {
@@ -247,17 +250,52 @@ type Limits struct {
 
 // Setup makes the groups above pods.
 func (t *Tree) Setup() error {
-	top := Limits{}
-	if a := t.cfg.Allocatable; a != nil {
-		top = Limits{Shares: shares(a.Cpu().MilliValue()), Memory: a.Memory().Value()}
-	}
-	if err := t.make([]string{"kubepods"}, top); err != nil {
+	if err := t.make([]string{"kubepods"}, Limits{}); err != nil {
 		return err
 	}
 	if err := t.make([]string{"kubepods", "besteffort"}, Limits{Shares: 2}); err != nil {
 		return err
 	}
 	return t.make([]string{"kubepods", "burstable"}, Limits{Shares: 2})
+}
+
+// Top are the names of the group of all pods, from the top.
+func (t *Tree) Top() []string { return t.slices([]string{"kubepods"}) }
+
+// Bound holds all pods together to what the node gives them. The kernel may
+// refuse while they have more.
+func (t *Tree) Bound() error {
+	return t.write([]string{"kubepods"}, bounds(t.cfg.Allocatable, false))
+}
+
+// Reserve holds a group that others have made, as "/system.slice", to what the
+// node keeps for it; compressible says that to no more than its weight.
+func (t *Tree) Reserve(group string, reserved corev1.ResourceList, compressible bool) error {
+	top := *t
+	top.cfg.Root = "/"
+	elements := strings.Split(strings.Trim(group, "/"), "/")
+	if t.cfg.Systemd {
+		elements = strings.Split(strings.TrimSuffix(path.Base(group), ".slice"), "-")
+	}
+	for _, controller := range []string{"cpu", "memory"} {
+		dir := filepath.Join(top.dir(controller), top.relative(elements))
+		if _, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("cgroup %q has some missing paths: %v", elements, dir)
+		}
+	}
+	return top.write(elements, bounds(reserved, compressible))
+}
+
+// bounds are the limits of a group that is given resources as a whole.
+func bounds(r corev1.ResourceList, compressible bool) (l Limits) {
+	if cpu, ok := r[corev1.ResourceCPU]; ok {
+		l.Shares = shares(cpu.MilliValue())
+	}
+	if !compressible {
+		processes := r[PIDs]
+		l.Memory, l.Pids = r.Memory().Value(), processes.Value()
+	}
+	return l
 }
 
 // Burstable weighs all burstable pods together by what they request.

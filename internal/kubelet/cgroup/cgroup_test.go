@@ -122,3 +122,74 @@ func TestQuotaPeriod(t *testing.T) {
 		t.Errorf("read %+v", got)
 	}
 }
+
+// All pods together, and groups that the node keeps resources for, are bounded
+// on both versions.
+func TestBounds(t *testing.T) {
+	for name, row := range map[string]struct {
+		unified, systemd bool
+		pods, other      string
+		files            map[string]string
+	}{
+		"v1, cgroupfs": {false, false, "kubepods", "a/b", map[string]string{"cpu:cpu.shares": "1536", "memory:memory.limit_in_bytes": "1073741824", "pids:pids.max": "900"}},
+		"v2, cgroupfs": {true, false, "kubepods", "a/b", map[string]string{":cpu.weight": "59", ":memory.max": "1073741824", ":pids.max": "900"}},
+		"v2, systemd":  {true, true, "kubepods.slice", "a.slice/a-b.slice", map[string]string{":cpu.weight": "59", ":memory.max": "1073741824", ":pids.max": "900"}},
+	} {
+		mount := fake(t, row.unified)
+		given := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m"), corev1.ResourceMemory: resource.MustParse("1Gi"), PIDs: resource.MustParse("900")}
+		tree, err := Open(Config{Mount: mount, Root: "/", Systemd: row.systemd, Allocatable: given})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		group := map[bool]string{false: "/a/b", true: "/a-b.slice"}[row.systemd]
+		if err := tree.Reserve(group, given, false); err == nil {
+			t.Errorf("%s: a group that is not there is limited", name)
+		}
+		for file := range row.files {
+			controller, _, _ := strings.Cut(file, ":")
+			for _, dir := range []string{row.pods, row.other} {
+				at := filepath.Join(mount, controller, dir)
+				if err := os.MkdirAll(at, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(at, "cgroup.controllers"), "cpu memory pids")
+				put(t, filepath.Join(filepath.Dir(at), "cgroup.controllers"), "cpu memory pids")
+			}
+		}
+		check := func(dir string, files map[string]string) {
+			t.Helper()
+			for file, want := range files {
+				controller, base, _ := strings.Cut(file, ":")
+				b, err := os.ReadFile(filepath.Join(mount, controller, dir, base))
+				if want == "" && err != nil {
+					continue
+				}
+				if err != nil || strings.TrimSpace(string(b)) != want {
+					t.Errorf("%s: %s of %s is %q (%v), want %q", name, file, dir, b, err, want)
+				}
+			}
+		}
+		if err := tree.Setup(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := tree.Bound(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		check(row.pods, row.files)
+		if err := tree.Reserve(group, given, true); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		weight := map[string]string{}
+		for file, want := range row.files {
+			if !strings.Contains(file, ":cpu.") {
+				want = ""
+			}
+			weight[file] = want
+		}
+		check(row.other, weight)
+		if err := tree.Reserve(group, given, false); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		check(row.other, row.files)
+	}
+}

@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestSlices(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { systemctl("stop", "kaji_test.slice") })
-	if err := tree.Setup(); err != nil {
+	if err := errors.Join(tree.Setup(), tree.Bound()); err != nil {
 		t.Fatal(err)
 	}
 	p := pod()

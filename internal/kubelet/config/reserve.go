@@ -18,22 +18,13 @@ import (
 func Reserved(c *configv1beta1.KubeletConfiguration) (corev1.ResourceList, error) {
 	sum := corev1.ResourceList{}
 	for _, list := range []map[string]string{c.SystemReserved, c.KubeReserved} {
-		for name, text := range list {
-			switch corev1.ResourceName(name) {
-			case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, "pid":
-			default:
-				return nil, fmt.Errorf("cannot reserve %q resource", name)
-			}
-			q, err := resource.ParseQuantity(text)
-			if err != nil {
-				return nil, fmt.Errorf("failed to parse quantity %q for %q resource: %w", text, name, err)
-			}
-			if q.Sign() < 0 {
-				return nil, fmt.Errorf("resource quantity for %q cannot be negative: %v", name, text)
-			}
-			total := sum[corev1.ResourceName(name)]
-			total.Add(q)
-			sum[corev1.ResourceName(name)] = total
+		part, err := Reservation(list)
+		if err != nil {
+			return nil, err
+		}
+		for name, q := range part {
+			q.Add(sum[name])
+			sum[name] = q
 		}
 	}
 	if c.ReservedSystemCPUs != "" { // they are what is kept, whatever else is said
@@ -44,6 +35,27 @@ func Reserved(c *configv1beta1.KubeletConfiguration) (corev1.ResourceList, error
 		sum[corev1.ResourceCPU] = *resource.NewQuantity(int64(cpus.Size()), resource.DecimalSI)
 	}
 	return sum, nil
+}
+
+// Reservation reads systemReserved or kubeReserved.
+func Reservation(list map[string]string) (corev1.ResourceList, error) {
+	out := corev1.ResourceList{}
+	for name, text := range list {
+		switch corev1.ResourceName(name) {
+		case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, "pid":
+		default:
+			return nil, fmt.Errorf("cannot reserve %q resource", name)
+		}
+		q, err := resource.ParseQuantity(text)
+		if err != nil {
+			return nil, fmt.Errorf("failed to parse quantity %q for %q resource: %w", text, name, err)
+		}
+		if q.Sign() < 0 {
+			return nil, fmt.Errorf("resource quantity for %q cannot be negative: %v", name, text)
+		}
+		out[corev1.ResourceName(name)] = q
+	}
+	return out, nil
 }
 
 // Eviction are the thresholds: upstream's defaults where no hard ones are

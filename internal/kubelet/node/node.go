@@ -77,7 +77,7 @@ type Config struct {
 	NotReady func() []string
 	Version  string
 	// Notices are recorded as events once the node is registered.
-	Notices []Notice
+	Notices func() []Notice
 
 	// Beat is the interval of heartbeats, Report that of statuses without news;
 	// zero means 10 s and 5 min.
@@ -165,8 +165,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 		k.cfg.Registered(node)
 	}
 	k.event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
-	for _, n := range k.cfg.Notices {
-		k.event(n.Type, n.Reason, "%s", n.Message)
+	if k.cfg.Notices != nil {
+		for _, n := range k.cfg.Notices() {
+			k.event(n.Type, n.Reason, "%s", n.Message)
+		}
 	}
 	k.announce(&corev1.NodeStatus{}, &corev1.NodeStatus{Conditions: slices.DeleteFunc(k.status(ctx, node).Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady || !owned(c.Type)

@@ -28,7 +28,9 @@ func TestStartIsTold(t *testing.T) {
 	recorder := record.NewFakeRecorder(100)
 	k := node.New(node.Config{Name: "n", Client: api, Node: func() *corev1.Node { return nil }, Recorder: recorder, Logger: slog.New(slog.DiscardHandler),
 		Machine: node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 1000, Memory: 1 << 30, Disk: 1000003},
-		Notices: []node.Notice{{Type: corev1.EventTypeNormal, Reason: "NodeAllocatableEnforced", Message: "Updated Node Allocatable limit across pods"}},
+		Notices: func() []node.Notice {
+			return []node.Notice{{Type: corev1.EventTypeNormal, Reason: "NodeAllocatableEnforced", Message: "Updated Node Allocatable limit across pods"}}
+		},
 		Runtime: func(context.Context) node.Runtime { return node.Runtime{} }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
