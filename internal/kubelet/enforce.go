@@ -77,6 +77,14 @@ func bound(cfg Config) corev1.ResourceList {
 	return out
 }
 
+// thresholds are those of evictions.
+func (k *Kubelet) thresholds() []evict.Threshold {
+	if k.cgroups == nil || k.cfg.Unbound {
+		return k.cfg.Eviction
+	}
+	return evict.Allocatable(k.cfg.Eviction)
+}
+
 // enforce limits pods as a whole, and what is reserved for others. That pods are
 // not limited is told (see notices) and tried again (see bound): they may have to
 // be evicted first.

@@ -139,6 +139,11 @@ func (k *Kubelet) nodeReference() *corev1.ObjectReference {
 func (k *Kubelet) observe(ctx context.Context) (evict.Observation, error) {
 	_, _, _, available := stats.MemoryNow()
 	o := evict.Observation{evict.MemoryAvailable: {Available: available, Capacity: uint64(k.cfg.Machine.Memory)}}
+	if k.cgroups != nil {
+		if bound, used, ok := k.cgroups.Memory(); ok {
+			o[evict.AllocatableMemory] = evict.Amount{Available: bound - min(bound, used), Capacity: bound}
+		}
+	}
 	root, err := stats.SpaceOf(k.cfg.RootDir)
 	if err != nil {
 		return nil, err

@@ -359,7 +359,7 @@ func New(cfg Config) (*Kubelet, error) {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
 			return mounted.Path
 		}})
-	k.evictor = evict.New(evict.Config{Thresholds: cfg.Eviction, Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
+	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
 		Changed: func() { k.node.Wake() }, Logger: k.log, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList}
 	return k, nil

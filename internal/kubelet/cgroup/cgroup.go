@@ -268,6 +268,32 @@ func (t *Tree) Bound() error {
 	return t.write([]string{"kubepods"}, bounds(t.cfg.Allocatable, false))
 }
 
+// Memory is what all pods together are held to, and their working set; false says
+// that they are not, or that the kernel does not tell.
+func (t *Tree) Memory() (bound, workingSet uint64, ok bool) {
+	top := []string{"kubepods"}
+	limit := t.read(top).Memory
+	current, inactive := "memory.current", "inactive_file"
+	if !t.unified {
+		current, inactive = "memory.usage_in_bytes", "total_inactive_file"
+	}
+	used := t.number(top, "memory", current, 0)
+	b, err := os.ReadFile(filepath.Join(t.dir("memory"), t.relative(top), "memory.stat"))
+	if err != nil || limit <= 0 || limit == 1<<62 {
+		return 0, 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, found := strings.CutPrefix(line, inactive+" "); found {
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				return 0, 0, false
+			}
+			used -= n
+		}
+	}
+	return uint64(limit), uint64(max(used, 0)), true
+}
+
 // Reserve holds a group that others have made, as "/system.slice", to what the
 // node keeps for it; compressible says that to no more than its weight.
 func (t *Tree) Reserve(group string, reserved corev1.ResourceList, compressible bool) error {

@@ -176,6 +176,11 @@ func TestBounds(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		check(row.pods, row.files)
+		put(t, filepath.Join(mount, map[bool]string{false: "memory"}[row.unified], row.pods, map[bool]string{false: "memory.usage_in_bytes", true: "memory.current"}[row.unified]), "5000\n")
+		put(t, filepath.Join(mount, map[bool]string{false: "memory"}[row.unified], row.pods, "memory.stat"), "anon 1\ninactive_file 2000\ntotal_inactive_file 2000\n")
+		if bound, used, ok := tree.Memory(); bound != 1<<30 || used != 3000 || !ok {
+			t.Errorf("%s: pods have %d of %d (%v)", name, used, bound, ok)
+		}
 		if err := tree.Reserve(group, given, true); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -110,7 +110,7 @@ func (m *Manager) look(ctx context.Context) error {
 	}
 	if m.cfg.Reclaim != nil {
 		for _, t := range due {
-			if t.Signal != MemoryAvailable && t.Signal != PIDAvailable {
+			if !t.Signal.Memory() && t.Signal != PIDAvailable {
 				m.cfg.Reclaim(ctx, t.Signal)
 			}
 		}

@@ -73,3 +73,36 @@ func TestPressure(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Pods that have what all of them may have are evicted, by memory, though the
+// node has more; soft thresholds are not those of all pods.
+func TestAllocatable(t *testing.T) {
+	thresholds := Allocatable([]Threshold{{Signal: MemoryAvailable, Quantity: 100 << 20}, {Signal: MemoryAvailable, Quantity: 1 << 30, Grace: time.Minute}, {Signal: PIDAvailable, Quantity: 5}})
+	if len(thresholds) != 4 || thresholds[3] != (Threshold{Signal: AllocatableMemory, Quantity: 100 << 20}) {
+		t.Fatalf("thresholds are %+v", thresholds)
+	}
+	within, over := pod("within", "2Gi", 0), pod("over", "1Mi", 0)
+	var evicted []string
+	m := New(Config{Thresholds: thresholds, Logger: slog.New(slog.DiscardHandler), Changed: func() {},
+		Observe: func(context.Context) (Observation, error) {
+			return Observation{MemoryAvailable: {Available: 6 << 30, Capacity: 8 << 30}, AllocatableMemory: {Available: 50 << 20, Capacity: 1 << 30}}, nil
+		},
+		Pods: func() []*corev1.Pod { return []*corev1.Pod{within, over} },
+		Use: func(context.Context) (map[*corev1.Pod]Use, error) {
+			return map[*corev1.Pod]Use{within: {Memory: 1 << 30}, over: {Memory: 1<<20 + 1}}, nil
+		},
+		Reclaim: func(context.Context, Signal) { t.Error("disk space is reclaimed") },
+		Evict: func(pod *corev1.Pod, message string, _ time.Duration, _ Signal, _ map[string]string) {
+			evicted = append(evicted, pod.Name+": "+message)
+		},
+	})
+	if err := m.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := "over: The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "; len(evicted) != 1 || evicted[0] != want {
+		t.Errorf("evicted %q, want %q", evicted, want)
+	}
+	if !m.Pressure()[corev1.NodeMemoryPressure] {
+		t.Error("there is no pressure")
+	}
+}

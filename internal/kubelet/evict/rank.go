@@ -25,7 +25,7 @@ type Use struct {
 
 func (u Use) of(s Signal) uint64 {
 	switch s {
-	case MemoryAvailable:
+	case MemoryAvailable, AllocatableMemory:
 		return u.Memory
 	case PIDAvailable:
 		return u.Processes

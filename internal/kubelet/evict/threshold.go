@@ -4,6 +4,7 @@ package evict
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,12 +24,18 @@ const (
 	ImageFsAvailable Signal = "imagefs.available"
 	ImageFsInodes    Signal = "imagefs.inodesFree"
 	PIDAvailable     Signal = "pid.available"
+	// AllocatableMemory is what all pods together still may have. No configuration
+	// names it: see Allocatable.
+	AllocatableMemory Signal = "allocatableMemory.available"
 )
+
+// Memory says whether the signal is one of memory.
+func (s Signal) Memory() bool { return s == MemoryAvailable || s == AllocatableMemory }
 
 // Condition is that of the node while a threshold of the signal is met.
 func (s Signal) Condition() corev1.NodeConditionType {
 	switch s {
-	case MemoryAvailable:
+	case MemoryAvailable, AllocatableMemory:
 		return corev1.NodeMemoryPressure
 	case PIDAvailable:
 		return corev1.NodePIDPressure
@@ -39,7 +46,7 @@ func (s Signal) Condition() corev1.NodeConditionType {
 // Resource is what is short when a threshold of the signal is met.
 func (s Signal) Resource() corev1.ResourceName {
 	switch s {
-	case MemoryAvailable:
+	case MemoryAvailable, AllocatableMemory:
 		return corev1.ResourceMemory
 	case PIDAvailable:
 		return "pids"
@@ -50,7 +57,7 @@ func (s Signal) Resource() corev1.ResourceName {
 }
 
 func (s Signal) order() int {
-	if s == MemoryAvailable {
+	if s.Memory() {
 		return 0
 	}
 	return 1
@@ -85,6 +92,20 @@ func (t Threshold) Value(capacity uint64) uint64 {
 func (t Threshold) Met(o Observation) bool {
 	a, ok := o[t.Signal]
 	return ok && a.Capacity > 0 && a.Available < t.Value(a.Capacity)
+}
+
+// Allocatable adds thresholds of what pods together may have to the hard ones of
+// memory: where the kernel holds pods to that they are evicted before it ends
+// their processes.
+func Allocatable(all []Threshold) []Threshold {
+	out := slices.Clone(all)
+	for _, t := range all {
+		if t.Signal == MemoryAvailable && t.Grace == 0 {
+			t.Signal = AllocatableMemory
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // Defaults are the hard thresholds of Linux nodes.
