@@ -27,6 +27,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -121,11 +122,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	}
 	// What has ended since must not be begun once more: its definition would
 	// stay marked as being migrated.
-	m, err = c.migrations.Get(ctx, "", name)
-	if apierrors.IsNotFound(err) || err == nil && ended(m) {
-		return nil
-	}
-	if err != nil {
+	if m, err = c.present(ctx, name); err != nil || m == nil || ended(m) {
 		return err
 	}
 	crd, err := c.definition(ctx, m.Spec.Resource)
@@ -151,6 +148,16 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 		return err
 	}
 	return c.end(ctx, m, crd, storagemigrationv1.MigrationSucceeded, succeeded, done)
+}
+
+// present returns a migration as it is now, nil when there is none. The
+// controller's role lets it list, not get.
+func (c *Controller) present(ctx context.Context, name string) (*storagemigrationv1.StorageVersionMigration, error) {
+	found, err := c.migrations.List(ctx, "", metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0], nil
 }
 
 // before says that o comes before m: of the migrations of a resource one runs
