@@ -40,10 +40,9 @@ type Config struct {
 	// Decode makes the hub object of a stored value; the cache sets its
 	// resourceVersion.
 	Decode func(*api.Kind, store.KeyValue) (api.Object, error)
-	// Slim returns what to hold of an object that was just decoded, and what
-	// makes all of it again, a new object each time; nil for the latter holds
-	// it all. Nil holds all of everything.
-	Slim func(*api.Kind, api.Object) (held api.Object, whole func() api.Object)
+	// Slim returns what to hold of an object that was just decoded, and all
+	// of it; nil for the latter where that is held. Nil holds all of everything.
+	Slim func(*api.Kind, api.Object) (held api.Object, whole Packed)
 	// Root is the directory that holds all kinds, "/registry/" when empty.
 	Root string
 	// History is how long events are kept in memory, 75 s when zero; older

@@ -21,25 +21,34 @@ type Entry struct {
 	// Revision is the store revision of this state.
 	Revision int64
 
-	whole   func() api.Object // nil when Object is whole
+	packed  Packed // nil when Object is whole
 	encoded atomic.Pointer[encoding]
 	making  sync.Mutex // held while an encoding is made
 	pool    *pool
 }
 
+// Packed is the whole of an object of which an entry holds less.
+type Packed interface {
+	// Whole returns it, new at each call, maybe without its resourceVersion.
+	Whole() api.Object
+}
+
+// Packed returns what Whole is made of, nil where that is Object.
+func (e *Entry) Packed() Packed { return e.packed }
+
 // Whole returns the object with everything that was stored. It must not be
 // modified.
 func (e *Entry) Whole() api.Object {
-	if e.whole == nil {
+	if e.packed == nil {
 		return e.Object
 	}
-	obj := e.whole()
+	obj := e.packed.Whole()
 	obj.SetResourceVersion(strconv.FormatInt(e.Revision, 10))
 	return obj
 }
 
 // Slim says whether Object is less than Whole, which then takes some time.
-func (e *Entry) Slim() bool { return e.whole != nil }
+func (e *Entry) Slim() bool { return e.packed != nil }
 
 // encoding is one kept encoding of an entry, or the object in another version,
 // a link of a short list.

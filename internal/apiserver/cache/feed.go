@@ -85,7 +85,7 @@ func (e *Event) Gone() *Entry {
 func last(e *Entry, revision int64) *Entry {
 	object := api.Own(e.Object)
 	object.SetResourceVersion(strconv.FormatInt(revision, 10))
-	return &Entry{Key: e.Key, Object: object, Revision: revision, whole: e.whole, pool: e.pool}
+	return &Entry{Key: e.Key, Object: object, Revision: revision, packed: e.packed, pool: e.pool}
 }
 
 // load reads the kind from the store, once.
@@ -213,7 +213,7 @@ func (f *feed) entry(kv store.KeyValue) (*Entry, error) {
 	}
 	e := &Entry{Key: kv.Key, Object: object, Revision: kv.ModRevision, pool: &f.cache.pool}
 	if slim := f.cache.cfg.Slim; slim != nil {
-		e.Object, e.whole = slim(f.kind, object)
+		e.Object, e.packed = slim(f.kind, object)
 	}
 	e.Object.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
 	return e, nil

@@ -14,11 +14,11 @@ import (
 // What is held of an object is what Slim leaves of it; the whole of it is there
 // all the same, also in events and of what is gone. All of many are loaded.
 func TestSlim(t *testing.T) {
-	b := start(t, Config{Slim: func(_ *api.Kind, obj api.Object) (api.Object, func() api.Object) {
+	b := start(t, Config{Slim: func(_ *api.Kind, obj api.Object) (api.Object, Packed) {
 		whole := obj.(*corev1.Pod)
 		held := &corev1.Pod{}
 		held.Name = whole.Name
-		return held, func() api.Object { return whole.DeepCopy() }
+		return held, packedPod{whole}
 	}})
 	const n = 3*slimPage + 1
 	for i := range n {
@@ -55,3 +55,7 @@ func check(t *testing.T, e *Entry) {
 		t.Errorf("%s: held %v, whole %v", e.Key, held, whole)
 	}
 }
+
+type packedPod struct{ pod *corev1.Pod }
+
+func (p packedPod) Whole() api.Object { return p.pod.DeepCopy() }

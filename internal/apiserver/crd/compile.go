@@ -46,6 +46,12 @@ func newVersion(e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition, i
 
 // validation returns the version's schema, nil for none.
 func (o *origin) validation() *apiextensionsv1.CustomResourceValidation {
+	if p, ok := o.entry.Packed().(*packed); ok {
+		if v := p.version(o.spec.Name); v != nil {
+			return v.Schema
+		}
+		return nil
+	}
 	whole := wholeOf(o.entry)
 	for i := range whole.Spec.Versions {
 		if whole.Spec.Versions[i].Name == o.spec.Name {

@@ -13,6 +13,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	openapiv2 "k8s.io/apiextensions-apiserver/pkg/controller/openapi/v2"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/yaml"
@@ -59,6 +60,29 @@ func TestRender(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Of a packed definition one version can be had without the others.
+func TestPackedVersion(t *testing.T) {
+	d := &apiextensionsv1.CustomResourceDefinition{}
+	d.Spec.Group = "example.com"
+	for _, name := range []string{"v1", "v2", "v10"} {
+		d.Spec.Versions = append(d.Spec.Versions, apiextensionsv1.CustomResourceDefinitionVersion{
+			Name: name, Served: true, DeprecationWarning: &name, Schema: &apiextensionsv1.CustomResourceValidation{
+				OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", Description: "of " + name},
+			},
+		})
+	}
+	_, whole := NewSlim().Hold(nil, d.DeepCopy())
+	for i := range d.Spec.Versions {
+		want := &d.Spec.Versions[i]
+		if got := whole.(*packed).version(want.Name); !equality.Semantic.DeepEqual(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	if got := whole.(*packed).version("v3"); got != nil {
+		t.Errorf("got %v", got)
 	}
 }
 

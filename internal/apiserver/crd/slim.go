@@ -8,7 +8,9 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/encoding/protowire"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"kaji/internal/api"
@@ -34,12 +36,12 @@ func NewSlim() *Slim { return &Slim{} }
 func IsSlim(r schema.GroupResource) bool { return r == resource.GroupResource() }
 
 // Hold returns what to hold of an object that was just decoded and that nobody
-// else has, and what makes the whole object again; nil for the latter when obj
-// is no definition: it is held as it is. It is package cache's Slim.
+// else has, and the whole of it; nil for the latter when obj is no definition: it
+// is held as it is. It is package cache's Slim.
 //
 // A held definition has no schemas, no managedFields, and of its annotations
 // only those that the controller reads.
-func (s *Slim) Hold(_ *api.Kind, obj api.Object) (held api.Object, whole func() api.Object) {
+func (s *Slim) Hold(_ *api.Kind, obj api.Object) (held api.Object, whole cache.Packed) {
 	crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
 	if !ok {
 		return obj, nil
@@ -48,16 +50,73 @@ func (s *Slim) Hold(_ *api.Kind, obj api.Object) (held api.Object, whole func() 
 	if err != nil {
 		return obj, nil
 	}
-	packed := s.pack(plain)
-	typeMeta, name := crd.TypeMeta, crd.Name
-	return withoutBulk(crd), func() api.Object {
-		out := &apiextensionsv1.CustomResourceDefinition{}
-		if err := s.unpack(packed, out); err != nil {
-			// These bytes were made here and never left the memory.
-			panic(fmt.Sprintf("definition %s cannot be unpacked: %v", name, err))
+	return withoutBulk(crd), &packed{s, s.pack(plain), crd.TypeMeta, crd.Name}
+}
+
+// packed is a definition as compressed protobuf.
+type packed struct {
+	slim     *Slim
+	data     []byte
+	typeMeta metav1.TypeMeta
+	name     string
+}
+
+// Whole returns the definition.
+func (p *packed) Whole() api.Object {
+	out := &apiextensionsv1.CustomResourceDefinition{TypeMeta: p.typeMeta}
+	p.unpack(out.Unmarshal)
+	return out
+}
+
+// version returns one version of the definition, nil when there is none of the
+// name. No other is decoded.
+func (p *packed) version(name string) (version *apiextensionsv1.CustomResourceDefinitionVersion) {
+	const spec, versions, names = 2, 7, 1 // fields of the messages
+	p.unpack(func(plain []byte) error {
+		return eachField(plain, spec, func(plain []byte) error {
+			return eachField(plain, versions, func(plain []byte) error {
+				return eachField(plain, names, func(found []byte) error {
+					if string(found) != name {
+						return nil
+					}
+					version = &apiextensionsv1.CustomResourceDefinitionVersion{}
+					return version.Unmarshal(plain)
+				})
+			})
+		})
+	})
+	return version
+}
+
+// eachField calls visit with those fields of a message that have a number and a
+// length.
+func eachField(message []byte, number protowire.Number, visit func([]byte) error) error {
+	for len(message) > 0 {
+		n, kind, size := protowire.ConsumeTag(message)
+		if size < 0 {
+			return protowire.ParseError(size)
 		}
-		out.TypeMeta = typeMeta
-		return out
+		value := message[size:]
+		if size = protowire.ConsumeFieldValue(n, kind, value); size < 0 {
+			return protowire.ParseError(size)
+		}
+		message = value[size:]
+		if n != number || kind != protowire.BytesType {
+			continue
+		}
+		content, _ := protowire.ConsumeBytes(value)
+		if err := visit(content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpack calls decode, which must not keep what it is given.
+func (p *packed) unpack(decode func([]byte) error) {
+	if err := p.slim.unpack(p.data, decode); err != nil {
+		// These bytes were made here and never left the memory.
+		panic(fmt.Sprintf("definition %s cannot be unpacked: %v", p.name, err))
 	}
 }
 
@@ -71,17 +130,25 @@ func (s *Slim) pack(plain []byte) []byte {
 	return slices.Clip(w.EncodeAll(plain, nil))
 }
 
-func (s *Slim) unpack(packed []byte, to *apiextensionsv1.CustomResourceDefinition) error {
-	r, ok := s.readers.Get().(*zstd.Decoder)
+// reader decompresses into a buffer of its own.
+type reader struct {
+	zstd  *zstd.Decoder
+	plain []byte
+}
+
+func (s *Slim) unpack(packed []byte, decode func([]byte) error) error {
+	r, ok := s.readers.Get().(*reader)
 	if !ok {
-		r, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		r = &reader{}
+		r.zstd, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	}
 	defer s.readers.Put(r)
-	plain, err := r.DecodeAll(packed, nil)
+	plain, err := r.zstd.DecodeAll(packed, r.plain[:0])
 	if err != nil {
 		return err
 	}
-	return to.Unmarshal(plain)
+	r.plain = plain
+	return decode(plain)
 }
 
 // withoutBulk returns a definition without what takes its memory.

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"kaji/internal/api"
+	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/crd"
 	"kaji/internal/client"
 )
@@ -58,7 +59,7 @@ spec:
 func TestHold(t *testing.T) {
 	const n = 20
 	slim := crd.NewSlim()
-	held, whole := make([]api.Object, n), make([]func() api.Object, n)
+	held, whole := make([]api.Object, n), make([]cache.Packed, n)
 	used := func() uint64 {
 		var m runtime.MemStats
 		// What pools hold goes at the second collection.
@@ -75,7 +76,7 @@ func TestHold(t *testing.T) {
 		t.Errorf("a definition takes %d bytes", each)
 	}
 	for i := range held {
-		got := whole[i]()
+		got := whole[i].Whole()
 		if want := large(i); !equality.Semantic.DeepEqual(got, want) {
 			t.Fatalf("definition %d changed", i)
 		}
