@@ -109,11 +109,18 @@ func New(config Config) *Controller {
 			class(s)
 		}
 	}})
-	c.pods.AddHandler(client.Handler[*corev1.Pod]{Add: c.podWaits, Update: func(old, pod *corev1.Pod) {
-		if old.Status.Phase != pod.Status.Phase {
+	c.pods.AddHandler(client.Handler[*corev1.Pod]{
+		Add: func(pod *corev1.Pod) {
+			c.podWaits(pod)
 			c.recyclerChanged(pod)
-		}
-	}, Delete: c.recyclerChanged})
+		},
+		Update: func(old, pod *corev1.Pod) {
+			if old.Status.Phase != pod.Status.Phase {
+				c.recyclerChanged(pod)
+			}
+		},
+		Delete: c.recyclerChanged,
+	})
 	return c
 }
 
