@@ -4,19 +4,24 @@ package openapi
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"iter"
+	"maps"
+	"slices"
 
+	"github.com/google/gnostic-models/compiler"
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	openapi_v3 "github.com/google/gnostic-models/openapiv3"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 )
 
 // Documents in the protobuf form that older clients read are written as messages
-// one after another, which are merged by who reads them as one: what parses the
-// JSON takes thirty times its memory.
+// one after another, which are merged by who reads them as one: what makes messages
+// of JSON takes thirty times its memory.
 
-// batch is how much JSON is parsed at once, in bytes.
+// batch is how much JSON is made messages at once, in bytes.
 const batch = 64 << 10
 
 // writeProtoV2 writes a v2 document.
@@ -44,11 +49,11 @@ func writeProtoV2(w io.Writer, version string, fragments iter.Seq2[fragment, err
 }
 
 func parseV2(document object) (*openapi_v2.Document, error) {
-	data, err := json.Marshal(document)
+	root, err := documentNode(document)
 	if err != nil {
 		return nil, err
 	}
-	return openapi_v2.ParseDocument(data)
+	return openapi_v2.NewDocument(root, compiler.NewContextWithExtensions("$root", root, nil, nil))
 }
 
 // sectionSchemas are the models of a v3 document.
@@ -84,11 +89,11 @@ func writeProtoV3(w io.Writer, version string, p *part) error {
 }
 
 func parseV3(document object) (*openapi_v3.Document, error) {
-	data, err := json.Marshal(document)
+	root, err := documentNode(document)
 	if err != nil {
 		return nil, err
 	}
-	return openapi_v3.ParseDocument(data)
+	return openapi_v3.NewDocument(root, compiler.NewContextWithExtensions("$root", root, nil, nil))
 }
 
 func writeProto(w io.Writer, m proto.Message) error {
@@ -100,17 +105,23 @@ func writeProto(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// inBatches calls write with some fragments at a time, by their sections and names.
+// inBatches calls write with some fragments at a time, as nodes by their sections.
 func inBatches(fragments iter.Seq2[fragment, error], write func(sections object) error) error {
 	sections, size := object{}, 0
 	for f, err := range fragments {
 		if err != nil {
 			return err
 		}
-		if sections[f.section] == nil {
-			sections[f.section] = map[string]json.RawMessage{}
+		section, has := sections[f.section].(*yaml.Node)
+		if !has {
+			section = &yaml.Node{Kind: yaml.MappingNode, Tag: mapTag}
+			sections[f.section] = section
 		}
-		sections[f.section].(map[string]json.RawMessage)[f.name] = f.data
+		node, err := nodeOf(f.data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		section.Content = append(section.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: stringTag, Value: f.name}, node)
 		if size += len(f.data); size < batch {
 			continue
 		}
@@ -123,4 +134,30 @@ func inBatches(fragments iter.Seq2[fragment, error], write func(sections object)
 		return nil
 	}
 	return write(sections)
+}
+
+// documentNode returns a document as a node; members may be nodes already, and
+// objects of such.
+func documentNode(document object) (*yaml.Node, error) {
+	root := &yaml.Node{Kind: yaml.MappingNode, Tag: mapTag}
+	for _, name := range slices.Sorted(maps.Keys(document)) {
+		var node *yaml.Node
+		var err error
+		switch member := document[name].(type) {
+		case *yaml.Node:
+			node = member
+		case object:
+			node, err = documentNode(member)
+		default:
+			var data []byte
+			if data, err = json.Marshal(member); err == nil {
+				node, err = nodeOf(data)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: stringTag, Value: name}, node)
+	}
+	return root, nil
 }
