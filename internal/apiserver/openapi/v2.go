@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -36,10 +37,24 @@ func (o *OpenAPI) writeV2(w io.Writer, s *state, format string) error {
 	if err != nil {
 		return err
 	}
+	fragments = yielding(fragments)
 	if format == formatProto {
 		return writeProtoV2(w, o.cfg.Version, fragments)
 	}
 	return writeJSONV2(w, o.cfg.Version, fragments)
+}
+
+// yielding lets others run before each fragment: all of a large document take
+// seconds, of which whoever else is ready would wait ten milliseconds at a time.
+func yielding(fragments iter.Seq2[fragment, error]) iter.Seq2[fragment, error] {
+	return func(yield func(fragment, error) bool) {
+		for f, err := range fragments {
+			runtime.Gosched()
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
 }
 
 // fragmentsV2 returns what the v2 document consists of, section by section and
