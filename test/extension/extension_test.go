@@ -3,6 +3,7 @@
 package extension_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -113,6 +114,31 @@ func file(t *testing.T, content string) string {
 	return name
 }
 
+// follow starts a command that goes on until the test ends, and returns what waits
+// until it has printed some words.
+func follow(t *testing.T, m *machine.Machine, name string, args ...string) func(words string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	out, err := os.CreateTemp(t.TempDir(), "output-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := m.Command(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := m.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		out.Close()
+	})
+	return func(words string) {
+		t.Helper()
+		m.Eventually(t, func(printed string) bool { return strings.Contains(strings.Join(strings.Fields(printed), " "), words) }, "cat", out.Name())
+	}
+}
+
 // An extension API server is used through kubectl like what is built in: it is
 // discovered, explained, and its objects made, shown, watched and deleted. While
 // it is down all else works.
@@ -149,7 +175,13 @@ func TestThroughKubectl(t *testing.T) {
 	expect([]string{"FIELD: spec <Object>", "What the fruit is like.", "color <string> -required- The colour of the ripe fruit.", "grams <integer>"},
 		"explain", "fruit.spec")
 	expect([]string{"grams <integer>"}, "explain", "fruit.spec", "--output=plaintext-openapiv2")
+	watched := follow(t, m, "kubectl", "get", "fruits", "-w", "--output-watch-events")
+	watched("EVENT NAME COLOR GRAMS ADDED apple red 180 ADDED pear green 180")
 	expect([]string{`fruit.orchard.example.com "pear" deleted`}, "delete", "fruit", "pear")
+	watched("DELETED pear green 180")
+	expect([]string{"fruit.orchard.example.com/plum created"}, "create", "-f", file(t, fmt.Sprintf(fruit, "plum", "violet")))
+	watched("ADDED plum violet 180")
+	expect([]string{`fruit.orchard.example.com "plum" deleted`}, "delete", "fruit", "plum")
 	if out, err := m.Run(t, "kubectl", "create", "-f", file(t, fmt.Sprintf(fruit, "void", ""))); err == nil || !strings.Contains(out, "spec.color: Required value") {
 		t.Errorf("a bad fruit: %v\n%s", err, out)
 	}
