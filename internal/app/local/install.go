@@ -133,6 +133,7 @@ func Install(ctx context.Context, c Cluster, root string, args []string, out io.
 			return err
 		}
 	}
+	fmt.Fprintf(out, "systemd runs the cluster; `%s` waits until it is ready and makes its context kubectl's\n", c.verb("up"))
 	return nil
 }
 
