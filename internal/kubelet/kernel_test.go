@@ -65,7 +65,7 @@ func startReal(t *testing.T, change ...func(*kubelet.Config)) *real {
 		}
 	}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	runtime, err := container.New(container.Config{Root: dir + "/root", State: dir + "/state", CgroupRoot: "/kaji-kubelet-test", Network: address{}, CDIDirs: []string{dir + "/cdi"}, Logger: log, Version: "v0"})
+	runtime, err := container.New(container.Config{Root: dir + "/root", State: dir + "/state", CgroupRoot: cgroupParent, Network: address{}, CDIDirs: []string{dir + "/cdi"}, Logger: log, Version: "v0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func startReal(t *testing.T, change ...func(*kubelet.Config)) *real {
 		NodeName: "n1", Client: a.client, Runtime: runtime, Images: runtime, RootDir: dir + "/kubelet", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		Eviction: []evict.Threshold{}, // however full this machine is
-		Cgroups:  &cgroup.Config{Root: "/kaji-kubelet-test", Quota: true}, Logger: log,
+		Cgroups:  &cgroup.Config{Root: cgroupParent, Quota: true}, Logger: log,
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -234,7 +234,7 @@ func TestRealReservations(t *testing.T) {
 		c.Reserved = list
 		c.Reservations = []kubelet.Reservation{{Kind: "system", Group: "/kaji-kubelet-reserved", Resources: list}}
 	})
-	for file, want := range map[string]string{parent + "/kaji-kubelet-test/kubepods/" + memory: strconv.Itoa(total - part), filepath.Join(kept, memory): strconv.Itoa(part)} {
+	for file, want := range map[string]string{parent + cgroupParent + "/kubepods/" + memory: strconv.Itoa(total - part), filepath.Join(kept, memory): strconv.Itoa(part)} {
 		r.within(time.Minute, file+" is "+want, func() bool {
 			b, err := os.ReadFile(file)
 			return err == nil && strings.TrimSpace(string(b)) == want

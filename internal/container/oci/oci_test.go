@@ -37,7 +37,7 @@ func bundle(t testing.TB, dir string, tty bool, args ...string) {
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
 			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}}},
 		Linux: &specs.Linux{
-			CgroupsPath: "/kaji-oci-test/" + strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-"),
+			CgroupsPath: parent + "/" + strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-"),
 			Resources:   &specs.LinuxResources{},
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.UTSNamespace},
