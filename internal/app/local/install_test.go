@@ -3,6 +3,7 @@
 package local
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -57,6 +58,44 @@ func TestUnitNames(t *testing.T) {
 			}
 			if want := "ExecStart=/usr/local/bin/kaji server --name=first --log-journal=" + journal + " --nodes=2\n"; !strings.Contains(string(raw), want) {
 				t.Errorf("no %q:\n%s", want, raw)
+			}
+		})
+	}
+}
+
+// TestUninstallKeepsItself: the program stays that is to remove containers and
+// data afterwards; another one goes with the last cluster.
+func TestUninstallKeepsItself(t *testing.T) {
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		program func(path string) error
+		stays   bool
+	}{
+		"this program": {func(path string) error { return os.Symlink(own, path) }, true},
+		"another":      {func(path string) error { return os.WriteFile(path, nil, 0o755) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, cluster := t.TempDir(), Cluster{Name: "shop"}
+			program, unit := filepath.Join(root, installedProgram), filepath.Join(root, unitFile(cluster.Name))
+			for _, path := range []string{program, unit} {
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(c.program(program), os.WriteFile(unit, nil, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			if err := Uninstall(t.Context(), cluster, root, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			if exists(unit) {
+				t.Error("the unit is still there")
+			}
+			if exists(program) != c.stays {
+				t.Errorf("the program is there: %v, want %v", !c.stays, c.stays)
 			}
 		})
 	}
