@@ -6,20 +6,33 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// patience bounds the time one question may take.
-const patience = 5 * time.Second
+const (
+	// patience bounds the time one question may take.
+	patience = 5 * time.Second
+	// maxDatagram bounds an answer by UDP, in bytes.
+	maxDatagram = 4096
+)
 
 // ServeDNS implements dns.Handler.
 func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	begun := time.Now()
-	if q.Response || q.Opcode != dns.OpcodeQuery || len(q.Question) != 1 {
-		s.reply(w, q, refuse(q, dns.RcodeFormatError), begun, ".")
+	defer func() {
+		if failure := recover(); failure != nil { // it costs this answer, not all others
+			s.metrics.panics.Inc()
+			s.log.Error("answering a question failed", "question", q.Question, "failure", failure, "stack", string(debug.Stack()))
+			_ = w.WriteMsg(refuse(q, dns.RcodeServerFailure)) // the asker may be gone
+		}
+	}()
+	if code := refusal(q); code != dns.RcodeSuccess {
+		s.reply(w, q, refuse(q, code), begun, ".")
 		return
 	}
 	name := strings.ToLower(dns.Fqdn(q.Question[0].Name))
@@ -35,6 +48,23 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		s.log.Info("asked", "name", name, "type", dns.TypeToString[q.Question[0].Qtype], "from", w.RemoteAddr(), "answer", dns.RcodeToString[a.Rcode], "took", time.Since(begun))
 	}
 	s.reply(w, q, a, begun, b.Zone)
+}
+
+// refusal is why a message is not looked into, RcodeSuccess where it is.
+func refusal(q *dns.Msg) int {
+	switch opt := q.IsEdns0(); {
+	case q.Opcode != dns.OpcodeQuery:
+		return dns.RcodeNotImplemented
+	case q.Response || len(q.Question) != 1:
+		return dns.RcodeFormatError
+	case opt != nil && opt.Version() != 0:
+		return dns.RcodeBadVers
+	}
+	switch one := q.Question[0]; {
+	case one.Qclass != dns.ClassINET, one.Qtype == dns.TypeAXFR, one.Qtype == dns.TypeIXFR:
+		return dns.RcodeRefused // nobody gets the whole zone, and there is no other class
+	}
+	return dns.RcodeSuccess
 }
 
 // find returns the block of the longest zone that covers a name.
@@ -197,17 +227,19 @@ func reversed(name string) (string, bool) {
 // reply sends an answer in what the asker can take.
 func (s *Server) reply(w dns.ResponseWriter, q, a *dns.Msg, begun time.Time, zone string) {
 	size := dns.MinMsgSize
+	// What others said of EDNS was meant for this server.
+	a.Extra = slices.DeleteFunc(a.Extra, func(r dns.RR) bool { return r.Header().Rrtype == dns.TypeOPT })
 	if opt := q.IsEdns0(); opt != nil {
-		size = max(size, int(opt.UDPSize()))
-		if a.IsEdns0() == nil {
-			a.SetEdns0(4096, opt.Do())
-		}
+		size = max(size, min(int(opt.UDPSize()), maxDatagram))
+		a.SetEdns0(maxDatagram, opt.Do())
+	} else if a.Rcode > 0xf { // it has no room without
+		a.Rcode = dns.RcodeServerFailure
 	}
-	protocol := "tcp"
-	if w.LocalAddr().Network() == "udp" {
-		protocol = "udp"
-		a.Truncate(min(size, 4096))
+	protocol := "udp"
+	if w.LocalAddr().Network() != "udp" {
+		protocol, size = "tcp", dns.MaxMsgSize
 	}
+	a.Truncate(size)
 	a.Compress = true
 	s.metrics.served(protocol, zone, q, a, time.Since(begun))
 	// The asker may be gone; it asks again or it does not.

@@ -158,7 +158,7 @@ func (s *Server) Run(ctx context.Context) error {
 			closeAll()
 			return fmt.Errorf("dns: cannot listen at %s: %w", at, err)
 		}
-		servers = append(servers, &dns.Server{PacketConn: udp, Handler: s, UDPSize: 4096})
+		servers = append(servers, &dns.Server{PacketConn: udp, Handler: s, UDPSize: maxDatagram})
 		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
 		if err != nil {
 			closeAll()

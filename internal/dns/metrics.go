@@ -15,6 +15,7 @@ type metrics struct {
 	responses    *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
 	reloadFailed prometheus.Counter
+	panics       prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -27,9 +28,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Histogram of the time (in seconds) each request took per zone.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 16)}, []string{"server", "zone"}),
 		reloadFailed: prometheus.NewCounter(prometheus.CounterOpts{Name: "coredns_reload_failed_total",
 			Help: "Counter of the number of failed reload attempts."}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: "coredns_panics_total", Help: "A metrics that counts the number of panics."}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.responses, m.duration, m.reloadFailed)
+		r.MustRegister(m.requests, m.responses, m.duration, m.reloadFailed, m.panics)
 	}
 	return m
 }

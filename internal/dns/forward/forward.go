@@ -7,6 +7,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -82,7 +83,7 @@ func (f *Forwarder) Ask(ctx context.Context, q *dns.Msg) *dns.Msg {
 		if err != nil || a.Rcode == dns.RcodeServerFailure && at != servers[len(servers)-1] {
 			continue
 		}
-		a.Id = q.Id
+		a.Id, a.Question = q.Id, q.Question
 		if f.cache != nil {
 			f.cache.put(q, a, time.Now())
 		}
@@ -110,7 +111,25 @@ func exchange(ctx context.Context, q *dns.Msg, at netip.AddrPort) (*dns.Msg, err
 		c.Net = "tcp"
 		a, _, err = c.ExchangeContext(ctx, ask, at.String())
 	}
+	if err == nil && !answers(ask, a) {
+		return nil, errOther
+	}
 	return a, err
+}
+
+var errOther = errors.New("the server answers another question")
+
+// answers says whether a message is the answer to a question. One that refuses
+// may leave the question out.
+func answers(q, a *dns.Msg) bool {
+	if !a.Response || a.Opcode != q.Opcode {
+		return false
+	}
+	if len(a.Question) == 0 {
+		return a.Rcode != dns.RcodeSuccess && len(a.Answer)+len(a.Ns) == 0
+	}
+	asked, told := q.Question[0], a.Question[0]
+	return len(a.Question) == 1 && told.Qtype == asked.Qtype && told.Qclass == asked.Qclass && strings.EqualFold(told.Name, asked.Name)
 }
 
 // servers returns whom to ask, in an order that spreads the load.
