@@ -10,10 +10,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/node"
+	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/stats"
 )
 
@@ -63,6 +65,9 @@ func bound(cfg Config) corev1.ResourceList {
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(cfg.Machine.MilliCPU, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(cfg.Machine.Memory, resource.BinarySI),
 		cgroup.PIDs:           *resource.NewQuantity(processes, resource.DecimalSI),
+	}
+	for size, bytes := range cfg.Machine.HugePages {
+		out[corev1.ResourceName(corev1.ResourceHugePagesPrefix+size)] = *resource.NewQuantity(bytes, resource.BinarySI)
 	}
 	if cfg.Unbound {
 		return out
@@ -117,6 +122,49 @@ func (k *Kubelet) rebound(ctx context.Context) error {
 	return nil
 }
 
+// shareEvery is how often groups above pods are brought up to date: what pods
+// request counts against what others do, which matters when all want more.
+const shareEvery = time.Minute
+
+// share weighs the pods that run, as often and as soon as they are others, until
+// ctx ends.
+func (k *Kubelet) share(ctx context.Context) error {
+	if k.cgroups == nil {
+		return nil
+	}
+	tick := time.NewTicker(shareEvery)
+	defer tick.Stop()
+	for {
+		if err := k.cgroups.Share(k.others("")); err != nil {
+			k.log.Warn("the groups of pods are not weighed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.reshare:
+		case <-tick.C:
+		}
+	}
+}
+
+// shared has pods weighed anew: one came, went or was resized.
+func (k *Kubelet) shared() {
+	select {
+	case k.reshare <- struct{}{}:
+	default:
+	}
+}
+
+// exclusive says whether a container of a pod has processors for itself.
+func (k *Kubelet) exclusive(pod *corev1.Pod) bool {
+	for _, c := range podspec.Containers(pod) {
+		if len(k.cpus.Exclusive(pod.UID, c.Name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // notices are what administrators are told when the agent starts.
 func (k *Kubelet) notices() []node.Notice {
 	if k.cgroups == nil {
@@ -138,4 +186,42 @@ func (k *Kubelet) notices() []node.Notice {
 		all = append(all, node.Notice{Type: corev1.EventTypeNormal, Reason: reason, Message: fmt.Sprintf("Updated limits on %s reserved cgroup %v", r.Kind, r.Group)})
 	}
 	return all
+}
+
+// systemUse is what groups besides single pods take, by the names that the
+// summary API has for them.
+func (k *Kubelet) systemUse() map[string]cgroup.Use {
+	tree := k.cgroups
+	if tree == nil {
+		var err error
+		if tree, err = cgroup.Open(cgroup.Config{Root: "/"}); err != nil {
+			return nil
+		}
+	}
+	out := map[string]cgroup.Use{}
+	add := func(name, cpu, memory string) {
+		if cpu == "" || memory == "" {
+			return
+		}
+		u, err := tree.Used(cpu, memory)
+		if err != nil {
+			k.log.Debug("Failed to get system container stats", "containerName", name, "err", err)
+			return
+		}
+		out[name] = u
+	}
+	cpu, memory := k.cfg.KubeletCgroup, k.cfg.KubeletCgroup
+	if cpu == "" {
+		var err error
+		if cpu, memory, err = tree.Own(); err != nil {
+			k.log.Debug("Failed to find cgroups of kubelet", "err", err)
+		}
+	}
+	add(statsapi.SystemContainerKubelet, cpu, memory)
+	add(statsapi.SystemContainerRuntime, k.cfg.RuntimeCgroup, k.cfg.RuntimeCgroup)
+	add(statsapi.SystemContainerMisc, k.cfg.SystemCgroup, k.cfg.SystemCgroup)
+	if k.cgroups != nil {
+		add(statsapi.SystemContainerPods, tree.Pods(), tree.Pods())
+	}
+	return out
 }

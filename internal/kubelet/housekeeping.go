@@ -137,7 +137,8 @@ func (k *Kubelet) nodeReference() *corev1.ObjectReference {
 
 // observe reads what the node has left.
 func (k *Kubelet) observe(ctx context.Context) (evict.Observation, error) {
-	_, _, _, available := stats.MemoryNow()
+	available := stats.MemoryNow().Available
+	available -= min(available, k.cfg.Machine.Reserved()) // huge pages are no other's
 	o := evict.Observation{evict.MemoryAvailable: {Available: available, Capacity: uint64(k.cfg.Machine.Memory)}}
 	if k.cgroups != nil {
 		if bound, used, ok := k.cgroups.Memory(); ok {

@@ -5,6 +5,7 @@ package kubelet_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	boximage "kaji/internal/app/image"
 	"kaji/internal/client"
@@ -247,6 +249,49 @@ func TestRealReservations(t *testing.T) {
 			return err == nil && slices.ContainsFunc(all, func(e *corev1.Event) bool { return e.Reason == "NodeAllocatableEnforced" && e.Message == want })
 		})
 	}
+}
+
+// Burstable pods weigh what they request, together, while they run; the summary
+// tells of all pods as a whole, and of the agent.
+func TestRealShares(t *testing.T) {
+	weight, want := "/sys/fs/cgroup/cpu"+cgroupParent+"/kubepods/burstable/cpu.shares", []string{"2", "512"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		weight, want = "/sys/fs/cgroup"+cgroupParent+"/kubepods/burstable/cpu.weight", []string{"1", "20"}
+	}
+	is := func(value string) {
+		t.Helper()
+		r := &agent{t: t}
+		r.within(time.Minute, weight+" is "+value, func() bool {
+			b, err := os.ReadFile(weight)
+			return err == nil && strings.TrimSpace(string(b)) == value
+		})
+	}
+	r := startReal(t)
+	is(want[0])
+	r.create(script("weighty", `sleep 600`, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m")}
+		p.Spec.TerminationGracePeriodSeconds = new(int64)
+	}))
+	r.waitPhase("weighty", corev1.PodRunning)
+	is(want[1])
+	var summary statsapi.Summary
+	if err := json.Unmarshal([]byte(r.ask("/stats/summary")), &summary); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, c := range summary.Node.SystemContainers {
+		names[c.Name] = c.CPU != nil && *c.CPU.UsageCoreNanoSeconds > 0 && c.Memory != nil && *c.Memory.WorkingSetBytes > 0
+	}
+	if !names["pods"] || !names["kubelet"] || len(names) != 2 {
+		t.Errorf("the system's containers: %+v", summary.Node.SystemContainers)
+	}
+	if age := time.Since(summary.Node.StartTime.Time); age < 0 || summary.Node.Swap == nil || summary.Node.Memory.PageFaults == nil {
+		t.Errorf("the node started %v ago: %+v", age, summary.Node)
+	}
+	if err := r.pods.Delete(t.Context(), "default", "weighty", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	is(want[0])
 }
 
 // group makes a control group for a test.

@@ -153,6 +153,10 @@ type Config struct {
 	// of a container end when it is out of memory, which is the only way of
 	// version 1 of control groups.
 	LimitedSwap, KillOneProcess bool
+	// MemoryQoS says how requests and limits of memory count with version 2 of
+	// control groups; NoMemoryQoS that they do not.
+	MemoryQoS   cgroup.MemoryQoS
+	NoMemoryQoS bool
 	// SerialImagePulls pulls one image at a time; MaxParallelImagePulls bounds
 	// parallel ones, zero is no bound.
 	SerialImagePulls      bool
@@ -193,6 +197,9 @@ type Config struct {
 	// Cgroups keeps the tree of control groups of pods; nil leaves groups to
 	// the runtime.
 	Cgroups *cgroup.Config
+	// KubeletCgroup, RuntimeCgroup and SystemCgroup are groups whose use is told
+	// besides that of pods; an empty KubeletCgroup is the agent's own, the others none.
+	KubeletCgroup, RuntimeCgroup, SystemCgroup string
 
 	Machine *node.Machine // read from the system where nil
 	// Mounter is replaced in tests.
@@ -234,7 +241,8 @@ type Kubelet struct {
 	meter        *meter.Meter
 	stats        *stats.Reader
 	cgroups      *cgroup.Tree
-	unbound      error // why pods as a whole were not limited, see enforce
+	reshare      chan struct{} // see share
+	unbound      error         // why pods as a whole were not limited, see enforce
 	evictor      *evict.Manager
 	watcher      *actual.Watcher
 
@@ -278,7 +286,7 @@ func New(cfg Config) (*Kubelet, error) {
 		}
 		cfg.Machine = &machine
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/")}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/"), reshare: make(chan struct{}, 1)}
 	k.mu.mirrors = map[types.UID]*corev1.Pod{}
 	k.mu.retries = map[types.UID]retry{}
 	k.mu.fails = map[types.UID]status.Reason{}
@@ -312,17 +320,24 @@ func New(cfg Config) (*Kubelet, error) {
 	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
 	if cfg.Cgroups != nil {
 		groups := *cfg.Cgroups
-		groups.Allocatable = bound(cfg)
+		groups.Allocatable, groups.HugePages = bound(cfg), hugePages("/sys/kernel/mm/hugepages")
+		groups.Memory, groups.Exclusive = cfg.MemoryQoS, k.exclusive
 		tree, err := cgroup.Open(groups)
 		if err != nil {
 			return nil, fmt.Errorf("control groups: %w", err)
 		}
 		k.cgroups = tree
 	}
+	memory := memory(cfg, k.cgroups)
+	memory.Allocatable = func() int64 {
+		amount := k.node.Allocatable()[corev1.ResourceMemory]
+		return amount.Value()
+	}
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory(cfg, k.cgroups), MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart})
+		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
+		Exclusive: func(pod types.UID, container string) bool { return len(k.cpus.Exclusive(pod, container)) > 0 }})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,
@@ -353,7 +368,7 @@ func New(cfg Config) (*Kubelet, error) {
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 		Notices: k.notices,
 	})
-	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir,
+	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir, System: k.systemUse,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
 		Volume: func(pod *corev1.Pod, name string) string {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
@@ -474,6 +489,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("watch", k.watcher.Run)
 	part("housekeeping", k.housekeep)
 	part("limits of all pods", k.rebound)
+	part("shares of pods", k.share)
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))

@@ -3,7 +3,6 @@
 package kubelet
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,7 +14,7 @@ import (
 
 // memory looks at what the kernel can do with memory; tree may be nil.
 func memory(cfg Config, tree *cgroup.Tree) podrun.Memory {
-	m := podrun.Memory{KillOne: cfg.KillOneProcess, Limited: cfg.LimitedSwap, Swap: cfg.Machine.Swap, HugePages: hugePages("/sys/kernel/mm/hugepages")}
+	m := podrun.Memory{KillOne: cfg.KillOneProcess, Limited: cfg.LimitedSwap, Swap: cfg.Machine.Swap, HugePages: hugePages("/sys/kernel/mm/hugepages"), Off: cfg.NoMemoryQoS, QoS: cfg.MemoryQoS}
 	if tree != nil {
 		m.Unified, m.Accounted = tree.Unified(), tree.Swap()
 	}
@@ -35,11 +34,7 @@ func hugePages(dir string) (sizes []string) {
 		if !ok || err != nil {
 			continue
 		}
-		unit := 0
-		for n >= 1024 && n%1024 == 0 {
-			n, unit = n/1024, unit+1
-		}
-		sizes = append(sizes, fmt.Sprint(n, []string{"KB", "MB", "GB", "TB"}[min(unit, 3)]))
+		sizes = append(sizes, cgroup.PageSize(int64(n)<<10)) //nolint:gosec // a page is no larger
 	}
 	return sizes
 }

@@ -333,6 +333,7 @@ func (s *syncer) Terminate(ctx context.Context, pod *corev1.Pod, end podworker.E
 func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	k := (*Kubelet)(s)
 	defer since(k.meter.PodWorker.WithLabelValues("terminated"), time.Now())
+	k.shared()
 	if err := k.volumes.Teardown(ctx, pod.UID); err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 
 	"kaji/internal/kubelet/podspec"
@@ -46,8 +47,38 @@ type Config struct {
 	Quota bool
 	// QuotaPeriod is the period of CPU limits; zero means 100 ms.
 	QuotaPeriod time.Duration
-	// Allocatable bounds all pods together, in CPU, memory and PIDs; nil for no bound.
+	// Allocatable bounds all pods together, in CPU, memory, huge pages and PIDs; nil
+	// for no bound.
 	Allocatable corev1.ResourceList
+	// HugePages are the sizes of huge pages that the machine has, as the kernel
+	// writes them: "2MB".
+	HugePages []string
+	// Exclusive says whether a pod has CPUs for itself, which knows no quota; nil
+	// says of none.
+	Exclusive func(pod *corev1.Pod) bool
+	// Memory protects and throttles (KEP-2570). It takes version 2.
+	Memory MemoryQoS
+}
+
+// MemoryQoS says how requests and limits of memory count besides the bounds.
+type MemoryQoS struct {
+	// Reserve keeps what guaranteed pods request from reclaim, and what burstable
+	// ones do as far as can be.
+	Reserve bool
+	// Throttle is the part of the way from a request to its limit from which on
+	// more memory is slow to get; zero never is.
+	Throttle float64
+}
+
+// High is where memory gets slow to get between a request and a limit, in bytes;
+// zero where nothing is throttled.
+func (q MemoryQoS) High(request, limit int64) int64 {
+	page := int64(os.Getpagesize())
+	high := int64(float64(request)+float64(limit-request)*q.Throttle) / page * page
+	if q.Throttle == 0 || limit == 0 || request == limit || high <= request {
+		return 0
+	}
+	return high
 }
 
 // PIDs is how many processes there may be, where resources are reserved.
@@ -78,7 +109,7 @@ func Open(cfg Config) (*Tree, error) {
 	t := &Tree{cfg: cfg, controllers: map[string]string{}, units: cfg.Systemd && cfg.Mount == defaultMount}
 	if _, err := os.Stat(filepath.Join(cfg.Mount, "cgroup.controllers")); err == nil {
 		t.unified = true
-		return t, nil
+		return t, t.countedPages()
 	}
 	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "devices", "freezer", "systemd"} {
 		dir := filepath.Join(cfg.Mount, c)
@@ -93,7 +124,23 @@ func Open(cfg Config) (*Tree, error) {
 	if t.controllers["memory"] == "" || t.controllers["cpu"] == "" {
 		return nil, errors.New("the control group hierarchies of cpu and memory are not mounted")
 	}
-	return t, nil
+	return t, t.countedPages()
+}
+
+// countedPages forgets huge pages that the kernel does not bound.
+func (t *Tree) countedPages() error {
+	counted := t.controllers["hugetlb"] != ""
+	if t.unified {
+		b, err := os.ReadFile(filepath.Join(t.cfg.Mount, "cgroup.controllers"))
+		if err != nil {
+			return fmt.Errorf("read the controllers of control groups: %w", err)
+		}
+		counted = slices.Contains(strings.Fields(string(b)), "hugetlb")
+	}
+	if !counted {
+		t.cfg.HugePages = nil
+	}
+	return nil
 }
 
 // Swap says whether the kernel can limit swap.
@@ -177,7 +224,11 @@ func (t *Tree) slices(elements []string) []string {
 
 // number reads one field of a group's file: -1 for "max", 0 where there is none.
 func (t *Tree) number(elements []string, controller, file string, field int) int64 {
-	b, err := os.ReadFile(filepath.Join(t.dir(controller), t.relative(elements), file))
+	return t.at(t.relative(elements), controller, file, field)
+}
+
+func (t *Tree) at(relative, controller, file string, field int) int64 {
+	b, err := os.ReadFile(filepath.Join(t.dir(controller), relative, file))
 	if err != nil {
 		return 0
 	}
@@ -246,17 +297,65 @@ func (t *Tree) read(elements []string) Limits {
 // or memory takes the limit away.
 type Limits struct {
 	Shares, Quota, Period, Memory, Pids int64
+	// HugePages are bytes by page size, as the kernel writes it.
+	HugePages map[string]int64
+	// Unified are files that version 2 alone has.
+	Unified map[string]string
 }
+
+// anyPages bounds no huge pages.
+const anyPages = 1 << 62
 
 // Setup makes the groups above pods.
 func (t *Tree) Setup() error {
-	if err := t.make([]string{"kubepods"}, Limits{}); err != nil {
+	if err := t.make([]string{"kubepods"}, Limits{Unified: t.reserve(0, 0)}); err != nil {
 		return err
 	}
-	if err := t.make([]string{"kubepods", "besteffort"}, Limits{Shares: 2}); err != nil {
+	free := Limits{Shares: 2, HugePages: map[string]int64{}, Unified: t.reserve(0, 0)}
+	for _, size := range t.cfg.HugePages {
+		free.HugePages[size] = anyPages
+	}
+	if err := t.make([]string{"kubepods", "besteffort"}, free); err != nil {
 		return err
 	}
-	return t.make([]string{"kubepods", "burstable"}, Limits{Shares: 2})
+	return t.make([]string{"kubepods", "burstable"}, free)
+}
+
+// reserve keeps memory from reclaim: hard bytes whatever happens, soft ones as
+// far as can be.
+func (t *Tree) reserve(hard, soft int64) map[string]string {
+	if !t.unified {
+		return nil
+	}
+	return map[string]string{"memory.min": strconv.FormatInt(hard, 10), "memory.low": strconv.FormatInt(soft, 10)}
+}
+
+// pages are the huge pages in a list, by size; those that it does not have are none.
+func (t *Tree) pages(list corev1.ResourceList) map[string]int64 {
+	out := map[string]int64{}
+	for _, size := range t.cfg.HugePages {
+		out[size] = 0
+	}
+	for name, amount := range list {
+		text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
+		size, err := apiresource.ParseQuantity(text)
+		if !ok || err != nil {
+			continue
+		}
+		if kernel := PageSize(size.Value()); slices.Contains(t.cfg.HugePages, kernel) {
+			out[kernel] += amount.Value()
+		}
+	}
+	return out
+}
+
+// PageSize writes a size in bytes as the kernel does in names of files: "2MB".
+func PageSize(bytes int64) string {
+	n, unit := bytes/1024, 0
+	for n >= 1024 && n%1024 == 0 && unit < 3 {
+		n, unit = n/1024, unit+1
+	}
+	return strconv.FormatInt(n, 10) + []string{"KB", "MB", "GB", "TB"}[unit]
 }
 
 // Top are the names of the group of all pods, from the top.
@@ -265,7 +364,32 @@ func (t *Tree) Top() []string { return t.slices([]string{"kubepods"}) }
 // Bound holds all pods together to what the node gives them. The kernel may
 // refuse while they have more.
 func (t *Tree) Bound() error {
-	return t.write([]string{"kubepods"}, bounds(t.cfg.Allocatable, false))
+	l := bounds(t.cfg.Allocatable, false)
+	l.HugePages = t.pages(t.cfg.Allocatable)
+	if err := t.write([]string{"kubepods"}, l); err != nil {
+		return err
+	}
+	return t.allCPUs()
+}
+
+// allCPUs lets pods have every CPU that the machine has, also those that came
+// since their group was made.
+func (t *Tree) allCPUs() error {
+	if t.cfg.Systemd || t.dir("cpuset") == "" {
+		return nil // the slice has them, see unit
+	}
+	top, file := t.relative([]string{"kubepods"}), "cpuset.cpus"
+	if t.unified {
+		file = "cpuset.cpus.effective"
+	}
+	all, err := os.ReadFile(filepath.Join(t.dir("cpuset"), path.Dir(top), file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the controller is not handed down to here
+	}
+	if err != nil {
+		return fmt.Errorf("read the machine's CPUs: %w", err)
+	}
+	return t.put(top, "cpuset", "cpuset.cpus", strings.TrimSpace(string(all)))
 }
 
 // Memory is what all pods together are held to, and their working set; false says
@@ -309,7 +433,14 @@ func (t *Tree) Reserve(group string, reserved corev1.ResourceList, compressible 
 			return fmt.Errorf("cgroup %q has some missing paths: %v", elements, dir)
 		}
 	}
-	return top.write(elements, bounds(reserved, compressible))
+	l := bounds(reserved, compressible)
+	if !compressible {
+		l.HugePages = t.pages(reserved)
+	}
+	if t.unified && t.cfg.Memory.Reserve && l.Memory > 0 {
+		l.Unified = map[string]string{"memory.min": strconv.FormatInt(l.Memory, 10)}
+	}
+	return top.write(elements, l)
 }
 
 // bounds are the limits of a group that is given resources as a whole.
@@ -324,16 +455,28 @@ func bounds(r corev1.ResourceList, compressible bool) (l Limits) {
 	return l
 }
 
-// Burstable weighs all burstable pods together by what they request.
-func (t *Tree) Burstable(pods []*corev1.Pod) error {
-	milli := int64(0)
+// Share brings the groups above pods up to date with those that run: all
+// burstable ones together weigh what they request, and keep as much memory.
+func (t *Tree) Share(pods []*corev1.Pod) error {
+	milli, guaranteed, burstable := int64(0), int64(0), int64(0)
 	for _, pod := range pods {
-		if podspec.QOS(pod) == corev1.PodQOSBurstable {
-			requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+		requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+		switch podspec.QOS(pod) {
+		case corev1.PodQOSBurstable:
 			milli += requests.Cpu().MilliValue()
+			burstable += requests.Memory().Value()
+		case corev1.PodQOSGuaranteed:
+			guaranteed += requests.Memory().Value()
 		}
 	}
-	return t.write([]string{"kubepods", "burstable"}, Limits{Shares: shares(milli)})
+	l := Limits{Shares: shares(milli)}
+	if t.unified && t.cfg.Memory.Reserve {
+		l.Unified = map[string]string{"memory.low": strconv.FormatInt(burstable, 10)}
+		if err := t.write([]string{"kubepods"}, Limits{Unified: t.reserve(guaranteed+burstable, burstable)}); err != nil {
+			return err
+		}
+	}
+	return t.write([]string{"kubepods", "burstable"}, l)
 }
 
 func shares(milli int64) int64 { return min(max(milli*1024/1000, 2), 262144) }
@@ -346,14 +489,33 @@ func (t *Tree) PodLimits(pod *corev1.Pod) Limits {
 	if podspec.QOS(pod) != corev1.PodQOSBestEffort {
 		l.Shares = shares(requests.Cpu().MilliValue())
 	}
-	if allHave(pod, corev1.ResourceCPU) && t.cfg.Quota {
+	if allHave(pod, corev1.ResourceCPU) && t.cfg.Quota && (t.cfg.Exclusive == nil || !t.cfg.Exclusive(pod)) {
 		l.Period = t.cfg.QuotaPeriod.Microseconds()
 		l.Quota = max(limits.Cpu().MilliValue()*l.Period/1000, 1000)
 	}
 	if allHave(pod, corev1.ResourceMemory) {
 		l.Memory = limits.Memory().Value()
 	}
+	l.HugePages = t.pages(requests)
+	l.Unified = t.memoryQoS(pod, requests.Memory().Value(), l.Memory)
 	return l
+}
+
+// memoryQoS is what a pod's group has of requests and limits of memory besides
+// its bound.
+func (t *Tree) memoryQoS(pod *corev1.Pod, request, limit int64) map[string]string {
+	files := map[string]string{}
+	if t.unified && t.cfg.Memory.Reserve && request > 0 {
+		file := "memory.low"
+		if podspec.QOS(pod) == corev1.PodQOSGuaranteed {
+			file = "memory.min"
+		}
+		files[file] = strconv.FormatInt(request, 10)
+	}
+	if high := t.cfg.Memory.High(request, limit); t.unified && pod.Spec.Resources != nil && high > 0 {
+		files["memory.high"] = strconv.FormatInt(high, 10)
+	}
+	return files
 }
 
 // allHave says whether the pod as a whole is limited: by itself, or because
@@ -518,24 +680,7 @@ func (t *Tree) write(elements []string, l Limits) error {
 		return t.limitSlice(elements, l)
 	}
 	relative := t.relative(elements)
-	put := func(controller, file, value string) error {
-		dir := t.dir(controller)
-		if dir == "" {
-			return nil
-		}
-		at := filepath.Join(dir, relative, file)
-		if have, err := os.ReadFile(at); err == nil && strings.TrimSpace(string(have)) == value {
-			return nil
-		}
-		err := os.WriteFile(at, []byte(value), 0o644)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && t.unified {
-			return nil // the controller is not delegated to us
-		}
-		if err != nil {
-			return fmt.Errorf("write %s: %w", at, err)
-		}
-		return nil
-	}
+	put := func(controller, file, value string) error { return t.put(relative, controller, file, value) }
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	limit := func(n int64) string {
 		if n < 0 {
@@ -568,7 +713,53 @@ func (t *Tree) write(elements []string, l Limits) error {
 	if l.Pids > 0 {
 		errs = append(errs, put("pids", "pids.max", number(l.Pids)))
 	}
+	file := map[bool]string{true: "max", false: "limit_in_bytes"}[t.unified]
+	for size, bytes := range l.HugePages {
+		for _, kind := range []string{".", ".rsvd."} {
+			errs = append(errs, t.pagesFile(relative, "hugetlb."+size+kind+file, bytes))
+		}
+	}
+	for file, value := range l.Unified {
+		errs = append(errs, put("memory", file, value))
+	}
 	return errors.Join(errs...)
+}
+
+// pagesFile bounds huge pages where the kernel counts them: it does not count
+// reservations (rsvd) in older versions.
+func (t *Tree) pagesFile(relative, file string, bytes int64) error {
+	dir := t.dir("hugetlb")
+	if dir == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, relative, file)); err != nil {
+		return nil
+	}
+	have := t.at(relative, "hugetlb", file, 0)
+	if have == bytes || bytes == anyPages && (have < 0 || have >= anyPages/2) {
+		return nil // the kernel rounds what is no bound
+	}
+	return t.put(relative, "hugetlb", file, strconv.FormatInt(bytes, 10))
+}
+
+// put writes a file of a group, unless it says so already.
+func (t *Tree) put(relative, controller, file, value string) error {
+	dir := t.dir(controller)
+	if dir == "" {
+		return nil
+	}
+	at := filepath.Join(dir, relative, file)
+	if have, err := os.ReadFile(at); err == nil && strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	err := os.WriteFile(at, []byte(value), 0o644)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && t.unified {
+		return nil // the controller is not delegated to us
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", at, err)
+	}
+	return nil
 }
 
 // Remove takes a pod's group away, processes that are left included.

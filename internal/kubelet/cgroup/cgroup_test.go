@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,5 +197,118 @@ func TestBounds(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		check(row.other, row.files)
+	}
+}
+
+// Huge pages: a pod has those that it requests, all pods those of the machine, and
+// those in between any number; where the kernel does not count them nothing is written.
+func TestHugePages(t *testing.T) {
+	p := pod()
+	p.Spec.Containers[0].Resources.Limits["hugepages-2Mi"] = resource.MustParse("8Mi")
+	p.Spec.Containers[0].Resources.Requests["hugepages-2Mi"] = resource.MustParse("8Mi")
+	for name, row := range map[string]struct {
+		unified bool
+		dir     string
+		file    string
+	}{"v1": {false, "hugetlb/", "limit_in_bytes"}, "v2": {true, "", "max"}} {
+		mount := fake(t, row.unified)
+		if err := os.MkdirAll(filepath.Join(mount, row.dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		tree, err := Open(Config{Mount: mount, Root: "/", HugePages: []string{"2MB", "1GB"},
+			Allocatable: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi"), "hugepages-2Mi": resource.MustParse("64Mi")}})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, group := range []string{"kubepods", "kubepods/burstable", "kubepods/besteffort", "kubepods/burstable/pod1234-56"} {
+			at := filepath.Join(mount, row.dir, group)
+			if err := os.MkdirAll(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			put(t, filepath.Join(at, "cgroup.controllers"), "hugetlb")
+			for _, size := range []string{"2MB", "1GB"} {
+				put(t, filepath.Join(at, "hugetlb."+size+"."+row.file), "7")
+				put(t, filepath.Join(at, "hugetlb."+size+".rsvd."+row.file), "7")
+			}
+		}
+		if err := errors.Join(tree.Setup(), tree.Bound(), tree.Ensure(p, true)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for group, want := range map[string][2]string{"kubepods": {"67108864", "0"}, "kubepods/burstable": {"4611686018427387904", "4611686018427387904"},
+			"kubepods/besteffort": {"4611686018427387904", "4611686018427387904"}, "kubepods/burstable/pod1234-56": {"8388608", "0"}} {
+			for i, size := range []string{"2MB", "1GB"} {
+				for _, kind := range []string{".", ".rsvd."} {
+					at := filepath.Join(mount, row.dir, group, "hugetlb."+size+kind+row.file)
+					if b, err := os.ReadFile(at); err != nil || strings.TrimSpace(string(b)) != want[i] {
+						t.Errorf("%s: %s is %s (%v), want %s", name, at, b, err, want[i])
+					}
+				}
+			}
+		}
+	}
+	mount := fake(t, false)
+	tree, err := Open(Config{Mount: mount, Root: "/", HugePages: []string{"2MB"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tree.PodLimits(p).HugePages; len(got) > 0 {
+		t.Errorf("not counted: %v", got)
+	}
+}
+
+// Burstable pods together weigh what they request, and with tiers of memory keep
+// what they request, and guaranteed ones more so; pods have all CPUs of the machine.
+func TestShare(t *testing.T) {
+	guaranteed := pod()
+	guaranteed.Spec.Containers[0].Resources.Requests = guaranteed.Spec.Containers[0].Resources.Limits
+	for name, unified := range map[string]bool{"v1": false, "v2": true} {
+		mount := fake(t, unified)
+		tree, err := Open(Config{Mount: mount, Root: "/", Memory: MemoryQoS{Reserve: true, Throttle: 0.5}, Quota: true, Exclusive: func(p *corev1.Pod) bool { return p == guaranteed }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{"kubepods", "kubepods/burstable"} {
+			for _, c := range []string{"", "cpu", "cpuset", "memory"} {
+				if unified != (c == "") {
+					continue
+				}
+				if err := os.MkdirAll(filepath.Join(mount, c, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(mount, c, dir, "cgroup.controllers"), "cpu cpuset memory")
+			}
+		}
+		read := func(file string) string {
+			controller, rest, _ := strings.Cut(file, ":")
+			b, err := os.ReadFile(filepath.Join(mount, controller, rest))
+			if err != nil {
+				return err.Error()
+			}
+			return strings.TrimSpace(string(b))
+		}
+		if err := tree.Setup(); err != nil {
+			t.Fatal(err)
+		}
+		if unified {
+			put(t, filepath.Join(mount, "cpuset.cpus.effective"), "0-3\n")
+		} else {
+			put(t, filepath.Join(mount, "cpuset/cpuset.cpus"), "0-3\n") // two more than there were
+		}
+		if err := errors.Join(tree.Bound(), tree.Share([]*corev1.Pod{pod(), pod(), guaranteed, {}})); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"cpu:kubepods/burstable/cpu.shares": "512", "cpuset:kubepods/cpuset.cpus": "0-3"}
+		if unified {
+			want = map[string]string{":kubepods/burstable/cpu.weight": "20", ":kubepods/cpuset.cpus": "0-3", ":kubepods/memory.min": "268435456", ":kubepods/memory.low": "134217728",
+				":kubepods/burstable/memory.low": "134217728"}
+		}
+		for file, value := range want {
+			if got := read(file); got != value {
+				t.Errorf("%s: %s is %s, want %s", name, file, got, value)
+			}
+		}
+		if l := tree.PodLimits(guaranteed); l.Period != 0 || unified && l.Unified["memory.min"] != "134217728" {
+			t.Errorf("%s: a pod with processors for itself: %+v", name, l)
+		}
 	}
 }

@@ -44,6 +44,12 @@ func (t *Tree) resources(l Limits) *cgroups.Resources {
 	if l.Pids > 0 {
 		r.PidsLimit = &l.Pids
 	}
+	for size, bytes := range l.HugePages {
+		r.HugetlbLimit = append(r.HugetlbLimit, &cgroups.HugepageLimit{Pagesize: size, Limit: uint64(bytes)}) //nolint:gosec // not negative
+	}
+	if t.unified {
+		r.Unified = l.Unified
+	}
 	return r
 }
 

@@ -67,6 +67,14 @@ func ReadMachine(disk string) (Machine, error) {
 	return m, nil
 }
 
+// Reserved is the memory that huge pages keep from all else, in bytes.
+func (m Machine) Reserved() (bytes uint64) {
+	for _, pool := range m.HugePages {
+		bytes += uint64(pool) //nolint:gosec // not negative
+	}
+	return bytes
+}
+
 func pageSize(kilobytes int64) string {
 	if kilobytes >= 1<<20 {
 		return fmt.Sprintf("%dGi", kilobytes>>20)

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/podspec"
 )
 
@@ -30,17 +31,50 @@ type Memory struct {
 	// HugePages are the sizes of huge pages that the machine has, as the kernel
 	// writes them: "2MB".
 	HugePages []string
+	// Off leaves requests of memory to scheduling and limits to the kernel's bound;
+	// otherwise QoS says how they count, Allocatable what a container without a
+	// limit may have, in bytes.
+	Off         bool
+	QoS         cgroup.MemoryQoS
+	Allocatable func() int64
 }
 
 // unified sets what only version 2 has a file for.
-func (m Memory) unified(linux *runtimeapi.LinuxContainerResources) {
+func (m Memory) unified(linux *runtimeapi.LinuxContainerResources, pod *corev1.Pod, c *corev1.Container) {
 	if !m.Unified {
 		return
 	}
-	// A container that an agent throttled is not any longer.
-	linux.Unified = map[string]string{"memory.high": "max"}
+	linux.Unified = map[string]string{}
 	if !m.KillOne {
 		linux.Unified["memory.oom.group"] = "1"
+	}
+	if m.Off { // a container that an agent throttled is not any longer
+		linux.Unified["memory.high"] = "max"
+		return
+	}
+	m.qos(linux.Unified, pod, c)
+}
+
+// qos protects what a container requests, and throttles it before its limit
+// (KEP-2570).
+func (m Memory) qos(files map[string]string, pod *corev1.Pod, c *corev1.Container) {
+	request, limit := c.Resources.Requests.Memory().Value(), c.Resources.Limits.Memory().Value()
+	switch {
+	case !m.QoS.Reserve || request == 0:
+		files["memory.min"], files["memory.low"] = "0", "0"
+	case podspec.QOS(pod) == corev1.PodQOSGuaranteed:
+		files["memory.min"] = strconv.FormatInt(request, 10)
+	default:
+		files["memory.low"] = strconv.FormatInt(request, 10)
+	}
+	if limit == 0 && pod.Spec.Resources != nil && !pod.Spec.Resources.Limits.Memory().IsZero() {
+		return // the pod's group throttles
+	}
+	if limit == 0 && m.Allocatable != nil {
+		limit = m.Allocatable()
+	}
+	if high := m.QoS.High(request, limit); high > 0 {
+		files["memory.high"] = strconv.FormatInt(high, 10)
 	}
 }
 

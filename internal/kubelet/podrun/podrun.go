@@ -93,6 +93,9 @@ type Config struct {
 	SeccompDefault bool
 	// NoCPUQuota leaves CPU limits unenforced.
 	NoCPUQuota bool
+	// Exclusive says whether a container has CPUs for itself; it gets no quota. Nil
+	// says of none.
+	Exclusive func(pod types.UID, container string) bool
 	// CPUPeriod is the period of CPU quotas; zero means 100 ms.
 	CPUPeriod time.Duration
 	// Memory is how the kernel limits memory.

@@ -50,8 +50,11 @@ func (r *Runner) resources(pod *corev1.Pod, c *corev1.Container) *runtimeapi.Lin
 	if !r.cfg.NoCPUQuota {
 		linux.CpuPeriod = r.cfg.CPUPeriod.Microseconds()
 		linux.CpuQuota = Quota(limit(pod, c, corev1.ResourceCPU).MilliValue(), r.cfg.CPUPeriod)
+		if r.cfg.Exclusive != nil && r.cfg.Exclusive(pod.UID, c.Name) {
+			linux.CpuQuota = -1 // its processors are bound enough
+		}
 	}
-	r.cfg.Memory.unified(linux)
+	r.cfg.Memory.unified(linux, pod, c)
 	r.cfg.Memory.swap(linux, pod, c, capacity)
 	return linux
 }
@@ -124,7 +127,9 @@ func changed(pod *corev1.Pod, c *corev1.Container, seen *actual.Container) (cpu,
 	if have.CpuShares != 0 && have.CpuShares != Shares(requestedCPU(pod, c)) {
 		cpu = true
 	}
-	if have.CpuPeriod > 0 && max(have.CpuQuota, 0) != Quota(limit(pod, c, corev1.ResourceCPU).MilliValue(), time.Duration(have.CpuPeriod)*time.Microsecond) {
+	// A guaranteed container without a quota has processors for itself.
+	exclusive := have.CpuQuota <= 0 && podspec.QOS(pod) == corev1.PodQOSGuaranteed
+	if have.CpuPeriod > 0 && !exclusive && max(have.CpuQuota, 0) != Quota(limit(pod, c, corev1.ResourceCPU).MilliValue(), time.Duration(have.CpuPeriod)*time.Microsecond) {
 		cpu = true
 	}
 	memory = max(have.MemoryLimitInBytes, 0) != limit(pod, c, corev1.ResourceMemory).Value()

@@ -100,24 +100,35 @@ func Measure(dir string) (bytes, inodes uint64) {
 	return bytes, inodes
 }
 
-// MemoryNow reads the node's memory: what is in use in the sense of eviction
-// (working set), what is resident, and what is available.
-func MemoryNow() (workingSet, usage, rss, available uint64) {
+// Memory is the node's, in bytes: what is in use in the sense of eviction
+// (WorkingSet), what is resident, and what is available.
+type Memory struct {
+	WorkingSet, Usage, RSS, Available, Swap, SwapUsed uint64
+	Faults, MajorFaults                               uint64
+}
+
+// MemoryNow reads it.
+func MemoryNow() Memory {
 	values := map[string]uint64{}
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, 0, 0, 0
-	}
-	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 {
-			n, _ := strconv.ParseUint(fields[1], 10, 64) // foreign lines count as zero
-			values[strings.TrimSuffix(fields[0], ":")] = n << 10
+	for _, file := range []string{"/proc/meminfo", "/proc/vmstat"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return Memory{}
+		}
+		for line := range strings.Lines(string(b)) {
+			fields := strings.Fields(line)
+			if len(fields) >= 2 {
+				n, _ := strconv.ParseUint(fields[1], 10, 64) // foreign lines count as zero
+				values[fields[0]] = n
+			}
 		}
 	}
-	usage = values["MemTotal"] - values["MemFree"]
-	workingSet = usage - min(usage, values["Inactive(file)"])
-	return workingSet, usage, values["AnonPages"], values["MemTotal"] - min(values["MemTotal"], workingSet)
+	kilo := func(name string) uint64 { return values[name+":"] << 10 }
+	m := Memory{Usage: kilo("MemTotal") - kilo("MemFree"), RSS: kilo("AnonPages"), Swap: kilo("SwapTotal"), SwapUsed: kilo("SwapTotal") - min(kilo("SwapTotal"), kilo("SwapFree")),
+		Faults: values["pgfault"], MajorFaults: values["pgmajfault"]}
+	m.WorkingSet = m.Usage - min(m.Usage, kilo("Inactive(file)"))
+	m.Available = kilo("MemTotal") - min(kilo("MemTotal"), m.WorkingSet)
+	return m
 }
 
 // CPUNow reads the node's processor time in nanoseconds.

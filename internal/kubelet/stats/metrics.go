@@ -65,6 +65,10 @@ func (r *Reader) Resource() http.Handler {
 	containerStart := gauge("container_start_time_seconds", "[STABLE] Start time of the container since unix epoch in seconds", ofContainer...)
 	podCPU := counter("pod_cpu_usage_seconds_total", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", perPod...)
 	podMemory := gauge("pod_memory_working_set_bytes", "[STABLE] Current working set of the pod in bytes", perPod...)
+	nodeSwap := gauge("node_swap_usage_bytes", "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems")
+	containerSwap := gauge("container_swap_usage_bytes", "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems", ofContainer...)
+	containerSwapLimit := gauge("container_swap_limit_bytes", "[ALPHA] Current amount of the container swap limit in bytes. Reported only on non-windows systems", ofContainer...)
+	podSwap := gauge("pod_swap_usage_bytes", "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems", perPod...)
 	failed := gauge("resource_scrape_error", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise")
 	seconds := func(c *statsapi.CPUStats) float64 { return float64(*c.UsageCoreNanoSeconds) / 1e9 }
 	return handler(func(out chan<- prometheus.Metric) {
@@ -76,9 +80,19 @@ func (r *Reader) Resource() http.Handler {
 		failed.at(time.Time{}, out, 0)
 		nodeCPU.at(summary.Node.CPU.Time.Time, out, seconds(summary.Node.CPU))
 		nodeMemory.at(summary.Node.Memory.Time.Time, out, float64(*summary.Node.Memory.WorkingSetBytes))
+		nodeSwap.at(summary.Node.Swap.Time.Time, out, float64(*summary.Node.Swap.SwapUsageBytes))
 		for _, p := range summary.Pods {
+			if p.Swap != nil {
+				podSwap.at(p.Swap.Time.Time, out, float64(*p.Swap.SwapUsageBytes), p.PodRef.Namespace, p.PodRef.Name)
+			}
 			for _, c := range p.Containers {
 				labels := []string{c.Name, p.PodRef.Namespace, p.PodRef.Name}
+				if c.Swap != nil && c.Swap.SwapUsageBytes != nil {
+					containerSwap.at(c.Swap.Time.Time, out, float64(*c.Swap.SwapUsageBytes), labels...)
+					if c.Swap.SwapAvailableBytes != nil {
+						containerSwapLimit.at(c.Swap.Time.Time, out, float64(*c.Swap.SwapAvailableBytes+*c.Swap.SwapUsageBytes), labels...)
+					}
+				}
 				if c.CPU != nil {
 					containerCPU.at(c.CPU.Time.Time, out, seconds(c.CPU), labels...)
 				}

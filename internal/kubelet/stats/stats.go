@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"kaji/internal/cri"
+	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/node"
 )
 
@@ -29,6 +30,9 @@ type Config struct {
 	Metrics cri.Metrics
 	// Group is the control group of a container; nil names it by its id alone.
 	Group func(pod *corev1.Pod, id string) string
+	// System are the groups besides single pods that are told of, by the names that
+	// the summary API has for them ("pods", "kubelet"); nil means none.
+	System func() map[string]cgroup.Use
 	// RootDir is on the file system of the node's ephemeral storage.
 	RootDir string
 	// LogDir is that of pods' logs.

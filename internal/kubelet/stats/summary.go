@@ -5,6 +5,8 @@ package stats
 import (
 	"bufio"
 	"context"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,13 +34,21 @@ func (r *Reader) node(ctx context.Context, now reading, only bool) statsapi.Node
 	at := metav1.NewTime(now.at)
 	cpu := CPUNow()
 	nano := r.speed("node", now.at.UnixNano(), cpu)
-	workingSet, usage, rss, available := MemoryNow()
-	n := statsapi.NodeStats{NodeName: r.cfg.NodeName, StartTime: metav1.NewTime(r.cfg.Started),
-		CPU:    &statsapi.CPUStats{Time: at, UsageNanoCores: &nano, UsageCoreNanoSeconds: &cpu},
-		Memory: &statsapi.MemoryStats{Time: at, AvailableBytes: &available, UsageBytes: &usage, WorkingSetBytes: &workingSet, RSSBytes: &rss},
+	m := MemoryNow()
+	available := m.Available - min(m.Available, r.cfg.Machine.Reserved()) // the pages of others serve nobody else
+	swapFree := m.Swap - min(m.Swap, m.SwapUsed)
+	n := statsapi.NodeStats{NodeName: r.cfg.NodeName, StartTime: metav1.NewTime(booted(r.cfg.Started)),
+		CPU: &statsapi.CPUStats{Time: at, UsageNanoCores: &nano, UsageCoreNanoSeconds: &cpu, PSI: pressure("cpu")},
+		Memory: &statsapi.MemoryStats{Time: at, AvailableBytes: &available, UsageBytes: &m.Usage, WorkingSetBytes: &m.WorkingSet, RSSBytes: &m.RSS,
+			PageFaults: &m.Faults, MajorPageFaults: &m.MajorFaults, PSI: pressure("memory")},
+		Swap:             &statsapi.SwapStats{Time: at, SwapUsageBytes: &m.SwapUsed, SwapAvailableBytes: &swapFree},
+		SystemContainers: r.system(at),
 	}
 	if only {
 		return n
+	}
+	if psi := pressure("io"); psi != nil {
+		n.IO = &statsapi.IOStats{Time: at, PSI: psi}
 	}
 	if space, err := SpaceOf(r.cfg.RootDir); err == nil {
 		n.Fs = space.stats(now.at)
@@ -48,6 +58,86 @@ func (r *Reader) node(ctx context.Context, now reading, only bool) statsapi.Node
 	most, running := Processes()
 	n.Rlimit = &statsapi.RlimitStats{Time: at, MaxPID: &most, NumOfRunningProcesses: &running}
 	return n
+}
+
+// system are the groups that no single pod has.
+func (r *Reader) system(at metav1.Time) []statsapi.ContainerStats {
+	if r.cfg.System == nil {
+		return nil
+	}
+	var out []statsapi.ContainerStats
+	all := r.cfg.System()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		u := all[name]
+		nano := r.speed("system "+name, at.UnixNano(), u.CPU)
+		c := statsapi.ContainerStats{Name: name, StartTime: metav1.NewTime(u.Made),
+			CPU:    &statsapi.CPUStats{Time: at, UsageNanoCores: &nano, UsageCoreNanoSeconds: &u.CPU},
+			Memory: &statsapi.MemoryStats{Time: at, UsageBytes: &u.Memory, WorkingSetBytes: &u.WorkingSet, RSSBytes: &u.RSS, PageFaults: &u.Faults, MajorPageFaults: &u.MajorFaults},
+			Swap:   &statsapi.SwapStats{Time: at, SwapUsageBytes: &u.Swap}}
+		if name == statsapi.SystemContainerKubelet {
+			c.StartTime = metav1.NewTime(r.cfg.Started)
+		}
+		if u.Bound > 0 {
+			available := u.Bound - min(u.Bound, u.WorkingSet)
+			c.Memory.AvailableBytes = &available
+		}
+		if u.SwapBound > 0 {
+			available := u.SwapBound - min(u.SwapBound, u.Swap)
+			c.Swap.SwapAvailableBytes = &available
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// booted is when the machine started, or else the agent.
+func booted(agent time.Time) time.Time {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return agent
+	}
+	for line := range strings.Lines(string(b)) {
+		if text, ok := strings.CutPrefix(line, "btime "); ok {
+			if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil {
+				return time.Unix(n, 0)
+			}
+		}
+	}
+	return agent
+}
+
+// pressure is how long processes of the node wait for a resource; nil where the
+// kernel does not count that.
+func pressure(of string) *statsapi.PSIStats {
+	b, err := os.ReadFile("/proc/pressure/" + of)
+	if err != nil {
+		return nil
+	}
+	var p statsapi.PSIStats
+	for line := range strings.Lines(string(b)) {
+		kind, _, _ := strings.Cut(line, " ")
+		to := map[string]*statsapi.PSIData{"some": &p.Some, "full": &p.Full}[kind]
+		if to == nil {
+			continue
+		}
+		var total uint64
+		if _, err := fmt.Sscanf(line, kind+" avg10=%f avg60=%f avg300=%f total=%d", &to.Avg10, &to.Avg60, &to.Avg300, &total); err != nil {
+			return nil
+		}
+		to.Total = total
+	}
+	return &p
+}
+
+// psi is what a runtime says of the same of a container.
+func psi(p *runtimeapi.PsiStats) *statsapi.PSIStats {
+	if p == nil {
+		return nil
+	}
+	data := func(d *runtimeapi.PsiData) statsapi.PSIData {
+		return statsapi.PSIData{Total: d.GetTotal(), Avg10: d.GetAvg10(), Avg60: d.GetAvg60(), Avg300: d.GetAvg300()}
+	}
+	return &statsapi.PSIStats{Some: data(p.GetSome()), Full: data(p.GetFull())}
 }
 
 // ImageSpace is what the file system of images has, and what images take.
@@ -160,6 +250,7 @@ func (r *Reader) pods(now reading, only bool) []statsapi.PodStats {
 			continue
 		}
 		r.sum(p, now.at)
+		p.Swap = swapOf(p.Containers)
 		if spec := known[uid]; spec != nil {
 			if spec.Status.StartTime != nil {
 				p.StartTime = *spec.Status.StartTime
@@ -193,9 +284,13 @@ func statusOf(pod *corev1.Pod, name string) *corev1.ContainerStatus {
 func (r *Reader) container(p *statsapi.PodStats, c *runtimeapi.ContainerStats, only bool) statsapi.ContainerStats {
 	name := c.Attributes.Labels[kubelettypes.KubernetesContainerNameLabel]
 	s := statsapi.ContainerStats{Name: name, CPU: r.cpu(c.Attributes.Id, c.Cpu), Memory: memory(c.Memory)}
+	if w := c.Swap; w != nil {
+		s.Swap = &statsapi.SwapStats{Time: when(w.Timestamp), SwapUsageBytes: valueOf(w.SwapUsageBytes), SwapAvailableBytes: valueOf(w.SwapAvailableBytes)}
+	}
 	if only {
 		return s
 	}
+	s.IO = io(c.Io)
 	if w := c.WritableLayer; w != nil {
 		used, inodes := w.GetUsedBytes().GetValue(), w.GetInodesUsed().GetValue()
 		s.Rootfs = &statsapi.FsStats{Time: when(w.Timestamp), UsedBytes: &used, InodesUsed: &inodes}
@@ -217,21 +312,29 @@ func (r *Reader) cpu(key string, c *runtimeapi.CpuUsage) *statsapi.CPUStats {
 	if c.UsageNanoCores == nil {
 		nano = r.speed(key, c.Timestamp, total)
 	}
-	return &statsapi.CPUStats{Time: when(c.Timestamp), UsageNanoCores: &nano, UsageCoreNanoSeconds: &total}
+	return &statsapi.CPUStats{Time: when(c.Timestamp), UsageNanoCores: &nano, UsageCoreNanoSeconds: &total, PSI: psi(c.Psi)}
+}
+
+func io(u *runtimeapi.IoUsage) *statsapi.IOStats {
+	if u == nil || u.Psi == nil {
+		return nil
+	}
+	return &statsapi.IOStats{Time: when(u.Timestamp), PSI: psi(u.Psi)}
+}
+
+func valueOf(v *runtimeapi.UInt64Value) *uint64 {
+	if v == nil {
+		return nil
+	}
+	return &v.Value
 }
 
 func memory(m *runtimeapi.MemoryUsage) *statsapi.MemoryStats {
 	if m == nil {
 		return nil
 	}
-	value := func(v *runtimeapi.UInt64Value) *uint64 {
-		if v == nil {
-			return nil
-		}
-		return &v.Value
-	}
-	return &statsapi.MemoryStats{Time: when(m.Timestamp), WorkingSetBytes: value(m.WorkingSetBytes), AvailableBytes: value(m.AvailableBytes),
-		UsageBytes: value(m.UsageBytes), RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults)}
+	return &statsapi.MemoryStats{Time: when(m.Timestamp), WorkingSetBytes: valueOf(m.WorkingSetBytes), AvailableBytes: valueOf(m.AvailableBytes),
+		UsageBytes: valueOf(m.UsageBytes), RSSBytes: valueOf(m.RssBytes), PageFaults: valueOf(m.PageFaults), MajorPageFaults: valueOf(m.MajorPageFaults), PSI: psi(m.Psi)}
 }
 
 func (r *Reader) sandbox(p *statsapi.PodStats, s *runtimeapi.PodSandboxStats, only bool) {
@@ -243,6 +346,7 @@ func (r *Reader) sandbox(p *statsapi.PodStats, s *runtimeapi.PodSandboxStats, on
 	if only {
 		return
 	}
+	p.IO = io(l.Io)
 	if l.Process != nil && l.Process.ProcessCount != nil {
 		p.ProcessStats = &statsapi.ProcessStats{ProcessCount: &l.Process.ProcessCount.Value}
 	}
@@ -297,6 +401,25 @@ func (r *Reader) sum(p *statsapi.PodStats, at time.Time) {
 		}
 		p.Memory = m
 	}
+}
+
+// swapOf adds up what containers have swapped out; nil where that is not counted.
+func swapOf(containers []statsapi.ContainerStats) *statsapi.SwapStats {
+	var sum *statsapi.SwapStats
+	for _, c := range containers {
+		if c.Swap == nil {
+			continue
+		}
+		if sum == nil {
+			sum = &statsapi.SwapStats{Time: c.Swap.Time, SwapUsageBytes: new(uint64), SwapAvailableBytes: new(uint64)}
+		}
+		for _, part := range [][2]*uint64{{sum.SwapUsageBytes, c.Swap.SwapUsageBytes}, {sum.SwapAvailableBytes, c.Swap.SwapAvailableBytes}} {
+			if part[1] != nil {
+				*part[0] += *part[1]
+			}
+		}
+	}
+	return sum
 }
 
 // volumes adds a pod's volumes and its ephemeral storage.
