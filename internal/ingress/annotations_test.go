@@ -69,7 +69,9 @@ func TestCanary(t *testing.T) {
 // The server for authentication decides, by status, and tells the backend who asks.
 func TestExternalAuthentication(t *testing.T) {
 	w := newWorld(t)
-	w.pod("10.0.0.1:8080", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, r.Header.Get("X-User")) }))
+	w.pod("10.0.0.1:8080", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(rw, r.Header.Get("X-User"), r.Header.Get("X_user"))
+	}))
 	w.pod("10.0.0.9:8080", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch r.Header.Get("Authorization") {
 		case "Bearer good":
@@ -90,7 +92,7 @@ func TestExternalAuthentication(t *testing.T) {
 	w.ingress("app", nginx("auth-url", "http://auth.default.svc.cluster.local/check", "auth-response-headers", "X-User"), nil)
 	w.ingress("sign", nginx("auth-url", "http://auth.default.svc/check", "auth-signin", "https://login.test/start?x=1"), nil)
 	w.reaches("http://app.test/", 401)
-	got := w.get("http://app.test/a?b=1", "Authorization", "Bearer good", "X-User", "root")
+	got := w.get("http://app.test/a?b=1", "Authorization", "Bearer good", "X-User", "root", "X_User", "root")
 	if got.status != 200 || got.body != "zoe of http://app.test/a?b=1 GET" {
 		t.Errorf("with a good token: %d %q", got.status, got.body)
 	}

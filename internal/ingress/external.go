@@ -109,6 +109,7 @@ func (c *Controller) permitted(w http.ResponseWriter, r *http.Request, q *reques
 		w.Header().Add("Set-Cookie", cookie)
 	}
 	if answer.StatusCode/100 == 2 {
+		forward.Disown(r.Header, func(name string) bool { return slices.Contains(e.Headers, name) })
 		for _, name := range e.Headers {
 			r.Header.Del(name)
 			if values := answer.Header.Values(name); len(values) > 0 {

@@ -52,6 +52,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			q.end()
 		}
 	}()
+	if strings.Contains(r.RequestURI, " ") { // which HTTP/2 lets pass, and a backend of HTTP/1.1 would misread
+		forward.Answer(seen, http.StatusBadRequest, "")
+		q.rule = nil
+		return
+	}
 	if f.c.gateway.Serve(seen, r, f.port, f.secure) {
 		q.rule = nil
 		return

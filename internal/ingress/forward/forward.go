@@ -17,6 +17,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 
 	"kaji/internal/ingress/upstream"
@@ -112,6 +113,9 @@ func (x *Exchange) headers(in *http.Request, h http.Header) {
 		scheme = "https"
 	}
 	client := x.Client.String()
+	Disown(h, func(name string) bool {
+		return strings.HasPrefix(name, "X-Forwarded-") || name == "X-Real-Ip" || name == "X-Scheme"
+	})
 	set := func(name, value string) { h[name] = []string{value} }
 	set("X-Forwarded-For", client)
 	set("X-Forwarded-Host", in.Host)
@@ -127,6 +131,16 @@ func (x *Exchange) headers(in *http.Request, h http.Header) {
 		var id [16]byte
 		_, _ = rand.Read(id[:]) // it never fails
 		set("X-Request-Id", hex.EncodeToString(id[:]))
+	}
+}
+
+// Disown deletes headers that are no other than the proxy's own to programs that
+// take "_" for "-", as CGI does; own is asked by a name in its usual spelling.
+func Disown(h http.Header, own func(name string) bool) {
+	for name := range h {
+		if strings.Contains(name, "_") && own(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))) {
+			delete(h, name)
+		}
 	}
 }
 
