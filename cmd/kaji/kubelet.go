@@ -41,7 +41,11 @@ flags override files.`,
 			if os.Getuid() != 0 {
 				return errNeedsRoot
 			}
-			log := &logging.Options{Verbosity: o.Verbosity, JSON: o.Configuration.Logging.Format == "json"}
+			if err := component.SettleKubelet(o, args, (&logging.Options{Verbosity: o.Verbosity}).New(os.Stderr)); err != nil {
+				return err
+			}
+			c := o.Configuration.Logging
+			log := &logging.Options{Verbosity: max(o.Verbosity, int(c.Verbosity)), JSON: c.Format == "json"}
 			return component.Kubelet(cmd.Context(), o, args, log.New(os.Stderr))
 		},
 	}

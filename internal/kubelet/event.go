@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"kaji/internal/client"
 )
@@ -19,6 +20,23 @@ import (
 type eventSink struct {
 	ctx    context.Context //nolint:containedctx // the interface has no place for one
 	client client.Interface
+	limit  flowcontrol.RateLimiter // nil for none
+}
+
+func newEventSink(ctx context.Context, cfg Config) eventSink {
+	s := eventSink{ctx: ctx, client: cfg.Client}
+	if cfg.EventQPS > 0 {
+		s.limit = flowcontrol.NewTokenBucketRateLimiter(cfg.EventQPS, max(cfg.EventBurst, 1))
+	}
+	return s
+}
+
+// wait holds writing back where there is too much of it.
+func (s eventSink) wait() error {
+	if s.limit == nil {
+		return nil
+	}
+	return s.limit.Wait(s.ctx)
 }
 
 var _ record.EventSink = eventSink{}
@@ -40,15 +58,24 @@ func event(o runtime.Object, err error) (*corev1.Event, error) {
 
 // Create implements record.EventSink.
 func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	if err := s.wait(); err != nil {
+		return nil, err
+	}
 	return event(s.client.Create(s.ctx, s.resource(e), "", e, metav1.CreateOptions{}))
 }
 
 // Update implements record.EventSink.
 func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
+	if err := s.wait(); err != nil {
+		return nil, err
+	}
 	return event(s.client.Update(s.ctx, s.resource(e), e.Name, e, metav1.UpdateOptions{}))
 }
 
 // Patch implements record.EventSink.
 func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	if err := s.wait(); err != nil {
+		return nil, err
+	}
 	return event(s.client.Patch(s.ctx, s.resource(e), e.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}))
 }

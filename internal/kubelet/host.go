@@ -17,7 +17,6 @@ import (
 	"kaji/internal/kubelet/compose"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/podrun"
-	"kaji/internal/kubelet/userns"
 	"kaji/internal/kubelet/volume"
 	"kaji/internal/kubelet/volume/csi"
 	"kaji/internal/kubelet/volume/emptydir"
@@ -195,7 +194,7 @@ func (k *Kubelet) userNamespace(pod *corev1.Pod) (*runtimeapi.UserNamespace, err
 	if err != nil {
 		return nil, err
 	}
-	ids := []*runtimeapi.IDMapping{{HostId: first, Length: userns.Length}}
+	ids := []*runtimeapi.IDMapping{{HostId: first, Length: k.cfg.IDsPerPod}}
 	return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: ids, Gids: ids}, nil
 }
 
@@ -227,7 +226,7 @@ func (h *host) ImageUser(ctx context.Context, ref string) (podrun.ImageUser, err
 func (h *host) MemoryCapacity() int64 { return h.cfg.Machine.Memory }
 
 // credentials are the logins for an image: the pod's and then the node's.
-func (k *Kubelet) credentials(ctx context.Context, pod *corev1.Pod, name string) ([]*runtimeapi.AuthConfig, error) {
+func (k *Kubelet) credentials(ctx context.Context, pod *corev1.Pod, name string) ([]image.Login, error) {
 	var secrets []*corev1.Secret
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		secret, err := k.objects.Secret(pod.Namespace, ref.Name)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,7 +36,7 @@ const (
 
 // housekeep rotates logs, collects images and lets volumes grow until ctx ends.
 func (k *Kubelet) housekeep(ctx context.Context) error {
-	rotate, collect, grow := time.NewTicker(rotateEvery), time.NewTicker(collectEvery), time.NewTicker(growEvery)
+	rotate, collect, grow := time.NewTicker(k.cfg.LogCheck), time.NewTicker(collectEvery), time.NewTicker(growEvery)
 	defer grow.Stop()
 	defer rotate.Stop()
 	defer collect.Stop()
@@ -70,6 +71,9 @@ func (k *Kubelet) resizedVolume(pod *corev1.Pod, claim *corev1.PersistentVolumeC
 
 // rotateLogs looks at the logs of running containers.
 func (k *Kubelet) rotateLogs(ctx context.Context) {
+	workers := make(chan struct{}, k.cfg.LogWorkers)
+	var busy sync.WaitGroup
+	defer busy.Wait()
 	for _, pod := range k.pool.Pods() {
 		s, ok := k.statuses.Get(pod.UID)
 		if !ok {
@@ -81,16 +85,24 @@ func (k *Kubelet) rotateLogs(ctx context.Context) {
 				if c.State.Running == nil {
 					continue
 				}
-				path := filepath.Join(k.runner.PodLogDir(pod), c.Name, fmt.Sprintf("%d.log", c.RestartCount))
-				_, err := logs.Rotate(path, k.cfg.LogMaxSize, k.cfg.LogMaxFiles, func() error {
-					_, err := k.cfg.Runtime.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: status.BareID(c.ContainerID)})
-					return err
+				workers <- struct{}{}
+				busy.Go(func() {
+					defer func() { <-workers }()
+					k.rotateLog(ctx, pod, c)
 				})
-				if err != nil && ctx.Err() == nil {
-					k.log.Warn("a log was not rotated", "pod", pod.Namespace+"/"+pod.Name, "container", c.Name, "err", err)
-				}
 			}
 		}
+	}
+}
+
+func (k *Kubelet) rotateLog(ctx context.Context, pod *corev1.Pod, c *corev1.ContainerStatus) {
+	path := filepath.Join(k.runner.PodLogDir(pod), c.Name, fmt.Sprintf("%d.log", c.RestartCount))
+	_, err := logs.Rotate(path, k.cfg.LogMaxSize, k.cfg.LogMaxFiles, func() error {
+		_, err := k.cfg.Runtime.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: status.BareID(c.ContainerID)})
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		k.log.Warn("a log was not rotated", "pod", pod.Namespace+"/"+pod.Name, "container", c.Name, "err", err)
 	}
 }
 

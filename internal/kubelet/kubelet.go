@@ -16,6 +16,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -139,9 +140,9 @@ type Config struct {
 	// they are asked for with StaticPodHeader.
 	StaticPodPath, StaticPodURL string
 	StaticPodHeader             http.Header
-	// StaticPodCheck is how often they are looked at even if nothing tells of
-	// changes; zero means 20 s.
-	StaticPodCheck time.Duration
+	// StaticPodCheck and StaticPodURLCheck are how often they are looked at even if
+	// nothing tells of changes; zero means 20 s.
+	StaticPodCheck, StaticPodURLCheck time.Duration
 
 	// AllowedUnsafeSysctls are names or prefixes with a star.
 	AllowedUnsafeSysctls []string
@@ -161,6 +162,17 @@ type Config struct {
 	// parallel ones, zero is no bound.
 	SerialImagePulls      bool
 	MaxParallelImagePulls int
+	// RegistryQPS and RegistryBurst bound how many pulls begin a second, EventQPS and
+	// EventBurst how many events are written; a QPS of zero is no bound.
+	RegistryQPS, EventQPS     float32
+	RegistryBurst, EventBurst int
+	// ImageVerification says when pods show that they may have images that are there
+	// (KEP-2535), ImageAllowlist names images that need no proof; empty is never.
+	ImageVerification configv1beta1.ImagePullCredentialsVerificationPolicy
+	ImageAllowlist    []string
+	// ListedImages is how many images the Node object shows: nil means 50, a
+	// negative number all.
+	ListedImages *int32
 	// MaxContainerBackOff caps the delay of restarts; zero means 5 min.
 	MaxContainerBackOff time.Duration
 	// ImageGC says when images are removed; zero is upstream's default.
@@ -169,8 +181,33 @@ type Config struct {
 	// 10 MiB and 5.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// LogCheck is how often logs are looked at, LogWorkers how many at a time; zero
+	// means 10 s and 1.
+	LogCheck   time.Duration
+	LogWorkers int
+	// VolumeCheck is how long the size of a volume is taken to be what it was; zero
+	// means a minute, a negative time leaves volumes unmeasured.
+	VolumeCheck time.Duration
+	// Rebind is how often containers are looked at that run on other processors than
+	// they should; zero means 10 s.
+	Rebind time.Duration
+	// RuntimeTimeout bounds requests to the runtime but pulls and what runs in
+	// containers; zero is no bound.
+	RuntimeTimeout time.Duration
+	// IDsPerPod is how many ids a pod with a user namespace has, a multiple of 65536;
+	// zero means that.
+	IDsPerPod uint32
+	// NoLocalStorage leaves ephemeral storage out of what the node has to give and
+	// of what pods are evicted for.
+	NoLocalStorage bool
+	// PodCIDR is the range of pods where no Node object tells of one.
+	PodCIDR string
+	// DefaultSysctls are those of pods that do not say otherwise.
+	DefaultSysctls map[string]string
 	// Eviction are the thresholds; nil means evict.Defaults, an empty list none.
 	Eviction []evict.Threshold
+	// EvictionCheck is how often the node is looked at; zero means 10 s.
+	EvictionCheck time.Duration
 	// EvictionMaxGrace bounds the grace of pods at soft thresholds,
 	// EvictionTransition is how long pressure is shown after it ended.
 	EvictionMaxGrace, EvictionTransition time.Duration
@@ -306,18 +343,23 @@ func New(cfg Config) (*Kubelet, error) {
 		Pods: func() float64 { return float64(k.running(nil)) }, Containers: func() float64 { return float64(k.running(k.runningContainers)) },
 		DesiredPods: func() float64 { return float64(len(k.pool.Pods())) }})
 	metrics, _ := cfg.Runtime.(cri.Metrics) // what else it may have is not counted
-	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime), k.meter.Images(cfg.Images)
+	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime, cfg.RuntimeTimeout), k.meter.Images(cfg.Images)
 	k.cfg.Runtime, k.cfg.Images = cfg.Runtime, cfg.Images
 	k.dns = &compose.DNS{Cluster: cfg.ClusterDNS, Domain: cfg.ClusterDomain, NodeIPs: cfg.NodeIPs,
 		HostConfig: func() (io.ReadCloser, error) { return os.Open(cfg.ResolvConf) }}
 	k.objects = object.New(object.Config{Client: cfg.Client, Logger: k.log, Changed: func(uid types.UID) { k.pool.Wake(uid) }})
 	k.logins = credentialprovider.New(credentialprovider.Config{Providers: cfg.CredentialProviders, Bin: cfg.CredentialProviderDir, Logger: k.log,
 		Account: k.account, Token: k.registryToken})
+	records, err := imageRecords(cfg)
+	if err != nil {
+		return nil, err
+	}
 	parallel := cfg.MaxParallelImagePulls
 	if cfg.SerialImagePulls {
 		parallel = 1
 	}
-	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel})
+	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel,
+		QPS: cfg.RegistryQPS, Burst: cfg.RegistryBurst, Listed: cfg.ListedImages, Records: records})
 	if cfg.Cgroups != nil {
 		groups := *cfg.Cgroups
 		groups.Allocatable, groups.HugePages = bound(cfg), hugePages("/sys/kernel/mm/hugepages")
@@ -336,7 +378,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
+		SeccompDefault: cfg.SeccompDefault, Sysctls: cfg.DefaultSysctls, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
 		Exclusive: func(pod types.UID, container string) bool { return len(k.cpus.Exclusive(pod, container)) > 0 }})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
 	k.tokens = newTokens(cfg.Client)
@@ -348,7 +390,7 @@ func New(cfg Config) (*Kubelet, error) {
 			}
 			return n.UID, nil
 		}})
-	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods)
+	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods, cfg.IDsPerPod)
 	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
@@ -368,14 +410,15 @@ func New(cfg Config) (*Kubelet, error) {
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
 		Notices: k.notices,
 	})
-	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir, System: k.systemUse,
+	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir, System: k.systemUse, DiskKeep: cfg.VolumeCheck,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
 		Volume: func(pod *corev1.Pod, name string) string {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
 			return mounted.Path
 		}})
 	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
-		Changed: func() { k.node.Wake() }, Logger: k.log, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace})
+		Changed: func() { k.node.Wake() }, Logger: k.log, Interval: cfg.EvictionCheck, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace,
+		NoLimits: cfg.NoLocalStorage})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList}
 	return k, nil
 }
@@ -441,6 +484,10 @@ func defaults(cfg *Config) {
 	if cfg.Mounter == nil {
 		cfg.Mounter = volume.Kernel{}
 	}
+	cfg.LogCheck = cmp.Or(cfg.LogCheck, rotateEvery)
+	cfg.LogWorkers = cmp.Or(cfg.LogWorkers, 1)
+	cfg.Rebind = cmp.Or(cfg.Rebind, bindEvery)
+	cfg.IDsPerPod = cmp.Or(cfg.IDsPerPod, userns.Length)
 }
 
 // Run works until ctx ends. Pods keep running after it.
@@ -464,7 +511,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	sink := k.events.StartRecordingToSink(eventSink{ctx, k.cfg.Client})
+	sink := k.events.StartRecordingToSink(newEventSink(ctx, k.cfg))
 	defer k.events.Shutdown()
 	defer sink.Stop()
 	defer k.objects.Close()
@@ -501,6 +548,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k)}
 	part("pod resources", k.optional("pod resources are not served", server.Run))
+	if k.cfg.PodCIDR != "" {
+		k.nodeChanged(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{k.cfg.PodCIDR}}})
+	}
 	if k.cfg.Listener != nil {
 		part("server", func(ctx context.Context) error { return k.serve(ctx, k.cfg.Listener) })
 	}
@@ -521,11 +571,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		})
 		return k.pool.Run(ctx)
 	})
-	for _, static := range []source.Static{{Path: k.cfg.StaticPodPath}, {URL: k.cfg.StaticPodURL, Header: k.cfg.StaticPodHeader}} {
+	for _, static := range []source.Static{{Path: k.cfg.StaticPodPath, Check: k.cfg.StaticPodCheck}, {URL: k.cfg.StaticPodURL, Header: k.cfg.StaticPodHeader, Check: k.cfg.StaticPodURLCheck}} {
 		if static.Path == "" && static.URL == "" {
 			continue
 		}
-		static.NodeName, static.Check, static.Sink, static.Logger = k.cfg.NodeName, k.cfg.StaticPodCheck, (*sinkOf)(k), k.log
+		static.NodeName, static.Sink, static.Logger = k.cfg.NodeName, (*sinkOf)(k), k.log
 		part("static pods", static.Run)
 	}
 	select {
@@ -534,6 +584,14 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	case err := <-failed:
 		return err
 	}
+}
+
+// imageRecords are those of whose logins images were pulled with; nil where nobody asks.
+func imageRecords(cfg Config) (*image.Records, error) {
+	if cfg.ImageVerification == "" || cfg.ImageVerification == configv1beta1.NeverVerify {
+		return nil, nil
+	}
+	return image.OpenRecords(image.RecordsConfig{Dir: filepath.Join(cfg.RootDir, "image_manager"), Policy: cfg.ImageVerification, Allowed: cfg.ImageAllowlist})
 }
 
 // optional makes a part whose failure does not end the agent: it is told instead.

@@ -72,7 +72,7 @@ func (k *Kubelet) bind(ctx context.Context) error {
 	if !k.cpus.Active() {
 		return nil
 	}
-	tick := time.NewTicker(bindEvery)
+	tick := time.NewTicker(k.cfg.Rebind)
 	defer tick.Stop()
 	bound := map[string]string{} // by the container's id
 	for {

@@ -48,7 +48,7 @@ func (a *apiConnection) apply(c *rest.Config, r prometheus.Registerer) {
 	}
 }
 
-// limited lets so many requests through.
+// limited lets so many requests through; waits may be nil.
 type limited struct {
 	http.RoundTripper
 	limit flowcontrol.RateLimiter
@@ -61,7 +61,9 @@ func (l *limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := l.limit.Wait(r.Context()); err != nil {
 		return nil, err
 	}
-	l.waits.WithLabelValues(r.Method, r.URL.Host).Observe(time.Since(began).Seconds())
+	if l.waits != nil {
+		l.waits.WithLabelValues(r.Method, r.URL.Host).Observe(time.Since(began).Seconds())
+	}
 	return l.RoundTripper.RoundTrip(r)
 }
 

@@ -8,16 +8,22 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/flowcontrol"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	configv1beta1 "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/cpuset"
@@ -31,6 +37,7 @@ import (
 	"kaji/internal/kubelet/cgroup"
 	"kaji/internal/kubelet/config"
 	"kaji/internal/kubelet/credentialprovider"
+	"kaji/internal/kubelet/evict"
 	"kaji/internal/kubelet/flags"
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/shutdown"
@@ -40,9 +47,14 @@ import (
 // Kubelet runs the node agent alone, over the container runtime of a socket,
 // until ctx ends. args are the command line that o was parsed from.
 func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Logger) error {
-	if err := settle(o, args, log); err != nil {
+	if err := SettleKubelet(o, args, log); err != nil {
 		return err
 	}
+	ctx, unlock, err := lockFile(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	a, err := newAgent(ctx, o, log)
 	if err != nil {
 		return err
@@ -72,8 +84,13 @@ func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Log
 	return err
 }
 
-// settle reads the configuration: files, defaults, then flags.
-func settle(o *flags.Options, args []string, log *slog.Logger) error {
+// SettleKubelet reads the configuration, once: files, defaults, then flags. Kubelet
+// does it unless it is done.
+func SettleKubelet(o *flags.Options, args []string, log *slog.Logger) error {
+	if o.Settled {
+		return nil
+	}
+	o.Settled = true
 	main, dropIns, err := configFiles(o)
 	if err != nil {
 		return err
@@ -205,7 +222,105 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		LogMaxFiles: int(*c.ContainerLogMaxFiles), EvictionMaxGrace: seconds(c.EvictionMaxPodGracePeriod), EvictionTransition: c.EvictionPressureTransitionPeriod.Duration,
 		NoDebugHandlers: !*c.EnableDebuggingHandlers, NoSystemLogs: !*c.EnableSystemLogHandler,
 		SystemLogQuery: ptr.Deref(c.EnableSystemLogQuery, false), Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
-	return a, a.derive(ctx)
+	a.amounts()
+	return a, errors.Join(a.process(), a.derive(ctx))
+}
+
+// amounts are how often, how many and how much at a time.
+func (a *agent) amounts() {
+	c, k := a.settings, &a.config
+	k.StaticPodURLCheck, k.Rebind, k.VolumeCheck = c.HTTPCheckFrequency.Duration, c.CPUManagerReconcilePeriod.Duration, c.VolumeStatsAggPeriod.Duration
+	k.LogCheck, k.LogWorkers = c.ContainerLogMonitorInterval.Duration, int(*c.ContainerLogMaxWorkers)
+	k.RegistryQPS, k.RegistryBurst = float32(*c.RegistryPullQPS), int(c.RegistryBurst)
+	k.EventQPS, k.EventBurst = float32(*c.EventRecordQPS), int(c.EventBurst)
+	k.RuntimeTimeout = c.RuntimeRequestTimeout.Duration
+	k.ImageVerification, k.ImageAllowlist = c.ImagePullCredentialsVerificationPolicy, c.PreloadedImagesVerificationAllowlist
+	k.ListedImages = c.NodeStatusMaxImages
+	if c.KernelMemcgNotification {
+		k.EvictionCheck = memcgCheck
+	}
+	if c.UserNamespaces != nil && c.UserNamespaces.IDsPerPod != nil {
+		k.IDsPerPod = uint32(*c.UserNamespaces.IDsPerPod) //nolint:gosec // judged by config.Validate
+	}
+	k.NoLocalStorage, k.DefaultSysctls = !*c.LocalStorageCapacityIsolation, c.DefaultPodSysctls
+	if a.alone != nil {
+		k.PodCIDR = c.PodCIDR
+	}
+	gates, _ := featuregate.New(c.FeatureGates) // judged by settle
+	k.NoMemoryQoS = !gates.Enabled("MemoryQoS")
+	if !k.NoMemoryQoS {
+		k.MemoryQoS = cgroup.MemoryQoS{Reserve: c.MemoryReservationPolicy == configv1beta1.TieredReservationMemoryReservationPolicy, Throttle: ptr.Deref(c.MemoryThrottlingFactor, 0)}
+	}
+	k.KubeletCgroup, k.RuntimeCgroup, k.SystemCgroup = c.KubeletCgroups, a.options.RuntimeCgroups, c.SystemCgroups
+}
+
+// memcgCheck is how often the node's memory is looked at where the kernel is to
+// tell when it is short: no later than it would be noticed.
+const memcgCheck = time.Second
+
+// process makes this process what the configuration wants it to be. What it has
+// no right to is told and left, as upstream does.
+func (a *agent) process() error {
+	c := a.settings
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(int(*c.OOMScoreAdj))), 0o644); err != nil {
+		a.log.Warn("Failed to ApplyOOMScoreAdj", "err", err)
+	}
+	files := uint64(c.MaxOpenFiles) //nolint:gosec // not negative
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files}); err != nil {
+		a.log.Error("Failed to set rlimit on max file handles", "err", err)
+	}
+	if c.EnableContentionProfiling && *c.EnableProfilingHandler {
+		runtime.SetBlockProfileRate(1)
+	}
+	if c.ProtectKernelDefaults {
+		if err := kernelDefaults(); err != nil {
+			return err
+		}
+	}
+	return a.place()
+}
+
+// place puts this process, and those of the system, into the control groups that
+// are named for them.
+func (a *agent) place() error {
+	c := a.settings
+	if c.KubeletCgroups == "" && c.SystemCgroups == "" {
+		return nil
+	}
+	tree, err := cgroup.Open(cgroup.Config{Root: "/"})
+	if err != nil {
+		return err
+	}
+	if c.KubeletCgroups != "" {
+		if err := tree.Place(c.KubeletCgroups, os.Getpid()); err != nil {
+			return fmt.Errorf("put the node agent into the cgroup of kubeletCgroups: %w", err)
+		}
+	}
+	if c.SystemCgroups != "" {
+		if err := tree.Gather(c.SystemCgroups); err != nil {
+			return fmt.Errorf("put processes into the cgroup of systemCgroups: %w", err)
+		}
+	}
+	return nil
+}
+
+// kernelDefaults refuses a kernel that is not set up as pods want it.
+func kernelDefaults() error {
+	var errs []error
+	for _, flag := range []struct {
+		name string
+		want int
+	}{{"vm/overcommit_memory", 1}, {"vm/panic_on_oom", 0}, {"kernel/panic", 10}, {"kernel/panic_on_oops", 1}, {"kernel/keys/root_maxkeys", 1000000}, {"kernel/keys/root_maxbytes", 25000000}} {
+		b, err := os.ReadFile("/proc/sys/" + flag.name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if have := strings.TrimSpace(string(b)); have != strconv.Itoa(flag.want) {
+			errs = append(errs, fmt.Errorf("invalid kernel flag: %s, expected value: %d, actual value: %s", flag.name, flag.want, have))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // join returns the client of the cluster's API server, or of the agent's own in
@@ -223,7 +338,18 @@ func (a *agent) join(ctx context.Context, name string) (_ client.Interface, err 
 	if a.credentials, err = newCredentials(ctx, a.options, name, a.log); err != nil {
 		return nil, err
 	}
-	a.api, err = remote.New(a.credentials.config)
+	c, from := a.settings, a.credentials.config
+	if c.ContentType != kruntime.ContentTypeProtobuf {
+		from.ContentType = c.ContentType
+	}
+	// The server's priority and fairness is the limit, unless another is named.
+	if defaults := config.Default(); *c.KubeAPIQPS != *defaults.KubeAPIQPS || c.KubeAPIBurst != defaults.KubeAPIBurst {
+		if *c.KubeAPIQPS > 0 {
+			limit := flowcontrol.NewTokenBucketRateLimiter(float32(*c.KubeAPIQPS), int(c.KubeAPIBurst))
+			from.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &limited{rt, limit, nil} })
+		}
+	}
+	a.api, err = remote.New(from)
 	return a.api, err
 }
 
@@ -240,6 +366,9 @@ func (a *agent) derive(ctx context.Context) (err error) {
 	}
 	if k.Eviction, err = config.Eviction(c); err != nil {
 		return err
+	}
+	if k.NoLocalStorage {
+		k.Eviction = slices.DeleteFunc(k.Eviction, func(t evict.Threshold) bool { return t.Signal.Condition() == corev1.NodeDiskPressure })
 	}
 	if o := a.options; o.ImageCredentialProviderConfig != "" && o.ImageCredentialProviderBinDir != "" {
 		k.CredentialProviderDir = o.ImageCredentialProviderBinDir

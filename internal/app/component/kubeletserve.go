@@ -33,7 +33,8 @@ import (
 // judge says who may ask the agent's server, and listens for it.
 func (a *agent) judge() error {
 	c := a.settings
-	d := &server.Delegate{Client: a.config.Client, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled}
+	d := &server.Delegate{Client: a.config.Client, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled,
+		KeepTokens: c.Authentication.Webhook.CacheTTL.Duration, KeepAllowed: c.Authorization.Webhook.CacheAuthorizedTTL.Duration, KeepDenied: c.Authorization.Webhook.CacheUnauthorizedTTL.Duration}
 	if file := c.Authentication.X509.ClientCAFile; file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
@@ -78,6 +79,9 @@ func (a *agent) tls() (*tls.Config, error) {
 		if out.CipherSuites, err = cliflag.TLSCipherSuites(c.TLSCipherSuites); err != nil {
 			return nil, err
 		}
+	}
+	for _, id := range c.TLSCurvePreferences {
+		out.CurvePreferences = append(out.CurvePreferences, tls.CurveID(id)) //nolint:gosec // judged by config.Validate
 	}
 	switch {
 	case c.TLSCertFile != "" && c.TLSPrivateKeyFile != "":

@@ -338,7 +338,8 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		ClusterDNS: c.DNS, ClusterDomain: c.Domain, NodeIPs: c.NodeIPs, Port: c.KubeletPort,
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Systemd: c.CgroupDriver == CgroupSystemd, Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
-		Eviction: thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(),
+		ImageVerification: configv1beta1.NeverVerifyPreloadedImages,
+		Eviction:          thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(),
 		Logger: c.Logger.With("component", "kubelet"),
 	})
 	if err != nil {

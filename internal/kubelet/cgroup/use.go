@@ -3,11 +3,14 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -118,4 +121,50 @@ func (t *Tree) field(relative, controller, file, name string) int64 {
 		}
 	}
 	return 0
+}
+
+// Place makes a group, if it is not there, and puts a process into it.
+func (t *Tree) Place(group string, pid int) error {
+	for _, root := range t.roots() {
+		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
+			return fmt.Errorf("make control group %s: %w", group, err)
+		}
+		if filepath.Base(root) == "cpuset" && !t.unified {
+			if err := inheritSet(root, group); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(root, group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return fmt.Errorf("put process %d into control group %s: %w", pid, group, err)
+		}
+	}
+	return nil
+}
+
+// Gather puts all processes that are in no group into one, but for the kernel's
+// and the first.
+func (t *Tree) Gather(group string) error {
+	if strings.Trim(group, "/") == "" {
+		return errors.New("system container cannot be root (\"/\")")
+	}
+	var loose []int
+	for _, root := range t.roots() {
+		b, err := os.ReadFile(filepath.Join(root, "cgroup.procs"))
+		if err != nil {
+			return fmt.Errorf("read the processes of no control group: %w", err)
+		}
+		for _, field := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(field)
+			if _, kernel := os.Readlink("/proc/" + field + "/exe"); err != nil || pid == 1 || kernel != nil || slices.Contains(loose, pid) {
+				continue
+			}
+			loose = append(loose, pid)
+		}
+	}
+	for _, pid := range loose {
+		if err := t.Place(group, pid); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }

@@ -66,7 +66,7 @@ func Eviction(c *configv1beta1.KubeletConfiguration) ([]evict.Threshold, error) 
 		return nil, err
 	}
 	if len(c.EvictionHard) > 0 && !*c.MergeDefaultEvictionSettings {
-		return given, nil
+		return evict.WithMinimum(given, c.EvictionMinimumReclaim)
 	}
 	named := maps.Clone(c.EvictionHard)
 	for _, t := range evict.Defaults() {
@@ -74,5 +74,5 @@ func Eviction(c *configv1beta1.KubeletConfiguration) ([]evict.Threshold, error) 
 			given = append(given, t)
 		}
 	}
-	return given, nil
+	return evict.WithMinimum(given, c.EvictionMinimumReclaim)
 }

@@ -4,6 +4,8 @@ package config
 
 import (
 	"fmt"
+	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"kaji/internal/featuregate"
+	"kaji/internal/kubelet/image"
 )
 
 // verdict collects refusals in upstream's words.
@@ -37,6 +40,7 @@ func Validate(c *configv1beta1.KubeletConfiguration) error {
 	v.images(c)
 	v.shutdown(c)
 	v.reservedMemory(c)
+	v.refused(c)
 	return utilerrors.NewAggregate(v)
 }
 
@@ -68,7 +72,15 @@ func (v *verdict) node(c *configv1beta1.KubeletConfiguration) {
 			*v = append(*v, fmt.Errorf("invalid taint: %v", t))
 		}
 	}
-	for _, level := range c.EnforceNodeAllocatable {
+	for _, kind := range []string{"system-reserved", "kube-reserved"} {
+		v.refuse(slices.Contains(c.EnforceNodeAllocatable, kind) && slices.Contains(c.EnforceNodeAllocatable, kind+"-compressible"),
+			"both %q and %q cannot be specified together in enforceNodeAllocatable (--enforce-node-allocatable)", kind+"-compressible", kind)
+	}
+	for i, level := range c.EnforceNodeAllocatable {
+		if slices.Contains(c.EnforceNodeAllocatable[:i], level) {
+			v.refuse(true, "duplicated enforcements %q in enforceNodeAllocatable (--enforce-node-allocatable)", level)
+			continue
+		}
 		switch level {
 		case "none":
 			v.refuse(len(c.EnforceNodeAllocatable) > 1, "enforceNodeAllocatable (--enforce-node-allocatable) may not contain additional enforcements when %q is specified", level)
@@ -109,6 +121,18 @@ func (v *verdict) pods(c *configv1beta1.KubeletConfiguration) {
 	v.refuse(!slices.Contains(hairpins, c.HairpinMode), "option %q specified for hairpinMode (--hairpin-mode). Valid options are %q, %q or %q", c.HairpinMode, hairpins[0], hairpins[1], hairpins[2])
 	longest := c.CrashLoopBackOff.MaxContainerRestartPeriod.Duration
 	v.refuse(longest < time.Second || longest > 5*time.Minute, "CrashLoopBackOff.MaxContainerRestartPeriod (got: %v seconds) must be set between 1s and 300s", longest.Seconds())
+	v.refuse(*c.ContainerLogMaxWorkers < 1, "containerLogMaxWorkers must be greater than or equal to 1")
+	v.refuse(c.ContainerLogMonitorInterval.Duration < 3*time.Second, "containerLogMonitorInterval must be a positive time duration greater than or equal to 3s")
+	v.refuse(c.PodLogsDir == "", "podLogsDir was not specified")
+	v.refuse(c.PodLogsDir != "" && !filepath.IsAbs(c.PodLogsDir), "pod logs path %q must be absolute path", c.PodLogsDir)
+	v.refuse(c.PodLogsDir != "" && filepath.Clean(c.PodLogsDir) != c.PodLogsDir, "pod logs path %q must be normalized", c.PodLogsDir)
+	if u := c.UserNamespaces; u != nil && u.IDsPerPod != nil {
+		const unit = 65536
+		v.refuse(*u.IDsPerPod < unit, "userNamespaces.idsPerPod must not be less than %d", unit)
+		v.refuse(*u.IDsPerPod%unit != 0, "userNamespaces.idsPerPod must be a multiple of %d", unit)
+		v.refuse(*u.IDsPerPod > math.MaxUint32, "userNamespaces.idsPerPod must not be more than %d", int64(math.MaxUint32))
+	}
+	v.memoryQoS(c, gates)
 	v.refuse(*c.ContainerLogMaxFiles <= 1, "containerLogMaxFiles (--container-log-max-files) must be greater than 1")
 	if _, err := resource.ParseQuantity(c.ContainerLogMaxSize); err != nil {
 		v.refuse(true, "containerLogMaxSize (--container-log-max-size) %q: %w", c.ContainerLogMaxSize, err)
@@ -129,6 +153,16 @@ func (v *verdict) images(c *configv1beta1.KubeletConfiguration) {
 	v.refuse(youngest < 0, "imageMinimumGCAge %v must not be negative", youngest)
 	v.refuse(oldest < 0, "imageMaximumGCAge %v must not be negative", oldest)
 	v.refuse(oldest > 0 && oldest <= youngest, "imageMaximumGCAge %v must be greater than imageMinimumGCAge %v", oldest, youngest)
+	modes := []configv1beta1.ImagePullCredentialsVerificationPolicy{configv1beta1.NeverVerify, configv1beta1.NeverVerifyPreloadedImages, configv1beta1.NeverVerifyAllowlistedImages, configv1beta1.AlwaysVerify}
+	mode := c.ImagePullCredentialsVerificationPolicy
+	v.refuse(!slices.Contains(modes, mode), "option %q specified for imagePullCredentialsVerificationPolicy. Valid options are %q, %q, %q or %q", mode, modes[0], modes[1], modes[2], modes[3])
+	v.refuse(len(c.PreloadedImagesVerificationAllowlist) > 0 && mode != configv1beta1.NeverVerifyAllowlistedImages,
+		"can't set `preloadedImagesVerificationAllowlist` if `imagePullCredentialsVertificationPolicy` is not \"NeverVerifyAllowlistedImages\"")
+	for _, pattern := range c.PreloadedImagesVerificationAllowlist {
+		if err := image.ValidPattern(pattern); err != nil {
+			v.refuse(true, "invalid image pattern in `preloadedImagesVerificationAllowlist`: %w", err)
+		}
+	}
 	v.refuse(c.RegistryBurst < 0, "registryBurst (--registry-burst) %v must not be a negative number", c.RegistryBurst)
 	v.refuse(*c.RegistryPullQPS < 0, "registryPullQPS (--registry-qps) %v must not be a negative number", *c.RegistryPullQPS)
 	parallel := ptr.Deref(c.MaxParallelImagePulls, 1)
@@ -158,5 +192,40 @@ func (v *verdict) reservedMemory(c *configv1beta1.KubeletConfiguration) {
 			v.refuse(seen[r.NumaNode][name], "the reserved memory has a duplicate value for NUMA node %d and resource %q", r.NumaNode, name)
 			seen[r.NumaNode][name] = true
 		}
+	}
+}
+
+// memoryQoS judges memoryThrottlingFactor and memoryReservationPolicy.
+func (v *verdict) memoryQoS(c *configv1beta1.KubeletConfiguration, gates featuregate.Gates) {
+	const former = 0.9 // a default of upstream's that files may still have
+	on, tiers := gates.Enabled("MemoryQoS"), configv1beta1.TieredReservationMemoryReservationPolicy
+	if f := c.MemoryThrottlingFactor; f != nil {
+		v.refuse(!on && *f != former, "memoryThrottlingFactor must not be set when MemoryQoS feature gate is disabled")
+		v.refuse(*f <= 0 || *f > 1, "memoryThrottlingFactor %v must be greater than 0 and less than or equal to 1.0", *f)
+	}
+	v.refuse(!on && c.MemoryReservationPolicy == tiers, "memoryReservationPolicy %q requires MemoryQoS feature gate to be enabled", tiers)
+	none := configv1beta1.NoneMemoryReservationPolicy
+	v.refuse(c.MemoryReservationPolicy != none && c.MemoryReservationPolicy != tiers,
+		"option %q specified for memoryReservationPolicy. Valid options are %q or %q", c.MemoryReservationPolicy, none, tiers)
+}
+
+// refused says what is not done here, where it is asked for.
+func (v *verdict) refused(c *configv1beta1.KubeletConfiguration) {
+	v.refuse(!*c.EnableControllerAttachDetach, "enableControllerAttachDetach (--enable-controller-attach-detach) must be true: volumes are attached by the controller")
+	v.refuse(len(c.QOSReserved) > 0, "qosReserved (--qos-reserved) is not supported: memoryReservationPolicy protects what pods request")
+	v.refuse(c.Tracing != nil && (c.Tracing.Endpoint != nil || ptr.Deref(c.Tracing.SamplingRatePerMillion, 0) > 0), "tracing is not supported")
+	strategies := []configv1beta1.ResourceChangeDetectionStrategy{configv1beta1.GetChangeDetectionStrategy, configv1beta1.TTLCacheChangeDetectionStrategy, configv1beta1.WatchChangeDetectionStrategy}
+	v.refuse(!slices.Contains(strategies, c.ConfigMapAndSecretChangeDetectionStrategy), "unknown configmap and secret manager mode: %v", c.ConfigMapAndSecretChangeDetectionStrategy)
+	gates, _ := featuregate.New(c.FeatureGates) // what is not known is refused before
+	v.refuse(len(c.DefaultPodSysctls) > 0 && !gates.Enabled("DefaultPodSysctls"), "DefaultPodSysctls feature gate is required for Kubelet configuration option defaultPodSysctls")
+	for _, bit := range []struct {
+		name string
+		n    int32
+	}{{"iptablesDropBit (--iptables-drop-bit)", *c.IPTablesDropBit}, {"iptablesMasqueradeBit (--iptables-masquerade-bit)", *c.IPTablesMasqueradeBit}} {
+		v.refuse(bit.n < 0 || bit.n > 31, "%s %v must be between 0 and 31, inclusive", bit.name, bit.n)
+	}
+	v.refuse(c.Logging.Format != "text" && c.Logging.Format != "json", "logging.format: Invalid value: %q: Unsupported log format", c.Logging.Format)
+	for _, id := range c.TLSCurvePreferences {
+		v.refuse(id <= 0 || id > math.MaxUint16, "tlsCurvePreferences: %d is no identifier of a curve", id)
 	}
 }

@@ -95,6 +95,7 @@ type identity struct {
 	token       string
 	annotations map[string]string
 	key         string
+	account     *corev1.ServiceAccount
 }
 
 // identify finds out who a plug-in acts for; false says that it does not for a pod.
@@ -110,7 +111,7 @@ func (p *Providers) identify(ctx context.Context, c *configv1.CredentialProvider
 	if err != nil {
 		return id, false, fmt.Errorf("failed to get service account: %w", err)
 	}
-	id.annotations = map[string]string{}
+	id.account, id.annotations = account, map[string]string{}
 	for _, key := range t.RequiredServiceAccountAnnotationKeys {
 		value, has := account.Annotations[key]
 		if !has {
@@ -174,6 +175,10 @@ func (p *Providers) ask(ctx context.Context, c *configv1.CredentialProvider, pod
 		return nil, err
 	}
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: c.Name}, Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{corev1.DockerConfigKey: data}}
+	if id.account != nil { // whose the login is, for the records of images
+		secret.Namespace = id.account.Namespace
+		secret.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: id.account.Name, UID: id.account.UID}}
+	}
 	life := c.DefaultCacheDuration.Duration
 	if r.CacheDuration != nil {
 		life = r.CacheDuration.Duration

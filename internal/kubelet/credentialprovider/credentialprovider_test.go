@@ -78,7 +78,7 @@ func TestPlugin(t *testing.T) {
 			if len(auths) != 0 || err != nil {
 				t.Errorf("%s: got %v, %v", name, auths, err)
 			}
-		} else if err != nil || len(auths) != 1 || auths[0].Username != "me" || auths[0].Password != "secret" {
+		} else if err != nil || len(auths) != 1 || auths[0].Auth.Username != "me" || auths[0].Auth.Password != "secret" {
 			t.Errorf("%s: got %v, %v", name, auths, err)
 		}
 	}

@@ -42,6 +42,9 @@ type Config struct {
 	Transition time.Duration
 	// MaxGrace bounds the grace of pods at soft thresholds.
 	MaxGrace time.Duration
+	// NoLimits leaves limits of a pod's own unenforced: of scratch volumes and of
+	// ephemeral storage.
+	NoLimits bool
 }
 
 // Manager watches the node.
@@ -131,6 +134,9 @@ func (m *Manager) note(seen Observation, now time.Time) (due []Threshold, change
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, t := range m.cfg.Thresholds {
+		if !m.mu.met[i].IsZero() { // what was too little has to become more than that
+			t.Reclaimed = true
+		}
 		if !t.Met(seen) {
 			delete(m.mu.met, i)
 			continue
@@ -176,6 +182,9 @@ func (m *Manager) evictOne(ctx context.Context, t Threshold, seen Observation) e
 // limits evicts pods that exceed limits of their own: of scratch volumes and
 // of ephemeral storage.
 func (m *Manager) limits(ctx context.Context) error {
+	if m.cfg.NoLimits {
+		return nil
+	}
 	pods := slices.DeleteFunc(m.cfg.Pods(), func(p *corev1.Pod) bool { return !limited(p) })
 	if len(pods) == 0 {
 		return nil

@@ -106,3 +106,28 @@ func TestAllocatable(t *testing.T) {
 		t.Error("there is no pressure")
 	}
 }
+
+// What was too little has to become more than too little by the minimum reclaim
+// before it is enough again.
+func TestMinimumReclaim(t *testing.T) {
+	thresholds, err := Parse(map[string]string{"memory.available": "100Mi"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if thresholds, err = WithMinimum(thresholds, map[string]string{"memory.available": "50Mi"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := WithMinimum(thresholds, map[string]string{"bogus": "1"}); err == nil {
+		t.Error("a signal that does not exist was taken")
+	}
+	m := New(Config{Thresholds: thresholds})
+	for i, row := range []struct {
+		left uint64
+		due  bool
+	}{{120, false}, {90, true}, {120, true}, {149, true}, {151, false}, {120, false}} {
+		due, _ := m.note(Observation{MemoryAvailable: {Available: row.left << 20, Capacity: 1 << 30}}, time.Now())
+		if len(due) > 0 != row.due {
+			t.Errorf("look %d with %d MiB left: %v, want %v", i, row.left, due, row.due)
+		}
+	}
+}

@@ -78,6 +78,11 @@ type Threshold struct {
 	// Grace is how long it must hold before pods are evicted; zero is a hard
 	// threshold.
 	Grace time.Duration
+	// Minimum, or MinimumPercent of the capacity, is how much more than the threshold
+	// must be left again once it was met (evictionMinimumReclaim). Reclaimed asks for it.
+	Minimum        uint64
+	MinimumPercent float64
+	Reclaimed      bool
 }
 
 // Value is the threshold for a capacity.
@@ -91,7 +96,14 @@ func (t Threshold) Value(capacity uint64) uint64 {
 // Met says whether there is too little. A signal that was not observed is not met.
 func (t Threshold) Met(o Observation) bool {
 	a, ok := o[t.Signal]
-	return ok && a.Capacity > 0 && a.Available < t.Value(a.Capacity)
+	if !ok || a.Capacity == 0 {
+		return false
+	}
+	least := t.Value(a.Capacity)
+	if t.Reclaimed {
+		least += max(t.Minimum, uint64(t.MinimumPercent*float64(a.Capacity)))
+	}
+	return a.Available < least
 }
 
 // Allocatable adds thresholds of what pods together may have to the hard ones of
@@ -141,6 +153,22 @@ func Parse(hard, soft, grace map[string]string) ([]Threshold, error) {
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// WithMinimum lays evictionMinimumReclaim over thresholds.
+func WithMinimum(all []Threshold, minimum map[string]string) ([]Threshold, error) {
+	for name, text := range minimum {
+		m, err := parse(name, text)
+		if err != nil {
+			return nil, err
+		}
+		for i := range all {
+			if all[i].Signal == m.Signal {
+				all[i].Minimum, all[i].MinimumPercent = m.Quantity, m.Percent
+			}
+		}
+	}
+	return all, nil
 }
 
 func parse(name, text string) (Threshold, error) {

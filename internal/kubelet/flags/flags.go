@@ -29,19 +29,26 @@ type Options struct {
 	NodeLabels                      map[string]string
 	ImageCredentialProviderConfig   string
 	ImageCredentialProviderBinDir   string
-	Verbosity                       int
+	RuntimeCgroups                  string
+	// LockFile is held while the agent runs; with ExitOnLockContention it ends when
+	// another wants it.
+	LockFile             string
+	ExitOnLockContention bool
+	Verbosity            int
 	// Configuration is defaulted at first; Override lays it anew over another.
 	Configuration *configv1beta1.KubeletConfiguration
+	// Settled says that Configuration is what files and flags leave of it together.
+	Settled bool
 
 	ignored ignored
 }
 
 // ignored are flags that have no effect here.
 type ignored struct {
-	lockFile, mounterPath, runtimeCgroups, vmodule string
-	lockContention, ignoreEviction                 bool
-	minimumTTL, flush                              time.Duration
-	perContainer, containers                       int32
+	mounterPath, vmodule     string
+	ignoreEviction           bool
+	minimumTTL, flush        time.Duration
+	perContainer, containers int32
 }
 
 // New returns upstream's defaults.
@@ -62,8 +69,11 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.CloudProvider, "cloud-provider", "", "Empty, or 'external' where a cloud controller initializes nodes.")
 	labels := cliflag.ConfigurationMap(o.NodeLabels)
 	fs.Var(&labels, "node-labels", "Labels of the Node, key=value, separated by commas.")
-	fs.StringVar(&o.ImageCredentialProviderConfig, "image-credential-provider-config", "", "File or directory with the configuration of image credential providers: not supported.")
-	fs.StringVar(&o.ImageCredentialProviderBinDir, "image-credential-provider-bin-dir", "", "Directory of image credential providers: not supported.")
+	fs.StringVar(&o.ImageCredentialProviderConfig, "image-credential-provider-config", "", "File or directory with the configuration of image credential providers.")
+	fs.StringVar(&o.ImageCredentialProviderBinDir, "image-credential-provider-bin-dir", "", "Directory of the programs of image credential providers.")
+	fs.StringVar(&o.RuntimeCgroups, "runtime-cgroups", "", "Control group of the container runtime, whose use is told.")
+	fs.StringVar(&o.LockFile, "lock-file", "", "File that is locked while the agent runs: another one waits.")
+	fs.BoolVar(&o.ExitOnLockContention, "exit-on-lock-contention", false, "End when another agent opens the lock file.")
 	fs.IntVarP(&o.Verbosity, "v", "v", 0, "Number for the log level verbosity.")
 	o.ignored.addFlags(fs)
 	addConfiguration(fs, o.Configuration)
@@ -71,9 +81,6 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 func (i *ignored) addFlags(fs *pflag.FlagSet) {
 	const none = "Accepted and without effect."
-	fs.StringVar(&i.lockFile, "lock-file", "", none)
-	fs.BoolVar(&i.lockContention, "exit-on-lock-contention", false, none)
-	fs.StringVar(&i.runtimeCgroups, "runtime-cgroups", "", none)
 	fs.DurationVar(&i.minimumTTL, "minimum-container-ttl-duration", 0, none)
 	fs.Int32Var(&i.perContainer, "maximum-dead-containers-per-container", 1, none)
 	fs.Int32Var(&i.containers, "maximum-dead-containers", -1, none)

@@ -71,6 +71,9 @@ func (s *Store) remove(ctx context.Context, p Policy, used map[string]bool, want
 		}
 		s.cfg.Logger.Info("removed an unused image", "image", c.image.Id, "bytes", c.image.Size)
 		freed += c.image.Size
+		if s.cfg.Collected != nil {
+			s.cfg.Collected(map[bool]string{true: "age", false: "space"}[old])
+		}
 	}
 	if freed < wanted && wanted != 0 {
 		return freed, fmt.Errorf("Failed to garbage collect required amount of images. Attempted to free %d bytes, but only found %d bytes eligible to free.", wanted, freed) //nolint:staticcheck // the text of the event
@@ -80,6 +83,7 @@ func (s *Store) remove(ctx context.Context, p Policy, used map[string]bool, want
 
 // candidates are images that nothing uses, the longest unused first.
 func (s *Store) candidates(ctx context.Context, used map[string]bool) ([]candidate, error) {
+	begun := time.Now()
 	answer, err := s.cfg.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
@@ -112,6 +116,11 @@ func (s *Store) candidates(ctx context.Context, used map[string]bool) ([]candida
 			delete(s.mu.seen, id)
 			delete(s.mu.used, id)
 			delete(s.mu.users, id)
+		}
+	}
+	if s.cfg.Records != nil {
+		if err := s.cfg.Records.prune(present, begun); err != nil {
+			s.cfg.Logger.Warn("records of images were not removed", "err", err)
 		}
 	}
 	slices.SortFunc(out, func(a, b candidate) int { return cmp.Or(a.lastUsed.Compare(b.lastUsed), a.seen.Compare(b.seen)) })

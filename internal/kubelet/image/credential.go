@@ -24,10 +24,10 @@ type entry struct {
 
 // Credentials returns the logins that secrets hold for an image, the most
 // specific registry first. Secrets of other types are passed over.
-func Credentials(image string, secrets []*corev1.Secret) ([]*runtimeapi.AuthConfig, error) {
+func Credentials(image string, secrets []*corev1.Secret) ([]Login, error) {
 	type match struct {
 		registry string
-		auth     *runtimeapi.AuthConfig
+		login    Login
 	}
 	var found []match
 	for _, s := range secrets {
@@ -43,15 +43,15 @@ func Credentials(image string, secrets []*corev1.Secret) ([]*runtimeapi.AuthConf
 			if err != nil {
 				return nil, fmt.Errorf("image pull secret %s/%s: %w", s.Namespace, s.Name, err)
 			}
-			found = append(found, match{registry, auth})
+			found = append(found, match{registry, whose(s, auth)})
 		}
 	}
 	slices.SortStableFunc(found, func(a, b match) int { return strings.Compare(b.registry, a.registry) })
-	auths := make([]*runtimeapi.AuthConfig, 0, len(found))
+	logins := make([]Login, 0, len(found))
 	for _, m := range found {
-		auths = append(auths, m.auth)
+		logins = append(logins, m.login)
 	}
-	return auths, nil
+	return logins, nil
 }
 
 func parse(s *corev1.Secret) (map[string]entry, error) {

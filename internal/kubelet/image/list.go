@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Bounds of what a Node object tells of images.
@@ -38,8 +39,8 @@ func (s *Store) List(ctx context.Context) []corev1.ContainerImage {
 	slices.SortFunc(listed, func(a, b corev1.ContainerImage) int {
 		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Names[0], b.Names[0]))
 	})
-	if len(listed) > maxListed {
-		listed = listed[:maxListed]
+	if most := int(ptr.Deref(s.cfg.Listed, maxListed)); most >= 0 && len(listed) > most {
+		listed = listed[:most]
 	}
 	return listed
 }

@@ -7,8 +7,10 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +31,20 @@ type Config struct {
 	Recorder record.EventRecorder
 	Logger   *slog.Logger
 	// Credentials are tried in order; none means an anonymous pull.
-	Credentials func(ctx context.Context, pod *corev1.Pod, image string) ([]*runtimeapi.AuthConfig, error)
+	Credentials func(ctx context.Context, pod *corev1.Pod, image string) ([]Login, error)
+	// Records know who may have which image; nil lets every pod have every image.
+	Records *Records
+	// QPS and Burst bound how many pulls begin a second; a QPS of zero is no bound.
+	QPS   float32
+	Burst int
+	// Listed is how many images the Node object shows: nil means 50, a negative
+	// number all.
+	Listed *int32
+	// Pulled is told of each pull: how long it took and how large the image is; Ensured of
+	// each image that was asked for, and Collected of each that was removed and why.
+	Pulled    func(took time.Duration, bytes uint64)
+	Ensured   func(policy corev1.PullPolicy, present, pulled string)
+	Collected func(reason string)
 	// MaxParallel bounds pulls at the same time; zero is no bound. Serial
 	// pulls are MaxParallel 1.
 	MaxParallel int
@@ -42,6 +57,7 @@ type Store struct {
 	cfg     Config
 	backoff *flowcontrol.Backoff
 	slots   chan struct{}
+	limit   flowcontrol.RateLimiter // nil for none
 	mu      struct {
 		sync.Mutex
 		failed map[string]string           // back-off key -> what the last pull said
@@ -62,6 +78,9 @@ func New(cfg Config) *Store {
 	s := &Store{cfg: cfg, backoff: flowcontrol.NewBackOff(cfg.BackOff, cfg.MaxBackOff)}
 	if cfg.MaxParallel > 0 {
 		s.slots = make(chan struct{}, cfg.MaxParallel)
+	}
+	if cfg.QPS > 0 {
+		s.limit = flowcontrol.NewTokenBucketRateLimiter(cfg.QPS, cfg.Burst)
 	}
 	s.mu.failed = map[string]string{}
 	s.mu.seen = map[string]time.Time{}
@@ -85,6 +104,10 @@ type Request struct {
 // Ensure makes an image present and returns its reference; a failure is a
 // *podrun.Failure with upstream's reason.
 func (s *Store) Ensure(ctx context.Context, r Request) (string, error) {
+	present, pulled := "unknown", "unknown" // as the metric has them
+	if s.cfg.Ensured != nil {
+		defer func() { s.cfg.Ensured(r.Policy, present, pulled) }()
+	}
 	name, err := withTag(r.Image)
 	if err != nil {
 		message := fmt.Sprintf("Failed to apply default image tag %q: %v", r.Image, err)
@@ -98,7 +121,18 @@ func (s *Store) Ensure(ctx context.Context, r Request) (string, error) {
 		s.cfg.Recorder.Event(r.Object, corev1.EventTypeWarning, "InspectFailed", message)
 		return "", &podrun.Failure{Reason: "ImageInspectError", Message: message}
 	}
-	if ref != "" && r.Policy != corev1.PullAlways {
+	present = strconv.FormatBool(ref != "")
+	if r.Policy == corev1.PullAlways {
+		ref = ""
+	}
+	allowed := ref != ""
+	if allowed && s.cfg.Records != nil {
+		if allowed, err = s.cfg.Records.Allow(r.Image, ref, func() ([]Login, error) { return s.logins(ctx, r.Pod, name) }); err != nil {
+			return "", &podrun.Failure{Reason: "ErrImagePull", Message: err.Error()}
+		}
+	}
+	pulled = strconv.FormatBool(!allowed)
+	if allowed {
 		s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulled", "Container image %q already present on machine and can be accessed by the pod", r.Image)
 		return ref, nil
 	}
@@ -133,7 +167,17 @@ func (s *Store) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec)
 		}
 	}
 	begun := time.Now()
-	ref, err := s.try(ctx, r, spec)
+	if s.cfg.Records != nil {
+		if err := s.cfg.Records.begin(r.Image); err != nil {
+			return "", &podrun.Failure{Reason: "ErrImagePull", Message: fmt.Sprintf("Failed to record image pull intent for container image %q: %v", r.Image, err)}
+		}
+		defer func() {
+			if err := s.cfg.Records.end(r.Image); err != nil {
+				s.cfg.Logger.Error("a record of an image was not removed", "image", r.Image, "err", err)
+			}
+		}()
+	}
+	ref, with, err := s.try(ctx, r, spec)
 	if err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
@@ -149,9 +193,20 @@ func (s *Store) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec)
 	s.mu.Lock()
 	delete(s.mu.failed, key)
 	s.mu.Unlock()
-	size := uint64(0)
+	size, id := uint64(0), ref
 	if answer, err := s.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: ref}}); err == nil {
 		size = answer.GetImage().GetSize()
+		if answer.GetImage().GetId() != "" {
+			id = answer.Image.Id
+		}
+	}
+	if s.cfg.Records != nil {
+		if err := s.cfg.Records.note(r.Image, id, with); err != nil {
+			s.cfg.Logger.Error("failed to write image pulled record", "image", r.Image, "imageRef", id, "err", err)
+		}
+	}
+	if s.cfg.Pulled != nil {
+		s.cfg.Pulled(time.Since(begun), size)
 	}
 	s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulled", "Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		r.Image, time.Since(begun).Truncate(time.Millisecond), time.Since(waitedSince).Truncate(time.Millisecond), size)
@@ -159,27 +214,34 @@ func (s *Store) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec)
 	return ref, nil
 }
 
-func (s *Store) try(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (string, error) {
-	var credentials []*runtimeapi.AuthConfig
-	if s.cfg.Credentials != nil {
-		found, err := s.cfg.Credentials(ctx, r.Pod, spec.Image)
-		if err != nil {
-			return "", err
+// logins are those that a pod has for an image; none is an anonymous pull.
+func (s *Store) logins(ctx context.Context, pod *corev1.Pod, name string) ([]Login, error) {
+	if s.cfg.Credentials == nil {
+		return nil, nil
+	}
+	return s.cfg.Credentials(ctx, pod, name)
+}
+
+// try pulls with one login after the other and returns the one that was good.
+func (s *Store) try(ctx context.Context, r Request, spec *runtimeapi.ImageSpec) (ref string, with *Login, err error) {
+	logins, err := s.logins(ctx, r.Pod, spec.Image)
+	if err != nil {
+		return "", nil, err
+	}
+	if s.limit != nil && !s.limit.TryAccept() {
+		return "", nil, errors.New("pull QPS exceeded")
+	}
+	if len(logins) == 0 {
+		logins = []Login{{}}
+	}
+	for i := range logins {
+		answer, failed := s.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: logins[i].Auth, SandboxConfig: r.Sandbox})
+		if failed == nil {
+			return answer.ImageRef, &logins[i], nil
 		}
-		credentials = found
+		err = failed
 	}
-	if len(credentials) == 0 {
-		credentials = []*runtimeapi.AuthConfig{nil}
-	}
-	var last error
-	for _, auth := range credentials {
-		answer, err := s.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: auth, SandboxConfig: r.Sandbox})
-		if err == nil {
-			return answer.ImageRef, nil
-		}
-		last = err
-	}
-	return "", last
+	return "", nil, err
 }
 
 // classify gives a failed pull the reason that the container's status shows.

@@ -12,14 +12,31 @@ import (
 )
 
 // Runtime counts and times what a container runtime is asked for.
-func (m *Meter) Runtime(r cri.Runtime) cri.Runtime { return &runtime{r, m} }
+// A request that is no stream and runs nothing in a container fails after timeout, or
+// twice that where a sandbox is made; zero is no bound.
+func (m *Meter) Runtime(r cri.Runtime, timeout time.Duration) cri.Runtime {
+	return &runtime{r, m, timeout}
+}
 
 // Images does so for images.
 func (m *Meter) Images(i cri.Images) cri.Images { return &images{i, m} }
 
 type runtime struct {
 	cri.Runtime
-	m *Meter
+	m       *Meter
+	timeout time.Duration
+}
+
+// within bounds a request by so many times the timeout, and grace.
+func within[Q, A any](r *runtime, times int, grace time.Duration, call func(context.Context, Q) (A, error)) func(context.Context, Q) (A, error) {
+	if r.timeout <= 0 {
+		return call
+	}
+	return func(ctx context.Context, q Q) (A, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(times)*r.timeout+grace)
+		defer cancel()
+		return call(ctx, q)
+	}
 }
 
 type images struct {
@@ -40,62 +57,62 @@ func timed[Q, A any](ctx context.Context, m *Meter, operation string, q Q, call 
 
 // RunPodSandbox implements cri.Runtime.
 func (r *runtime) RunPodSandbox(ctx context.Context, q *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	return timed(ctx, r.m, "run_podsandbox", q, r.Runtime.RunPodSandbox)
+	return timed(ctx, r.m, "run_podsandbox", q, within(r, 2, 0, r.Runtime.RunPodSandbox))
 }
 
 // StopPodSandbox implements cri.Runtime.
 func (r *runtime) StopPodSandbox(ctx context.Context, q *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	return timed(ctx, r.m, "stop_podsandbox", q, r.Runtime.StopPodSandbox)
+	return timed(ctx, r.m, "stop_podsandbox", q, within(r, 1, 0, r.Runtime.StopPodSandbox))
 }
 
 // RemovePodSandbox implements cri.Runtime.
 func (r *runtime) RemovePodSandbox(ctx context.Context, q *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	return timed(ctx, r.m, "remove_podsandbox", q, r.Runtime.RemovePodSandbox)
+	return timed(ctx, r.m, "remove_podsandbox", q, within(r, 1, 0, r.Runtime.RemovePodSandbox))
 }
 
 // PodSandboxStatus implements cri.Runtime.
 func (r *runtime) PodSandboxStatus(ctx context.Context, q *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
-	return timed(ctx, r.m, "podsandbox_status", q, r.Runtime.PodSandboxStatus)
+	return timed(ctx, r.m, "podsandbox_status", q, within(r, 1, 0, r.Runtime.PodSandboxStatus))
 }
 
 // ListPodSandbox implements cri.Runtime.
 func (r *runtime) ListPodSandbox(ctx context.Context, q *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
-	return timed(ctx, r.m, "list_podsandbox", q, r.Runtime.ListPodSandbox)
+	return timed(ctx, r.m, "list_podsandbox", q, within(r, 1, 0, r.Runtime.ListPodSandbox))
 }
 
 // CreateContainer implements cri.Runtime.
 func (r *runtime) CreateContainer(ctx context.Context, q *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
-	return timed(ctx, r.m, "create_container", q, r.Runtime.CreateContainer)
+	return timed(ctx, r.m, "create_container", q, within(r, 1, 0, r.Runtime.CreateContainer))
 }
 
 // StartContainer implements cri.Runtime.
 func (r *runtime) StartContainer(ctx context.Context, q *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
-	return timed(ctx, r.m, "start_container", q, r.Runtime.StartContainer)
+	return timed(ctx, r.m, "start_container", q, within(r, 1, 0, r.Runtime.StartContainer))
 }
 
 // StopContainer implements cri.Runtime.
 func (r *runtime) StopContainer(ctx context.Context, q *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	return timed(ctx, r.m, "stop_container", q, r.Runtime.StopContainer)
+	return timed(ctx, r.m, "stop_container", q, within(r, 1, time.Duration(q.Timeout)*time.Second, r.Runtime.StopContainer))
 }
 
 // RemoveContainer implements cri.Runtime.
 func (r *runtime) RemoveContainer(ctx context.Context, q *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
-	return timed(ctx, r.m, "remove_container", q, r.Runtime.RemoveContainer)
+	return timed(ctx, r.m, "remove_container", q, within(r, 1, 0, r.Runtime.RemoveContainer))
 }
 
 // ListContainers implements cri.Runtime.
 func (r *runtime) ListContainers(ctx context.Context, q *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
-	return timed(ctx, r.m, "list_containers", q, r.Runtime.ListContainers)
+	return timed(ctx, r.m, "list_containers", q, within(r, 1, 0, r.Runtime.ListContainers))
 }
 
 // ContainerStatus implements cri.Runtime.
 func (r *runtime) ContainerStatus(ctx context.Context, q *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
-	return timed(ctx, r.m, "container_status", q, r.Runtime.ContainerStatus)
+	return timed(ctx, r.m, "container_status", q, within(r, 1, 0, r.Runtime.ContainerStatus))
 }
 
 // UpdateContainerResources implements cri.Runtime.
 func (r *runtime) UpdateContainerResources(ctx context.Context, q *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
-	return timed(ctx, r.m, "update_container", q, r.Runtime.UpdateContainerResources)
+	return timed(ctx, r.m, "update_container", q, within(r, 1, 0, r.Runtime.UpdateContainerResources))
 }
 
 // ExecSync implements cri.Runtime.
@@ -105,37 +122,37 @@ func (r *runtime) ExecSync(ctx context.Context, q *runtimeapi.ExecSyncRequest) (
 
 // Exec implements cri.Runtime.
 func (r *runtime) Exec(ctx context.Context, q *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	return timed(ctx, r.m, "exec", q, r.Runtime.Exec)
+	return timed(ctx, r.m, "exec", q, within(r, 1, 0, r.Runtime.Exec))
 }
 
 // Attach implements cri.Runtime.
 func (r *runtime) Attach(ctx context.Context, q *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	return timed(ctx, r.m, "attach", q, r.Runtime.Attach)
+	return timed(ctx, r.m, "attach", q, within(r, 1, 0, r.Runtime.Attach))
 }
 
 // PortForward implements cri.Runtime.
 func (r *runtime) PortForward(ctx context.Context, q *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	return timed(ctx, r.m, "port_forward", q, r.Runtime.PortForward)
+	return timed(ctx, r.m, "port_forward", q, within(r, 1, 0, r.Runtime.PortForward))
 }
 
 // Status implements cri.Runtime.
 func (r *runtime) Status(ctx context.Context, q *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
-	return timed(ctx, r.m, "status", q, r.Runtime.Status)
+	return timed(ctx, r.m, "status", q, within(r, 1, 0, r.Runtime.Status))
 }
 
 // Version implements cri.Runtime.
 func (r *runtime) Version(ctx context.Context, q *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
-	return timed(ctx, r.m, "version", q, r.Runtime.Version)
+	return timed(ctx, r.m, "version", q, within(r, 1, 0, r.Runtime.Version))
 }
 
 // ListContainerStats implements cri.Runtime.
 func (r *runtime) ListContainerStats(ctx context.Context, q *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
-	return timed(ctx, r.m, "list_container_stats", q, r.Runtime.ListContainerStats)
+	return timed(ctx, r.m, "list_container_stats", q, within(r, 1, 0, r.Runtime.ListContainerStats))
 }
 
 // ListPodSandboxStats implements cri.Runtime.
 func (r *runtime) ListPodSandboxStats(ctx context.Context, q *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
-	return timed(ctx, r.m, "list_podsandbox_stats", q, r.Runtime.ListPodSandboxStats)
+	return timed(ctx, r.m, "list_podsandbox_stats", q, within(r, 1, 0, r.Runtime.ListPodSandboxStats))
 }
 
 // ListImages implements cri.Images.

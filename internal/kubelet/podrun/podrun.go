@@ -91,6 +91,9 @@ type Config struct {
 	SeccompRoot string
 	// SeccompDefault makes RuntimeDefault the profile of containers with none.
 	SeccompDefault bool
+	// Sysctls are those of pods that do not say otherwise and do not share the
+	// namespace that they are of with the node.
+	Sysctls map[string]string
 	// NoCPUQuota leaves CPU limits unenforced.
 	NoCPUQuota bool
 	// Exclusive says whether a container has CPUs for itself; it gets no quota. Nil

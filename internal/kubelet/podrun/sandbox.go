@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,13 @@ func (r *Runner) sandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.Pod
 		}
 		if s := c.SecurityContext; s != nil && s.Privileged != nil && *s.Privileged {
 			config.Linux.SecurityContext.Privileged = true
+		}
+	}
+	for name, value := range r.cfg.Sysctls {
+		name = strings.ReplaceAll(name, "/", ".")
+		own := !strings.HasPrefix(name, "net.") // of the pod's other namespaces, which is IPC
+		if own && !pod.Spec.HostIPC || !own && !pod.Spec.HostNetwork {
+			config.Linux.Sysctls[name] = value
 		}
 	}
 	if s := pod.Spec.SecurityContext; s != nil {

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -31,6 +32,9 @@ type Delegate struct {
 	ClientCA *x509.CertPool
 	// Anonymous lets requests without credentials in as system:anonymous.
 	Anonymous bool
+	// KeepTokens, KeepAllowed and KeepDenied are how long answers are remembered; zero
+	// means upstream's 2 min, 5 min and 30 s.
+	KeepTokens, KeepAllowed, KeepDenied time.Duration
 	// NoWebhook refuses bearer tokens instead of asking about them.
 	NoWebhook bool
 
@@ -97,7 +101,7 @@ func (d *Delegate) token(ctx context.Context, token string) (*authenticator.Resp
 		return nil, false, fmt.Errorf("the server answered with a %T, want a TokenReview", answer)
 	}
 	if !review.Status.Authenticated {
-		d.tokens.put(key, nil, keepToken)
+		d.tokens.put(key, nil, cmp.Or(d.KeepTokens, keepToken))
 		return nil, false, nil
 	}
 	u := review.Status.User
@@ -105,7 +109,7 @@ func (d *Delegate) token(ctx context.Context, token string) (*authenticator.Resp
 	for k, v := range u.Extra {
 		who.Extra[k] = v
 	}
-	d.tokens.put(key, user.Info(who), keepToken)
+	d.tokens.put(key, user.Info(who), cmp.Or(d.KeepTokens, keepToken))
 	return &authenticator.Response{User: who}, true, nil
 }
 
@@ -133,10 +137,10 @@ func (d *Delegate) Authorize(ctx context.Context, a authorizer.Attributes) (auth
 	if !ok {
 		return authorizer.DecisionDeny, "", fmt.Errorf("the server answered with a %T, want a SubjectAccessReview", answer)
 	}
-	decision, keep := authorizer.DecisionNoOpinion, keepDeny
+	decision, keep := authorizer.DecisionNoOpinion, cmp.Or(d.KeepDenied, keepDeny)
 	switch {
 	case review.Status.Allowed:
-		decision, keep = authorizer.DecisionAllow, keepAllow
+		decision, keep = authorizer.DecisionAllow, cmp.Or(d.KeepAllowed, keepAllow)
 	case review.Status.Denied:
 		decision = authorizer.DecisionDeny
 	}

@@ -44,12 +44,19 @@ func (s Space) stats(at time.Time) *statsapi.FsStats {
 }
 
 // DiskUse is what a directory takes on its own file system; the result is kept
-// for a minute.
+// for a while.
 func (r *Reader) DiskUse(dir string) (bytes, inodes uint64) {
 	r.mu.Lock()
 	kept, ok := r.usage[dir]
 	r.mu.Unlock()
-	if ok && time.Since(kept.at) < diskKeep {
+	keep := r.cfg.DiskKeep
+	switch {
+	case keep < 0:
+		return 0, 0
+	case keep == 0:
+		keep = diskKeep
+	}
+	if ok && time.Since(kept.at) < keep {
 		return kept.bytes, kept.inodes
 	}
 	bytes, inodes = Measure(dir)

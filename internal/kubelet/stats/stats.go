@@ -45,6 +45,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Keep is how long a reading is good for; zero means 1 s.
 	Keep time.Duration
+	// DiskKeep is how long the size of a directory is good for; zero means a minute, a
+	// negative time leaves directories unmeasured.
+	DiskKeep time.Duration
 	// Started is when the agent started.
 	Started time.Time
 }

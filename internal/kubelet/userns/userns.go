@@ -29,8 +29,8 @@ const file = "userns"
 
 // Ranges are those of a node's pods. It is safe for concurrent use.
 type Ranges struct {
-	dir string
-	max uint32
+	dir         string
+	max, length uint32
 
 	mu     sync.Mutex
 	read   bool                 // guarded by mu
@@ -39,9 +39,12 @@ type Ranges struct {
 }
 
 // New returns the ranges of pods whose directories are in dir, at most max at a
-// time.
-func New(dir string, max int) *Ranges {
-	return &Ranges{dir: dir, max: uint32(max), first: map[types.UID]uint32{}, holder: map[uint32]types.UID{}} //nolint:gosec // some hundred
+// time, and of so many ids, a multiple of Length; zero means that.
+func New(dir string, max int, length uint32) *Ranges {
+	if length == 0 {
+		length = Length
+	}
+	return &Ranges{dir: dir, max: uint32(max), length: length, first: map[types.UID]uint32{}, holder: map[uint32]types.UID{}} //nolint:gosec // some hundred
 }
 
 // mapping is one line of the file.
@@ -74,11 +77,11 @@ func (r *Ranges) Get(pod types.UID) (uint32, error) {
 		if _, taken := r.holder[n]; taken {
 			continue
 		}
-		if err := r.write(pod, n*Length); err != nil {
+		if err := r.write(pod, n*r.length); err != nil {
 			return 0, err
 		}
-		r.first[pod], r.holder[n] = n*Length, pod
-		return n * Length, nil
+		r.first[pod], r.holder[n] = n*r.length, pod
+		return n * r.length, nil
 	}
 	return 0, errors.New("could not find an empty slot to allocate a user namespace")
 }
@@ -98,12 +101,12 @@ func (r *Ranges) Release(pod types.UID) error {
 		return err
 	}
 	delete(r.first, pod)
-	delete(r.holder, first/Length)
+	delete(r.holder, first/r.length)
 	return nil
 }
 
 func (r *Ranges) write(pod types.UID, first uint32) error {
-	one := []mapping{{HostID: first, Length: Length}}
+	one := []mapping{{HostID: first, Length: r.length}}
 	data, err := json.Marshal(mappings{one, one})
 	if err != nil {
 		return err
@@ -134,20 +137,20 @@ func (r *Ranges) load() error {
 			return err
 		}
 		pod := types.UID(filepath.Base(filepath.Dir(path)))
-		first, err := parse(data)
+		first, err := parse(data, r.length)
 		if err != nil {
 			return fmt.Errorf("record pod mappings for existing pod %q: %w", pod, err)
 		}
-		if other, taken := r.holder[first/Length]; taken {
+		if other, taken := r.holder[first/r.length]; taken {
 			return fmt.Errorf("pods %q and %q have the same user namespace range", pod, other)
 		}
-		r.first[pod], r.holder[first/Length] = first, pod
+		r.first[pod], r.holder[first/r.length] = first, pod
 	}
 	r.read = true
 	return nil
 }
 
-func parse(data []byte) (uint32, error) {
+func parse(data []byte, length uint32) (uint32, error) {
 	var m mappings
 	if err := json.Unmarshal(data, &m); err != nil {
 		return 0, fmt.Errorf("invalid user namespace mappings file: %w", err)
@@ -155,7 +158,7 @@ func parse(data []byte) (uint32, error) {
 	if len(m.UIDs) != 1 || len(m.GIDs) != 1 || m.UIDs[0] != m.GIDs[0] {
 		return 0, errors.New("invalid user namespace configuration: GID and UID mapping should be identical")
 	}
-	if one := m.UIDs[0]; one.ContainerID != 0 || one.Length != Length || one.HostID%Length != 0 || one.HostID == 0 {
+	if one := m.UIDs[0]; one.ContainerID != 0 || one.Length != length || one.HostID%length != 0 || one.HostID == 0 {
 		return 0, fmt.Errorf("invalid user namespace configuration: %d ids from %d", one.Length, one.HostID)
 	}
 	return m.UIDs[0].HostID, nil

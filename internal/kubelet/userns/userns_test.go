@@ -22,7 +22,7 @@ func TestRanges(t *testing.T) {
 		}
 		return first
 	}
-	r := New(dir, 2)
+	r := New(dir, 2, 0)
 	a, b := get(r, "a"), get(r, "b")
 	if a+b != 3*Length || a%Length != 0 {
 		t.Fatalf("a has %d, b %d", a, b)
@@ -39,7 +39,7 @@ func TestRanges(t *testing.T) {
 		t.Errorf("the file is %s, %v", data, err)
 	}
 
-	r = New(dir, 2)
+	r = New(dir, 2, 0)
 	if err := r.Release("a"); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestRanges(t *testing.T) {
 func TestNodesDiffer(t *testing.T) {
 	seen := map[uint32]bool{}
 	for range 100 {
-		first, err := New(t.TempDir(), 110).Get("a")
+		first, err := New(t.TempDir(), 110, 0).Get("a")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestForeignFile(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "a", "userns"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if first, err := New(dir, 2).Get("b"); err == nil {
+		if first, err := New(dir, 2, 0).Get("b"); err == nil {
 			t.Errorf("%q was taken, and %d given", text, first)
 		}
 	}
