@@ -208,6 +208,27 @@ func TestPodLife(t *testing.T) {
 	}
 }
 
+// Who takes the node for lost calls its pods not ready; the agent, when it is
+// back, says what is true.
+func TestCalledNotReady(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	a.create(simple("p"))
+	ready := func() bool {
+		c := status.Condition(a.get("p").Status.Conditions, corev1.PodReady)
+		return c != nil && c.Status == corev1.ConditionTrue
+	}
+	a.waitPhase("p", corev1.PodRunning)
+	a.eventually("the pod is ready", ready)
+	said, err := a.pods.MergePatch(t.Context(), "default", "p", map[string]any{"status": map[string]any{"conditions": []map[string]any{{"type": "Ready", "status": "False", "reason": "NodeNotReady"}}}}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := status.Condition(said.Status.Conditions, corev1.PodReady); c == nil || c.Status != corev1.ConditionFalse {
+		t.Fatalf("it was not called so: %+v", said.Status)
+	}
+	a.eventually("the pod is ready again", ready)
+}
+
 // A container that fails is restarted, and waits in between.
 func TestCrashLoop(t *testing.T) {
 	exits := make(chan string, 16)

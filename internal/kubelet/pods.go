@@ -24,6 +24,7 @@ var _ source.Sink = (*sinkOf)(nil)
 func (s *sinkOf) Add(pod *corev1.Pod) {
 	k := (*Kubelet)(s)
 	k.pool.Update(k.take(pod))
+	k.statuses.Seen(pod)
 	k.shared()
 	if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && pod.DeletionTimestamp != nil {
 		k.statuses.Deletable(pod.UID)

@@ -65,8 +65,9 @@ type Announcer struct {
 	peers    peers
 	links    *links
 
-	mu   sync.Mutex
-	mine map[netip.Addr]*link // what this node answers for
+	mu       sync.Mutex
+	mine     map[netip.Addr]*link // what this node answers for
+	rejoined bool                 // a node is heard that was silent
 
 	// What follows belongs to the goroutine of Run.
 	bursts map[netip.Addr]int // announcements still to make
@@ -175,8 +176,8 @@ func (a *Announcer) look(scan bool) error {
 // take makes this node answer for exactly these addresses.
 func (a *Announcer) take(mine map[netip.Addr]*link) error {
 	a.mu.Lock()
-	before := a.mine
-	a.mine = mine
+	before, rejoined := a.mine, a.rejoined
+	a.mine, a.rejoined = mine, false
 	a.mu.Unlock()
 	var errs []error
 	for addr, l := range before {
@@ -193,6 +194,9 @@ func (a *Announcer) take(mine map[netip.Addr]*link) error {
 			errs = append(errs, l.Expect(addr), l.Announce(addr))
 			a.bursts[addr] = repeats - 1
 			a.c.Logger.Info("this node answers for the address of a load balancer", "address", addr, "link", l.name)
+		} else if rejoined {
+			// The link was in two parts: in the other one that node answered.
+			a.bursts[addr] = repeats
 		}
 	}
 	return errors.Join(errs...)

@@ -164,6 +164,20 @@ func (o *office) stop() {
 	}
 }
 
+// known returns to whom the client sends what is for an address, asking nobody.
+func (o *office) known(addr string) (mac string) {
+	o.client.Do(func() error {
+		all, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		for _, n := range all {
+			if a, _ := netip.AddrFromSlice(n.IP); a.Unmap() == netip.MustParseAddr(addr) {
+				mac = n.HardwareAddr.String()
+			}
+		}
+		return err
+	})
+	return mac
+}
+
 // mac returns who answers the client for an address, freshly asked.
 func (o *office) mac(addr string) (mac string) {
 	ip := netip.MustParseAddr(addr)
@@ -319,9 +333,9 @@ func TestNodeDies(t *testing.T) {
 	o.service(func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal })
 	first, second := leader(vip)
 	o.answers(first, vip)
-	cable := func(change func(netlink.Link) error) {
-		o.machines[first].Do(func() error {
-			link, err := netlink.LinkByName("eth0")
+	cable := func(change func(netlink.Link) error) { // at its far end
+		o.link.Do(func() error {
+			link, err := netlink.LinkByName(first)
 			if err != nil {
 				return err
 			}
@@ -334,6 +348,13 @@ func TestNodeDies(t *testing.T) {
 	o.reaches(func(name, _ string) bool { return name == "pod-"+second })
 	t.Logf("%v after its node died, the address is served by another", time.Since(died).Round(10*time.Millisecond))
 	cable(netlink.LinkSetUp)
+	// It never ceased to answer, as it sees it, and yet tells the client.
+	for deadline := time.Now().Add(time.Minute); o.known(vip) != o.macOf(first); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the client still sends to %s", o.known(vip))
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 	o.answers(first, vip)
 }
 

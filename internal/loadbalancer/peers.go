@@ -134,6 +134,9 @@ func rank(node string, addr netip.Addr) uint64 {
 func (a *Announcer) hear(on *link, m neighbour.Message) {
 	if !m.Asked {
 		if a.peers.hear(m.Addr) {
+			a.mu.Lock()
+			a.rejoined = true
+			a.mu.Unlock()
 			a.notify()
 		}
 		return

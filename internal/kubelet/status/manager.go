@@ -208,6 +208,28 @@ func (m *Manager) Deletable(uid types.UID) {
 // object to write it to.
 func (m *Manager) Rewrite(uid types.UID) { m.queue.Add(uid) }
 
+// Seen compares what the API server has of a pod with what is known of it: who
+// takes a node for lost calls its pods not ready, and nobody else takes that back.
+func (m *Manager) Seen(pod *corev1.Pod) {
+	uid := podspec.UID(pod)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.mu.entries[uid]
+	if e == nil || e.written != nil && newer(e.written, pod) {
+		return
+	}
+	for i := range e.status.Conditions {
+		c := &e.status.Conditions[i]
+		if told := Condition(pod.Status.Conditions, c.Type); owned(c.Type) && (told == nil || told.Status != c.Status) {
+			m.queue.Add(uid)
+			return
+		}
+	}
+	if pod.Status.Phase != e.status.Phase || len(pod.Status.ContainerStatuses) != len(e.status.ContainerStatuses) || len(pod.Status.PodIPs) != len(e.status.PodIPs) {
+		m.queue.Add(uid)
+	}
+}
+
 // Forget drops what is known of a pod that the API server no longer has.
 func (m *Manager) Forget(uid types.UID) {
 	m.mu.Lock()
