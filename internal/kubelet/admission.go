@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -78,8 +79,10 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 	if refusal != nil {
 		k.mu.rejected[pod.UID] = *refusal
 	}
+	k.mu.seen[pod.UID] = time.Now()
 	k.mu.Unlock()
 	if refusal != nil {
+		k.meter.Rejections.WithLabelValues(refusal.Reason).Inc()
 		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, refusal.Reason, refusal.Message)
 	}
 	if !granted.Same(pod) {

@@ -11,7 +11,9 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
+	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/probe"
+	"kaji/internal/kubelet/stats"
 )
 
 func (k *Kubelet) countProbe(pod *corev1.Pod, container string, kind probe.Kind, result string, took time.Duration) {
@@ -43,9 +45,189 @@ func (k *Kubelet) countStart(kind string, err error) {
 }
 
 // countRunning counts a pod that has begun to run.
-func (k *Kubelet) countRunning(before, now *corev1.PodStatus) {
+func (k *Kubelet) countRunning(pod *corev1.Pod, before, now *corev1.PodStatus) {
+	if before.Phase != corev1.PodRunning && now.Phase == corev1.PodRunning {
+		k.countStarted(pod, now)
+	}
 	if before.Phase != corev1.PodRunning && now.Phase == corev1.PodRunning && before.StartTime != nil && !before.StartTime.IsZero() {
 		k.meter.PodStart.Observe(time.Since(before.StartTime.Time).Seconds())
+	}
+}
+
+// countFirst counts a pod that a worker looks at for the first time.
+func (k *Kubelet) countFirst(pod *corev1.Pod) {
+	k.mu.Lock()
+	seen, ok := k.mu.seen[pod.UID]
+	k.mu.Unlock()
+	if ok {
+		k.meter.WorkerStart.Observe(time.Since(seen).Seconds())
+	}
+	k.meter.ContainersPerPod.Observe(float64(len(pod.Spec.Containers)))
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Image != nil {
+			k.meter.ImageVolumes.Inc()
+		}
+	}
+}
+
+// countStarted counts a pod whose containers run, for the first time: from its
+// creation on, and without what its images and init containers took.
+func (k *Kubelet) countStarted(pod *corev1.Pod, s *corev1.PodStatus) {
+	if pod.CreationTimestamp.IsZero() {
+		return
+	}
+	took := time.Since(pod.CreationTimestamp.Time)
+	k.meter.Start.Observe(took.Seconds())
+	k.mu.Lock()
+	took -= k.mu.pulls[pod.UID]
+	k.mu.Unlock()
+	for i := range s.InitContainerStatuses {
+		if end := s.InitContainerStatuses[i].State.Terminated; end != nil {
+			took -= end.FinishedAt.Sub(end.StartedAt.Time)
+		}
+	}
+	took = max(took, 0)
+	k.meter.StartSLI.Observe(took.Seconds())
+	if !pod.Spec.HostNetwork && k.first.CompareAndSwap(false, true) {
+		k.meter.FirstStart.Set(took.Seconds())
+	}
+}
+
+// countPull counts the pull of an image.
+func (k *Kubelet) countPull(pod *corev1.Pod, took time.Duration, bytes uint64) {
+	k.meter.Pulled(took, bytes)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.pulls[pod.UID] += took
+}
+
+// countVolume counts that a volume was made ready or taken away.
+func (k *Kubelet) countVolume(driver, operation string, took time.Duration, err error) {
+	result := "success"
+	if err != nil {
+		result = "fail-unknown"
+	}
+	k.meter.Storage.WithLabelValues(driver, operation, result, "false").Observe(took.Seconds())
+	if err == nil {
+		k.meter.StorageTotal.WithLabelValues(driver, operation).Observe(took.Seconds())
+	}
+	if driver == "kubernetes.io/image" && operation == "volume_mount" {
+		if err == nil {
+			k.meter.ImageVolumesMounted.Inc()
+		} else {
+			k.meter.ImageVolumeErrs.Inc()
+		}
+	}
+}
+
+// countStreams counts how it went when the runtime was asked for events.
+func (k *Kubelet) countStreams(err error) {
+	if err != nil {
+		k.meter.EventStreamErrors.Inc()
+	} else {
+		k.meter.EventStreams.Inc()
+	}
+}
+
+// countResources counts a request to the socket of pod resources.
+func (k *Kubelet) countResources(method string, err error) {
+	const version = "v1"
+	k.meter.PodResources.WithLabelValues(version).Inc()
+	if c := k.meter.PodResourceRequests[method]; c != nil {
+		c.WithLabelValues(version).Inc()
+	}
+	if c := k.meter.PodResourceErrors[method]; c != nil && err != nil {
+		c.WithLabelValues(version).Inc()
+	}
+}
+
+// countClaims counts that drivers were asked about the claims of a pod that has some.
+func (k *Kubelet) countClaims(operation string, pod *corev1.Pod, begun time.Time, err error) {
+	if len(pod.Spec.ResourceClaims) > 0 {
+		k.meter.Claims.WithLabelValues(operation, strconv.FormatBool(err != nil)).Observe(time.Since(begun).Seconds())
+	}
+}
+
+// countStatic is how many pods are static, or are not.
+func countStatic(pods []*corev1.Pod, static bool) int {
+	n := 0
+	for _, pod := range pods {
+		if podspec.Static(pod) == static {
+			n++
+		}
+	}
+	return n
+}
+
+// ephemeral is how many ephemeral containers pods have.
+func (k *Kubelet) ephemeral() float64 {
+	n := 0
+	for _, pod := range k.pool.Pods() {
+		n += len(pod.Spec.EphemeralContainers)
+	}
+	return float64(n)
+}
+
+// Metrics is where others register what is served with the agent's own.
+func (k *Kubelet) Metrics() prometheus.Registerer { return k.meter.Registerer() }
+
+// volumeStats tells of the volumes of a Kubelet when it is asked: how full those
+// of claims are, and how many there are.
+type volumeStats struct{ *Kubelet }
+
+var (
+	volumeLabels = []string{"namespace", "persistentvolumeclaim"}
+	volumeDescs  = []*prometheus.Desc{
+		prometheus.NewDesc("kubelet_volume_stats_capacity_bytes", "[ALPHA] Capacity in bytes of the volume", volumeLabels, nil),
+		prometheus.NewDesc("kubelet_volume_stats_available_bytes", "[ALPHA] Number of available bytes in the volume", volumeLabels, nil),
+		prometheus.NewDesc("kubelet_volume_stats_used_bytes", "[ALPHA] Number of used bytes in the volume", volumeLabels, nil),
+		prometheus.NewDesc("kubelet_volume_stats_inodes", "[ALPHA] Maximum number of inodes in the volume", volumeLabels, nil),
+		prometheus.NewDesc("kubelet_volume_stats_inodes_free", "[ALPHA] Number of free inodes in the volume", volumeLabels, nil),
+		prometheus.NewDesc("kubelet_volume_stats_inodes_used", "[ALPHA] Number of used inodes in the volume", volumeLabels, nil),
+	}
+	volumesDesc = prometheus.NewDesc("volume_manager_total_volumes", "[ALPHA] Number of volumes in Volume Manager", []string{"plugin_name", "state"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (volumeStats) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range append([]*prometheus.Desc{volumesDesc}, volumeDescs...) {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (v volumeStats) Collect(to chan<- prometheus.Metric) {
+	for driver, n := range v.volumes.Count() {
+		for _, state := range []string{"actual_state_of_world", "desired_state_of_world"} {
+			to <- prometheus.MustNewConstMetric(volumesDesc, prometheus.GaugeValue, float64(n), driver, state)
+		}
+	}
+	told := map[[2]string]bool{}
+	for _, pod := range v.pool.Pods() {
+		for i := range pod.Spec.Volumes {
+			volume := &pod.Spec.Volumes[i]
+			claim := [2]string{pod.Namespace}
+			switch {
+			case volume.PersistentVolumeClaim != nil:
+				claim[1] = volume.PersistentVolumeClaim.ClaimName
+			case volume.Ephemeral != nil:
+				claim[1] = pod.Name + "-" + volume.Name
+			default:
+				continue
+			}
+			mounted, ok := v.volumes.Mounted(pod.UID, volume.Name)
+			if !ok || mounted.Block || told[claim] {
+				continue
+			}
+			s, err := stats.SpaceOf(mounted.Path)
+			if err != nil {
+				continue
+			}
+			told[claim] = true
+			for i, n := range []uint64{s.Capacity, s.Available, s.Used, s.Inodes, s.InodesFree, s.InodesUsed} {
+				to <- prometheus.MustNewConstMetric(volumeDescs[i], prometheus.GaugeValue, float64(n), claim[0], claim[1])
+			}
+		}
 	}
 }
 
@@ -68,6 +250,7 @@ func (k *Kubelet) countEnded(before, now *corev1.PodStatus) {
 // countList counts a listing of the runtime.
 func (k *Kubelet) countList(took time.Duration) {
 	k.meter.Relist.Observe(took.Seconds())
+	k.meter.LastList.SetToCurrentTime()
 	k.mu.Lock()
 	last := k.mu.listedAt
 	k.mu.listedAt = time.Now()

@@ -195,6 +195,8 @@ func TestRealMetrics(t *testing.T) {
 	r := startReal(t)
 	r.create(script("measured", `sleep 600`, func(p *corev1.Pod) {
 		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
 	}))
 	r.waitPhase("measured", corev1.PodRunning)
 	for _, want := range []string{
@@ -214,9 +216,29 @@ func TestRealMetrics(t *testing.T) {
 		pattern := regexp.MustCompile(strings.ReplaceAll(want, "{", `\{`))
 		r.within(30*time.Second, want, func() bool { return pattern.MatchString(r.ask("/metrics")) })
 	}
+	r.within(30*time.Second, "the metrics that dashboards read", func() bool {
+		got := r.ask("/metrics")
+		for _, name := range dashboards {
+			if !strings.Contains(got, "\n"+name) {
+				return false
+			}
+		}
+		return true
+	})
 	started := regexp.MustCompile(`container_start_time_seconds\{container="main",namespace="default",pod="measured"\} `)
 	r.within(30*time.Second, "the start in /metrics/resource", func() bool { return started.MatchString(r.ask("/metrics/resource")) })
 }
+
+// dashboards are metrics that published dashboards and alerts read, or that tell of
+// a pod without volumes of its own in a run without failures.
+var dashboards = []string{"kubelet_node_name{", "kubelet_running_pods ", "kubelet_running_containers{", "kubelet_desired_pods{static=\"\"} 1\n", "kubelet_active_pods{static=\"\"} 1\n", "kubelet_mirror_pods 0\n",
+	"kubelet_runtime_operations_total{", "kubelet_runtime_operations_duration_seconds_bucket{", "kubelet_pod_start_duration_seconds_bucket{", "kubelet_pod_worker_duration_seconds_bucket{",
+	"kubelet_pod_start_sli_duration_seconds_count 1\n", "kubelet_pod_start_total_duration_seconds_count 1\n", "kubelet_pod_worker_start_duration_seconds_count 1\n", "kubelet_containers_per_pod_count_count 1\n",
+	"kubelet_pod_status_sync_duration_seconds_count ", "kubelet_cgroup_manager_duration_seconds_bucket{", "kubelet_pleg_relist_duration_seconds_bucket{", "kubelet_pleg_relist_interval_seconds_count ",
+	"kubelet_pleg_last_seen_seconds ", "kubelet_evented_pleg_connection_success_count 1\n", "kubelet_run_podsandbox_duration_seconds_count{runtime_handler=\"\"} 1\n",
+	"kubelet_image_manager_ensure_image_requests_total{present_locally=\"true\",pull_policy=\"never\",pull_required=\"false\"} 1\n", "kubelet_http_requests_total{long_running=\"false\",method=\"GET\",path=\"metrics\",server_type=\"readwrite\"} ",
+	"storage_operation_duration_seconds_count{migrated=\"false\",operation_name=\"volume_mount\",status=\"success\",volume_plugin=\"kubernetes.io/empty-dir\"} 1\n",
+	"volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"actual_state_of_world\"} 1\n", "kubelet_topology_manager_admission_requests_total 1\n", "process_cpu_seconds_total ", "go_goroutines "}
 
 // All pods together are held to what the machine has without what is reserved,
 // and a group that the configuration names to what is kept for it.

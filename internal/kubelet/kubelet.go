@@ -252,7 +252,8 @@ type Kubelet struct {
 	events   record.EventBroadcaster
 	runtime  atomic.Pointer[runtimeFacts]
 	stopping atomic.Bool
-	appArmor bool // the kernel enforces profiles
+	first    atomic.Bool // a pod with a network of its own has started
+	appArmor bool        // the kernel enforces profiles
 
 	dns          *compose.DNS
 	objects      *object.Cache
@@ -299,6 +300,9 @@ type Kubelet struct {
 		pending  map[types.UID]admit.Rejection
 		resizing map[types.UID]bool
 		cidrs    []string
+		// seen is when pods were seen first, pulls how long their images took.
+		seen  map[types.UID]time.Time
+		pulls map[types.UID]time.Duration
 		// listing is why the runtime's last listing failed, nil if it did not.
 		listing error
 		// listedAt is when it was listed last.
@@ -331,6 +335,8 @@ func New(cfg Config) (*Kubelet, error) {
 	k.mu.rejected = map[types.UID]admit.Rejection{}
 	k.mu.pending = map[types.UID]admit.Rejection{}
 	k.mu.resizing = map[types.UID]bool{}
+	k.mu.seen = map[types.UID]time.Time{}
+	k.mu.pulls = map[types.UID]time.Duration{}
 	k.mu.locks = map[types.UID]*sync.Mutex{}
 	k.runtime.Store(&runtimeFacts{name: "unknown"})
 	k.services = client.For[*corev1.Service](cfg.Client)
@@ -341,7 +347,10 @@ func New(cfg Config) (*Kubelet, error) {
 	k.recorder = k.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: cfg.NodeName})
 	k.meter = meter.New(meter.Gauges{NodeName: cfg.NodeName, Version: cfg.Version, CgroupVersion: cgroupVersion(),
 		Pods: func() float64 { return float64(k.running(nil)) }, Containers: func() float64 { return float64(k.running(k.runningContainers)) },
-		DesiredPods: func() float64 { return float64(len(k.pool.Pods())) }})
+		DesiredPods: func(static bool) float64 { return float64(countStatic(k.pool.Pods(), static)) },
+		ActivePods:  func(static bool) float64 { return float64(countStatic(k.others(""), static)) },
+		MirrorPods:  func() float64 { return float64(countStatic(k.others(""), true)) }, Ephemeral: k.ephemeral})
+	k.meter.Register(volumeStats{k})
 	metrics, _ := cfg.Runtime.(cri.Metrics) // what else it may have is not counted
 	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime, cfg.RuntimeTimeout), k.meter.Images(cfg.Images)
 	k.cfg.Runtime, k.cfg.Images = cfg.Runtime, cfg.Images
@@ -359,7 +368,11 @@ func New(cfg Config) (*Kubelet, error) {
 		parallel = 1
 	}
 	k.images = image.New(image.Config{Images: cfg.Images, Recorder: k.recorder, Logger: k.log, Credentials: k.credentials, MaxParallel: parallel,
-		QPS: cfg.RegistryQPS, Burst: cfg.RegistryBurst, Listed: cfg.ListedImages, Records: records})
+		QPS: cfg.RegistryQPS, Burst: cfg.RegistryBurst, Listed: cfg.ListedImages, Records: records, Pulled: k.countPull,
+		Ensured: func(policy corev1.PullPolicy, present, pulled string) {
+			k.meter.ImageRequests.WithLabelValues(strings.ToLower(string(policy)), present, pulled).Inc()
+		},
+		Collected: func(reason string) { k.meter.ImagesCollected.WithLabelValues(reason).Inc() }})
 	if cfg.Cgroups != nil {
 		groups := *cfg.Cgroups
 		groups.Allocatable, groups.HugePages = bound(cfg), hugePages("/sys/kernel/mm/hugepages")
@@ -380,7 +393,8 @@ func New(cfg Config) (*Kubelet, error) {
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
 		SeccompDefault: cfg.SeccompDefault, Sysctls: cfg.DefaultSysctls, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
 		Exclusive: func(pod types.UID, container string) bool { return len(k.cpus.Exclusive(pod, container)) > 0 }})
-	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod})
+	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod,
+		Took: func(took time.Duration) { k.meter.StatusSync.Observe(took.Seconds()) }})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,
 		NodeUID: func() (types.UID, error) {
@@ -394,7 +408,8 @@ func New(cfg Config) (*Kubelet, error) {
 	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
-	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume})
+	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume,
+		Took: k.countVolume})
 	if err := k.resources(); err != nil {
 		return nil, err
 	}
@@ -419,7 +434,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
 		Changed: func() { k.node.Wake() }, Logger: k.log, Interval: cfg.EvictionCheck, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace,
 		NoLimits: cfg.NoLocalStorage})
-	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList}
+	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList, Streams: k.countStreams}
 	return k, nil
 }
 
@@ -546,7 +561,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			Begin: func(ctx context.Context) { k.Shutdown(ctx, k.cfg.ShutdownGroups) }}
 		part("shutdown", end.Run)
 	}
-	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k)}
+	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k), Counted: k.countResources}
 	part("pod resources", k.optional("pod resources are not served", server.Run))
 	if k.cfg.PodCIDR != "" {
 		k.nodeChanged(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{k.cfg.PodCIDR}}})

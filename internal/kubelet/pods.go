@@ -71,6 +71,7 @@ func (k *Kubelet) adopt(ctx context.Context) {
 		if _, known := k.pool.State(key.UID); known {
 			continue
 		}
+		k.meter.Orphans.Inc()
 		k.log.Info("ending a pod that no source knows", "pod", key.Namespace+"/"+key.Name, "uid", key.UID)
 		k.pool.Update(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: key.UID}})
 		k.pool.Remove(key.UID)

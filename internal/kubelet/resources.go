@@ -53,7 +53,11 @@ func (k *Kubelet) resources() (err error) {
 		return fmt.Errorf("memory manager: %w", err)
 	}
 	k.devices = devicemanager.New(devicemanager.Config{Dir: filepath.Join(k.cfg.RootDir, "device-plugins"), Nodes: layout.NodeIDs(), Logger: k.log,
-		Changed: func() { k.node.Wake() }, Health: func(uid types.UID) { k.pool.Wake(uid) }})
+		Changed: func() { k.node.Wake() }, Health: func(uid types.UID) { k.pool.Wake(uid) },
+		Registered: func(resource string) { k.meter.Plugins.WithLabelValues(resource).Inc() },
+		Took: func(resource string, took time.Duration) {
+			k.meter.DeviceTime.WithLabelValues(resource).Observe(took.Seconds())
+		}})
 	k.topology, err = topologymanager.New(topologymanager.Config{Policy: k.cfg.TopologyPolicy, Scope: k.cfg.TopologyScope, Options: k.cfg.TopologyOptions,
 		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus, k.memories}})
 	if err != nil {
@@ -107,7 +111,12 @@ func (k *Kubelet) bind(ctx context.Context) error {
 
 // allocate gives a pod the devices that it asks for, at its admission.
 func (k *Kubelet) allocate(pod *corev1.Pod) *admit.Rejection {
-	if r := k.topology.Admit(context.Background(), pod); r != nil {
+	begun := time.Now()
+	k.meter.TopologyRequests.Inc()
+	r := k.topology.Admit(context.Background(), pod)
+	k.meter.TopologyTime.Observe(float64(time.Since(begun).Microseconds()) / 1000)
+	if r != nil {
+		k.meter.TopologyErrors.Inc()
 		return &admit.Rejection{Reason: r.Reason, Message: r.Message}
 	}
 	return nil
@@ -135,7 +144,10 @@ func (k *Kubelet) keepResources(ctx context.Context) {
 // prepareClaims has drivers prepare the claims of a pod, whose names may stand only
 // in the status that the API server has.
 func (k *Kubelet) prepareClaims(ctx context.Context, pod *corev1.Pod) error {
-	return k.claims.Prepare(ctx, k.withClaims(pod))
+	begun := time.Now()
+	err := k.claims.Prepare(ctx, k.withClaims(pod))
+	k.countClaims("PrepareResources", pod, begun, err)
+	return err
 }
 
 // withClaims shows a pod with the names of its claims.

@@ -35,7 +35,7 @@ func (k *Kubelet) Handler() http.Handler {
 	if !k.cfg.NoSystemLogs {
 		c.LogDir, c.LogQuery = "/var/log", k.cfg.SystemLogQuery
 	}
-	return server.New(c)
+	return k.meter.Counted("readwrite", server.New(c))
 }
 
 // ReadOnlyHandler shows everybody what the agent does, and reaches into nothing:
@@ -43,7 +43,7 @@ func (k *Kubelet) Handler() http.Handler {
 func (k *Kubelet) ReadOnlyHandler() http.Handler {
 	c := k.handlerConfig()
 	c.NoDebug = true
-	return server.New(c)
+	return k.meter.Counted("readonly", server.New(c))
 }
 
 func (k *Kubelet) handlerConfig() server.Config {

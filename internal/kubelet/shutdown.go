@@ -33,6 +33,8 @@ func ShutdownGroups(all, critical time.Duration) []shutdown.Group {
 // running.
 func (k *Kubelet) Shutdown(ctx context.Context, groups []shutdown.Group) {
 	k.stopping.Store(true)
+	k.meter.ShutdownBegan.SetToCurrentTime()
+	defer k.meter.ShutdownEnded.SetToCurrentTime()
 	k.node.Stopping("node is shutting down")
 	k.recorder.Event(k.nodeReference(), corev1.EventTypeNormal, "NodeShutdown", "Shutdown manager detected shutdown event")
 	if len(groups) == 0 {

@@ -42,6 +42,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	operation := "sync"
 	if _, known := k.statuses.Get(pod.UID); !known {
 		operation = "create"
+		k.countFirst(pod)
 	}
 	defer since(k.meter.PodWorker.WithLabelValues(operation), time.Now())
 	if k.refuse(pod) {
@@ -274,7 +275,7 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 		in.Resize = k.resizeConditions(pod, a)
 	}
 	s := status.Generate(in)
-	k.countRunning(&old, &s)
+	k.countRunning(known, &old, &s)
 	k.countEnded(&old, &s)
 	k.deviceStatus(pod.UID, &s)
 	if change != nil {
@@ -340,12 +341,15 @@ func (s *syncer) Clean(ctx context.Context, pod *corev1.Pod) error {
 	if err := k.removeSubPaths(pod.UID); err != nil {
 		return err
 	}
-	if err := k.claims.Unprepare(ctx, pod.UID); err != nil {
+	begun := time.Now()
+	err := k.claims.Unprepare(ctx, pod.UID)
+	k.countClaims("UnprepareResources", pod, begun, err)
+	if err != nil {
 		return err
 	}
 	if k.cgroups != nil {
-		begun := time.Now()
-		err := k.cgroups.Remove(pod)
+		begun = time.Now()
+		err = k.cgroups.Remove(pod)
 		since(k.meter.Groups.WithLabelValues("destroy"), begun)
 		if err != nil {
 			return err
@@ -393,6 +397,8 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	delete(k.mu.retries, pod.UID)
 	delete(k.mu.fails, pod.UID)
 	delete(k.mu.grants, pod.UID)
+	delete(k.mu.seen, pod.UID)
+	delete(k.mu.pulls, pod.UID)
 	delete(k.mu.rejected, pod.UID)
 	delete(k.mu.pending, pod.UID)
 	delete(k.mu.resizing, pod.UID)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -64,6 +66,7 @@ func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Log
 	if err != nil {
 		return err
 	}
+	a.measure(k)
 	group := lifecycle.New(ctx, log)
 	if err := a.serve(group, k); err != nil {
 		group.Stop()
@@ -171,7 +174,8 @@ type agent struct {
 	log         *slog.Logger
 	credentials *credentials
 	api         *remote.Client
-	alone       *alone // in place of both, in standalone mode
+	requests    *restMetrics // those to the API server
+	alone       *alone       // in place of both, in standalone mode
 	runtime     *socket.Client
 	images      *socket.Client
 	serving     certificate.Manager // nil unless the cluster signs the server's certificate
@@ -224,6 +228,33 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		SystemLogQuery: ptr.Deref(c.EnableSystemLogQuery, false), Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
 	a.amounts()
 	return a, errors.Join(a.process(), a.derive(ctx))
+}
+
+// measure adds to the agent's metrics what is counted here.
+func (a *agent) measure(k *kubelet.Kubelet) {
+	r := k.Metrics()
+	gates, _ := featuregate.New(a.settings.FeatureGates) // judged by settle
+	r.MustRegister(gates)
+	if a.requests != nil {
+		r.MustRegister(a.requests.requests, a.requests.took, a.requests.sent, a.requests.got)
+	}
+	left := func(kind, help string, m certificate.Manager) {
+		if m == nil {
+			return
+		}
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_certificate_manager_" + kind + "_ttl_seconds", Help: "[ALPHA] " + help}, func() float64 {
+			c := m.Current()
+			if c == nil || c.Leaf == nil {
+				return math.Inf(1)
+			}
+			return math.Trunc(time.Until(c.Leaf.NotAfter).Seconds())
+		}))
+	}
+	const text = "Gauge of the shortest TTL (time-to-live) of the Kubelet's %s certificate. The value is in seconds until certificate expiry (negative if already expired). If %[1]s certificate is invalid or unused, the value will be +INF."
+	if a.credentials != nil {
+		left("client", fmt.Sprintf(text, "client"), a.credentials.manager)
+	}
+	left("server", fmt.Sprintf(text, "serving"), a.serving)
 }
 
 // amounts are how often, how many and how much at a time.
@@ -349,6 +380,8 @@ func (a *agent) join(ctx context.Context, name string) (_ client.Interface, err 
 			from.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &limited{rt, limit, nil} })
 		}
 	}
+	a.requests = newRESTMetrics(prometheus.NewRegistry())
+	from.Wrap(a.requests.wrap)
 	a.api, err = remote.New(from)
 	return a.api, err
 }

@@ -27,6 +27,8 @@ type Watcher struct {
 	Listed func(error)
 	// Took is told how long each listing took; nil for nobody.
 	Took func(time.Duration)
+	// Streams is told how it went when events were asked for; nil for nobody.
+	Streams func(error)
 	// Slow and Fast are the intervals of listings with and without events;
 	// zero means 60 s and 1 s.
 	Slow, Fast time.Duration
@@ -48,7 +50,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 		asked := time.Now()
 		if events == nil && !asked.Before(again) {
 			var err error
-			if events, err = w.Runtime.Events(ctx); err != nil {
+			events, err = w.Runtime.Events(ctx)
+			if w.Streams != nil && ctx.Err() == nil {
+				w.Streams(err)
+			}
+			if err != nil {
 				w.Logger.Debug("the runtime has no events, listing instead", "err", err)
 				events, again = nil, asked.Add(slow)
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,7 +54,11 @@ func (m *Manager) allocate(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 	}
 	ctx, cancel := call(ctx)
 	defer cancel()
+	begun := time.Now()
 	answer, err := e.api.Allocate(ctx, &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: ids}}})
+	if m.cfg.Took != nil {
+		m.cfg.Took(name, time.Since(begun))
+	}
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,11 @@ type Config struct {
 	// the health of a pod's devices changed.
 	Changed func()
 	Health  func(types.UID)
-	Logger  *slog.Logger
+	// Registered is told of each plug-in that comes, by its resource, Took of how long
+	// an allocation took; nil tells nobody.
+	Registered func(resource string)
+	Took       func(resource string, took time.Duration)
+	Logger     *slog.Logger
 }
 
 // Manager manages devices. It is safe for concurrent use; allocations take turns.

@@ -96,6 +96,9 @@ func (r registration) Register(ctx context.Context, q *pluginapi.RegisterRequest
 	if filepath.Base(q.Endpoint) != q.Endpoint {
 		return &pluginapi.Empty{}, fmt.Errorf("bad socket path: %q", q.Endpoint)
 	}
+	if r.m.cfg.Registered != nil {
+		r.m.cfg.Registered(q.ResourceName)
+	}
 	return &pluginapi.Empty{}, r.m.connect(ctx, q.ResourceName, filepath.Join(r.m.cfg.Dir, q.Endpoint))
 }
 
@@ -106,6 +109,9 @@ var _ plugin.Handler = (*Manager)(nil)
 func (m *Manager) Register(ctx context.Context, name, endpoint string, versions []string) error {
 	if !slices.ContainsFunc(versions, func(v string) bool { return slices.Contains(pluginapi.SupportedVersions[:], v) }) {
 		return fmt.Errorf("requested API version %q is not supported by kubelet. Supported version is %q", versions, pluginapi.SupportedVersions)
+	}
+	if m.cfg.Registered != nil {
+		m.cfg.Registered(name)
 	}
 	return m.connect(ctx, name, endpoint)
 }

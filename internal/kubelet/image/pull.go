@@ -42,7 +42,7 @@ type Config struct {
 	Listed *int32
 	// Pulled is told of each pull: how long it took and how large the image is; Ensured of
 	// each image that was asked for, and Collected of each that was removed and why.
-	Pulled    func(took time.Duration, bytes uint64)
+	Pulled    func(pod *corev1.Pod, took time.Duration, bytes uint64)
 	Ensured   func(policy corev1.PullPolicy, present, pulled string)
 	Collected func(reason string)
 	// MaxParallel bounds pulls at the same time; zero is no bound. Serial
@@ -206,7 +206,7 @@ func (s *Store) pull(ctx context.Context, r Request, spec *runtimeapi.ImageSpec)
 		}
 	}
 	if s.cfg.Pulled != nil {
-		s.cfg.Pulled(time.Since(begun), size)
+		s.cfg.Pulled(r.Pod, time.Since(begun), size)
 	}
 	s.cfg.Recorder.Eventf(r.Object, corev1.EventTypeNormal, "Pulled", "Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		r.Image, time.Since(begun).Truncate(time.Millisecond), time.Since(waitedSince).Truncate(time.Millisecond), size)

@@ -44,16 +44,21 @@ type Meter struct {
 	Relist, RelistInterval prometheus.Histogram
 	// Groups is the time that changes of control groups take, by operation.
 	Groups *prometheus.HistogramVec
+	More
 }
 
 // Gauges are figures that are asked for when they are scraped.
 type Gauges struct {
 	// Pods and Containers are the numbers of those that run.
 	Pods, Containers func() float64
-	// DesiredPods is the number of pods that the node should run.
-	DesiredPods func() float64
-	NodeName    string
-	Version     string
+	// DesiredPods and ActivePods are the numbers of pods that the node should run, and
+	// that count when another is to be taken; MirrorPods those of static pods.
+	DesiredPods, ActivePods func(static bool) float64
+	MirrorPods              func() float64
+	// Ephemeral is the number of ephemeral containers.
+	Ephemeral func() float64
+	NodeName  string
+	Version   string
 	// CgroupVersion is 1 or 2.
 	CgroupVersion float64
 }
@@ -66,7 +71,7 @@ func New(g Gauges) *Meter {
 		[]string{"probe_type", "result", "container", "pod", "namespace", "pod_uid"})
 	m.PodStart = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kubelet_pod_start_duration_seconds",
 		Help:    "[ALPHA] Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
-		Buckets: []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600}})
+		Buckets: startBuckets})
 	m.PodWorker = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kubelet_pod_worker_duration_seconds",
 		Help: "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync"}, []string{"operation_type"})
 	m.Evictions = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubelet_evictions",
@@ -88,12 +93,19 @@ func New(g Gauges) *Meter {
 	pods := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_running_pods", Help: "[ALPHA] Number of pods that have a running pod sandbox"}, g.Pods)
 	containers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_running_containers", Help: "[ALPHA] Number of containers currently running",
 		ConstLabels: prometheus.Labels{"container_state": "running"}}, g.Containers)
-	desired := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_desired_pods", Help: "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.",
-		ConstLabels: prometheus.Labels{"static": ""}}, g.DesiredPods)
+	for label, static := range map[string]bool{"": false, "true": true} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_desired_pods", Help: "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.",
+			ConstLabels: prometheus.Labels{"static": label}}, func() float64 { return g.DesiredPods(static) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_active_pods", Help: "[ALPHA] The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.",
+				ConstLabels: prometheus.Labels{"static": label}}, func() float64 { return g.ActivePods(static) }))
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_mirror_pods", Help: "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)"}, g.MirrorPods),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_managed_ephemeral_containers", Help: "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet."}, g.Ephemeral))
+	m.more()
 	groups := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_cgroup_version", Help: "[ALPHA] cgroup version on the hosts."})
 	groups.Set(g.CgroupVersion)
 	m.registry.MustRegister(m.UserNamespaces, m.UserNamespaceErrors, m.Sandboxes, m.SandboxErrors, m.Operations, m.OperationErrors, m.OperationTime, m.Relist, m.RelistInterval, m.Groups, groups)
-	m.registry.MustRegister(m.PodStart, m.PodWorker, m.Evictions, m.Started, m.StartErrors, m.Ended, name, build, pods, containers, desired,
+	m.registry.MustRegister(m.PodStart, m.PodWorker, m.Evictions, m.Started, m.StartErrors, m.Ended, name, build, pods, containers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.probes.MustRegister(m.ProbeRuns, m.ProbeTime)
 	return m

@@ -57,7 +57,13 @@ func timed[Q, A any](ctx context.Context, m *Meter, operation string, q Q, call 
 
 // RunPodSandbox implements cri.Runtime.
 func (r *runtime) RunPodSandbox(ctx context.Context, q *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
-	return timed(ctx, r.m, "run_podsandbox", q, within(r, 2, 0, r.Runtime.RunPodSandbox))
+	begun := time.Now()
+	answer, err := timed(ctx, r.m, "run_podsandbox", q, within(r, 2, 0, r.Runtime.RunPodSandbox))
+	r.m.SandboxTime.WithLabelValues(q.RuntimeHandler).Observe(time.Since(begun).Seconds())
+	if err != nil {
+		r.m.SandboxFailures.WithLabelValues(q.RuntimeHandler).Inc()
+	}
+	return answer, err
 }
 
 // StopPodSandbox implements cri.Runtime.

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 
 	"google.golang.org/grpc"
@@ -45,8 +46,10 @@ type Host interface {
 type Server struct {
 	podresourcesv1.UnsafePodResourcesListerServer
 	// Dir is "<root>/pod-resources".
-	Dir  string
-	Host Host
+	Dir string
+	// Counted is told of each request's method and how it went; nil tells nobody.
+	Counted func(method string, err error)
+	Host    Host
 }
 
 // Run serves until ctx ends.
@@ -63,7 +66,10 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("listen for pod resources: %w", err)
 	}
 	limiter := flowcontrol.NewTokenBucketRateLimiter(rate, burst)
-	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, q any, call *grpc.UnaryServerInfo, next grpc.UnaryHandler) (_ any, err error) {
+		if s.Counted != nil {
+			defer func() { s.Counted(path.Base(call.FullMethod), err) }()
+		}
 		if !limiter.TryAccept() {
 			return nil, status.Error(codes.ResourceExhausted, "rejected by rate limit")
 		}

@@ -31,6 +31,8 @@ type ManagerConfig struct {
 	// it (podspec.UID); nil where it has nothing.
 	Pod    func(types.UID) *corev1.Pod
 	Logger *slog.Logger
+	// Took is told how long a status waited until it was written; nil for nobody.
+	Took func(time.Duration)
 	// Workers write at the same time; zero means 4.
 	Workers int
 }
@@ -52,6 +54,8 @@ type entry struct {
 	running bool
 	// deletable says that nothing of the pod is left on the node.
 	deletable bool
+	// since is when the status became another than was written, zero where it did not.
+	since time.Time
 	// written is the API server's answer to the last write.
 	written *corev1.Pod
 }
@@ -117,6 +121,9 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus, running bool) {
 		return
 	}
 	e.status, e.running = s, running
+	if e.since.IsZero() {
+		e.since = time.Now()
+	}
 	m.queue.Add(uid)
 }
 
@@ -273,6 +280,10 @@ func (m *Manager) write(ctx context.Context, uid types.UID) {
 	m.mu.Lock()
 	if e := m.mu.entries[uid]; e != nil && answer != nil {
 		e.written = answer
+		if m.cfg.Took != nil && !e.since.IsZero() {
+			m.cfg.Took(time.Since(e.since))
+		}
+		e.since = time.Time{}
 	}
 	m.mu.Unlock()
 }

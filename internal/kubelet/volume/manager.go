@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +30,9 @@ type ManagerConfig struct {
 	Drivers []Driver
 	// Resized is told how it went when a volume of a pod had grown; nil tells nobody.
 	Resized func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim, name string, err error)
+	// Took is told how long it took a driver to make a volume ready that was not, or to
+	// take it away ("volume_mount", "volume_unmount"), and how it went; nil tells nobody.
+	Took func(driver, operation string, took time.Duration, err error)
 	// Client reads claims and persistent volumes, and writes the sizes of claims.
 	Client client.Interface
 	Logger *slog.Logger
@@ -144,7 +148,11 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		if s := pod.Spec.SecurityContext; s != nil {
 			r.FSGroup = s.FSGroup
 		}
+		begun := time.Now()
 		mounted, err := d.Setup(ctx, r)
+		if _, ready := m.Mounted(pod.UID, v.Name); m.cfg.Took != nil && !ready {
+			m.cfg.Took(d.Name(), "volume_mount", time.Since(begun), err)
+		}
 		if err != nil {
 			var shown *Error
 			if errors.As(err, &shown) {
@@ -166,6 +174,7 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 				m.cfg.Logger.Warn("a volume does not use its new size yet", "volume", name, "err", err)
 			}
 		}
+		mounted.Driver = d.Name()
 		return mounted, nil
 	}
 	return Mounted{}, &Error{"FailedMount", fmt.Sprintf("MountVolume.SetUp failed for volume %q : no volume plugin matched", v.Name)}
@@ -243,12 +252,30 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 		}
 		for _, name := range names {
 			dir := filepath.Join(root, folder.Name(), name.Name())
-			if err := d.Teardown(ctx, dir, string(uid), name.Name()); err != nil {
+			begun := time.Now()
+			err := d.Teardown(ctx, dir, string(uid), name.Name())
+			if m.cfg.Took != nil {
+				m.cfg.Took(d.Name(), "volume_unmount", time.Since(begun), err)
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q: %w", name.Name(), err))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Count is how many volumes are mounted, by their driver.
+func (m *Manager) Count() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[string]int{}
+	for _, volumes := range m.mu.mounted {
+		for _, one := range volumes {
+			out[one.Driver]++
+		}
+	}
+	return out
 }
 
 func (m *Manager) driver(name string) Driver {

@@ -53,6 +53,8 @@ type Mounted struct {
 	Block bool
 	// Image is set for image volumes, which the runtime mounts itself.
 	Image *runtimeapi.ImageSpec
+	// Driver is the name of the one that it is of.
+	Driver string
 	// ReadOnly forbids writing whatever the mount says.
 	ReadOnly bool
 }
