@@ -393,7 +393,7 @@ func (s *Server) serve(ctx context.Context, cacheDone <-chan error) error {
 			served <- web.Serve(s.cfg.Listener)
 			return
 		}
-		served <- web.Serve(tls.NewListener(s.cfg.Listener, serverTLS(s.cfg.TLS)))
+		served <- web.Serve(tls.NewListener(h2.Listener(s.cfg.Listener), serverTLS(s.cfg.TLS)))
 	}()
 	var failure error
 	select {

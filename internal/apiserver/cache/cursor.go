@@ -65,3 +65,31 @@ func (c *Cursor) Next(ctx context.Context) (*Event, error) {
 		}
 	}
 }
+
+// AtEnd says whether the cursor has seen all there is, and will see whatever
+// comes. known is a revision whose events the cache had before the call: a cursor
+// that stands after one that is still to come is not at the end.
+func (c *Cursor) AtEnd(known int64) bool {
+	if len(c.past) > 0 || c.skip > known {
+		return false
+	}
+	select {
+	case <-c.at.ready:
+		return false
+	default:
+		return true
+	}
+}
+
+// Same says whether two cursors that have been at the end stand at one place.
+func (c *Cursor) Same(other *Cursor) bool { return c.at == other.at }
+
+// Skip moves the cursor behind all there is. It returns ErrEnded when no more
+// will come.
+func (c *Cursor) Skip() error {
+	for {
+		if event, err := c.TryNext(); event == nil || err != nil {
+			return err
+		}
+	}
+}

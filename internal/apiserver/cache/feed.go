@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/fields"
+
 	"kaji/internal/api"
 	"kaji/internal/store"
 )
@@ -66,6 +68,23 @@ type Event struct {
 	Deleted bool
 
 	gone atomic.Pointer[Entry]
+	// fields are the selectable fields of Entry and Prev, once asked for.
+	fields [2]atomic.Pointer[fields.Set]
+}
+
+// Fields returns the selectable fields of e, which is the event's Entry or its
+// Prev, calling make for the first of all watchers that ask.
+func (e *Event) Fields(of *Entry, make func() fields.Set) fields.Set {
+	kept := &e.fields[0]
+	if of == e.Prev {
+		kept = &e.fields[1]
+	}
+	if set := kept.Load(); set != nil {
+		return *set
+	}
+	set := make()
+	kept.Store(&set)
+	return set
 }
 
 // Gone returns the state before the event with the event's revision: what a

@@ -4,6 +4,7 @@ package h2
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -79,7 +80,12 @@ func (c *conn) write() {
 			runtime.Gosched()
 			c.mu.Lock()
 		}
-		chunk := c.out.take()
+		var some [batch]*[]byte
+		n := 0
+		for n < batch && c.out.size > 0 {
+			some[n] = c.out.take()
+			n++
+		}
 		if c.err == nil { // or else serve has set it
 			_ = c.tc.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout))
 		}
@@ -88,8 +94,7 @@ func (c *conn) write() {
 			c.room.Broadcast()
 		}
 		c.mu.Unlock()
-		_, err := c.tc.Write(*chunk)
-		release(chunk)
+		err := c.writeAll(some[:n])
 		c.mu.Lock()
 		if err != nil {
 			c.fail(err)
@@ -99,6 +104,21 @@ func (c *conn) write() {
 	}
 	c.writing = false
 	c.room.Broadcast()
+}
+
+// writeAll writes chunks, by one write to the socket where the listener allows.
+func (c *conn) writeAll(some []*[]byte) (err error) {
+	if g, ok := c.tc.NetConn().(*gathering); ok && len(some) > 1 {
+		g.hold()
+		defer func() { err = errors.Join(err, g.release()) }()
+	}
+	for _, chunk := range some {
+		if err == nil {
+			_, err = c.tc.Write(*chunk)
+		}
+		release(chunk)
+	}
+	return err
 }
 
 // frame appends the head of a frame.

@@ -105,6 +105,10 @@ func (o *Options) selectFields(in *request.Info, selector fields.Selector) error
 		return nil
 	}
 	o.Name, _ = o.Fields.RequiresExactMatch("metadata.name")
+	if terms := o.Fields.Requirements(); o.Name != "" && len(terms) == 1 {
+		o.Fields = nil // the name says all
+		return nil
+	}
 	if namespace, ok := o.Fields.RequiresExactMatch("metadata.namespace"); ok && in.Kind.Namespaced && o.Namespace == "" {
 		o.Namespace = namespace
 	}
@@ -169,6 +173,9 @@ func (o *Options) parseRevision(watching bool) error {
 func (o *Options) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s namespace=%q", o.Served.GVR, o.Namespace)
+	if o.Name != "" {
+		fmt.Fprintf(&b, " name=%q", o.Name)
+	}
 	if o.Labels != nil {
 		fmt.Fprintf(&b, " labels=%q", o.Labels)
 	}

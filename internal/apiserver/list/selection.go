@@ -26,14 +26,19 @@ type Selection struct {
 }
 
 // All says that nothing but a namespace narrows the selection.
-func (s *Selection) All() bool { return s.Labels == nil && s.Fields == nil }
+func (s *Selection) All() bool { return s.Name == "" && s.Labels == nil && s.Fields == nil }
 
 // Matches says whether an entry is selected, wherever it lives.
-func (s *Selection) Matches(e *cache.Entry) bool {
-	if s.Namespace != "" && !s.inNamespace(e.Key) {
-		return false
-	}
-	return s.selected(e)
+func (s *Selection) Matches(e *cache.Entry) bool { return s.matches(e, nil) }
+
+// Sees says whether the objects after and before an event are selected,
+// wherever they live.
+func (s *Selection) Sees(event *cache.Event) (now, before bool) {
+	return !event.Deleted && s.matches(event.Entry, event), event.Prev != nil && s.matches(event.Prev, event)
+}
+
+func (s *Selection) matches(e *cache.Entry, of *cache.Event) bool {
+	return (s.Namespace == "" || s.inNamespace(e.Key)) && s.named(e.Object) && s.hasFields(e, of)
 }
 
 func (s *Selection) inNamespace(key string) bool {
@@ -42,7 +47,7 @@ func (s *Selection) inNamespace(key string) bool {
 }
 
 func (s *Selection) selected(e *cache.Entry) bool {
-	return s.named(e.Object) && s.hasFields(e)
+	return s.named(e.Object) && s.hasFields(e, nil)
 }
 
 // named says whether an object's name and labels are those selected.
@@ -53,8 +58,9 @@ func (s *Selection) named(obj api.Object) bool {
 	return s.Labels == nil || s.Labels.Matches(labels.Set(obj.GetLabels()))
 }
 
-// hasFields says whether an object's fields are those selected.
-func (s *Selection) hasFields(e *cache.Entry) bool {
+// hasFields says whether an object's fields are those selected. Watchers name
+// the event that shares them.
+func (s *Selection) hasFields(e *cache.Entry, of *cache.Event) bool {
 	if s.Fields == nil {
 		return true
 	}
@@ -65,16 +71,27 @@ func (s *Selection) hasFields(e *cache.Entry) bool {
 		if err != nil {
 			return true // encoding it fails the same way, and says so
 		}
-		obj = shown
+		obj, of = shown, nil
 	}
-	return s.Fields.Matches(fieldsOf{s.Served.Kind, obj})
+	return s.Fields.Matches(fieldsOf{s.Served.Kind, obj, e, of})
 }
 
 // fieldsOf shows an object's selectable fields; those beyond its name and
 // namespace are computed when they are asked for.
 type fieldsOf struct {
-	kind *api.Kind
-	obj  api.Object
+	kind  *api.Kind
+	obj   api.Object
+	entry *cache.Entry
+	event *cache.Event // that keeps them, or nil
+}
+
+// all returns the fields of the kind.
+func (f fieldsOf) all() fields.Set {
+	read := func() fields.Set { return f.kind.Rules.Fields(f.obj) }
+	if f.event == nil {
+		return read()
+	}
+	return f.event.Fields(f.entry, read)
 }
 
 func (f fieldsOf) Get(field string) string {
@@ -87,7 +104,7 @@ func (f fieldsOf) Get(field string) string {
 	if f.kind.Rules.Fields == nil {
 		return ""
 	}
-	return f.kind.Rules.Fields(f.obj)[field]
+	return f.all()[field]
 }
 
 func (f fieldsOf) Has(field string) bool {
@@ -97,7 +114,7 @@ func (f fieldsOf) Has(field string) bool {
 	if f.kind.Rules.Fields == nil {
 		return false
 	}
-	_, ok := f.kind.Rules.Fields(f.obj)[field]
+	_, ok := f.all()[field]
 	return ok
 }
 
@@ -147,7 +164,7 @@ func (s *Selection) fromConverted(all iter.Seq[*cache.Entry]) iter.Seq[*cache.En
 		flush := func() bool {
 			failed := Convert(s.Served, some) != nil
 			for _, e := range some {
-				if (failed || s.hasFields(e)) && !yield(e) {
+				if (failed || s.hasFields(e, nil)) && !yield(e) {
 					return false
 				}
 			}

@@ -130,7 +130,7 @@ func (v *Verbs) watch(w http.ResponseWriter, r *http.Request, in *request.Info) 
 	}
 	cfg := watch.Config{
 		Cache: v.Cache, Options: opts, Form: form,
-		MinTimeout: v.MinWatchTimeout, Stopping: v.Stopping,
+		MinTimeout: v.MinWatchTimeout, Stopping: v.Stopping, Dispatcher: &v.dispatcher,
 	}
 	if v.WatchSent != nil {
 		cfg.Sent = v.WatchSent(in)

@@ -24,6 +24,7 @@ import (
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/object"
 	"kaji/internal/apiserver/request"
+	"kaji/internal/apiserver/watch"
 )
 
 // Limits of a request.
@@ -85,6 +86,7 @@ type Subresource struct {
 type Verbs struct {
 	Config
 	subresources map[subKey]*Subresource
+	dispatcher   watch.Dispatcher
 }
 
 type subKey struct {

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/gorilla/websocket"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"kaji/internal/apiserver/codec"
 	"kaji/internal/apiserver/show"
@@ -43,25 +45,37 @@ func (f frame) status(err error) []byte {
 	return bytes.TrimSuffix(data, []byte("\n"))
 }
 
-// event appends an event without what separates it from the next.
-func (f frame) event(to []byte, kind string, object []byte) []byte {
+// around returns what stands before and behind an event's object of a size in a
+// stream of events. It must not be modified.
+func (f frame) around(kind string, size int) (before, behind []byte) {
 	if f.format == codec.JSON {
-		to = append(to, `{"type":"`...)
-		to = append(to, kind...)
-		to = append(to, `","object":`...)
-		to = append(to, object...)
-		return append(to, '}')
+		if before = jsonBefore[kind]; before == nil {
+			before = []byte(`{"type":"` + kind + `","object":`)
+		}
+		return before, jsonBehind
 	}
 	// metav1.WatchEvent: the type, and the object as a RawExtension.
-	to = append(to, 1<<3|2)
-	to = binary.AppendUvarint(to, uint64(len(kind)))
-	to = append(to, kind...)
-	to = append(to, 2<<3|2)
-	to = binary.AppendUvarint(to, uint64(rawExtensionSize(len(object))))
-	to = append(to, 1<<3|2)
-	to = binary.AppendUvarint(to, uint64(len(object)))
-	return append(to, object...)
+	before = make([]byte, 4, 32)
+	before = append(before, 1<<3|2)
+	before = binary.AppendUvarint(before, uint64(len(kind)))
+	before = append(before, kind...)
+	before = append(before, 2<<3|2)
+	before = binary.AppendUvarint(before, uint64(rawExtensionSize(size)))
+	before = append(before, 1<<3|2)
+	before = binary.AppendUvarint(before, uint64(size))
+	binary.BigEndian.PutUint32(before, uint32(len(before)-4+size))
+	return before, nil
 }
+
+var (
+	jsonBefore = map[string][]byte{
+		string(watch.Added):    []byte(`{"type":"ADDED","object":`),
+		string(watch.Modified): []byte(`{"type":"MODIFIED","object":`),
+		string(watch.Deleted):  []byte(`{"type":"DELETED","object":`),
+		string(watch.Bookmark): []byte(`{"type":"BOOKMARK","object":`),
+	}
+	jsonBehind = []byte("}\n")
+)
 
 func rawExtensionSize(n int) int {
 	var b [binary.MaxVarintLen64]byte
@@ -89,23 +103,24 @@ func accept(w http.ResponseWriter, r *http.Request, f frame) (sink, error) {
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return nil, err
 	}
-	return &httpSink{frame: f, w: w, flushed: flusher(w)}, nil
+	w = innermost(w)
+	flushed := http.NewResponseController(w).Flush
+	if direct, ok := w.(interface{ FlushError() error }); ok {
+		flushed = direct.FlushError
+	}
+	return &httpSink{frame: f, w: w, flushed: flushed}, nil
 }
 
-// flusher returns what flushes an answer that has begun. Those that wrap the
-// writer to note how it begins are done, and would make each flush dearer.
-func flusher(w http.ResponseWriter) func() error {
+// innermost returns the server's own writer of an answer that has begun. Those
+// that wrap it to note how it begins are done, and would make each event dearer.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
-			break
+			return w
 		}
 		w = wrapper.Unwrap()
 	}
-	if direct, ok := w.(interface{ FlushError() error }); ok {
-		return direct.FlushError
-	}
-	return http.NewResponseController(w).Flush
 }
 
 // httpSink writes to the body of an answer.
@@ -116,20 +131,15 @@ type httpSink struct {
 }
 
 func (s *httpSink) send(kind string, object []byte) error {
-	if s.format == codec.JSON {
-		// Three writes into the connection's buffer, and no copy of the object.
-		if _, err := io.WriteString(s.w, `{"type":"`+kind+`","object":`); err != nil {
-			return err
-		}
-		if _, err := s.w.Write(object); err != nil {
-			return err
-		}
-		_, err := io.WriteString(s.w, "}\n")
+	before, behind := s.around(kind, len(object))
+	// Writes into the answer's buffer, and no copy of the object.
+	if _, err := s.w.Write(before); err != nil {
 		return err
 	}
-	data := s.event(make([]byte, 4, len(object)+64), kind, object)
-	binary.BigEndian.PutUint32(data, uint32(len(data)-4))
-	_, err := s.w.Write(data)
+	if _, err := s.w.Write(object); err != nil || len(behind) == 0 {
+		return err
+	}
+	_, err := s.w.Write(behind)
 	return err
 }
 
@@ -173,10 +183,11 @@ func (s *socketSink) send(kind string, object []byte) error {
 	if s.format == codec.JSON {
 		message = websocket.TextMessage
 	}
-	data := s.event(nil, kind, object)
-	if s.format == codec.JSON {
-		data = append(data, '\n')
+	before, behind := s.around(kind, len(object))
+	if s.format != codec.JSON {
+		before = before[4:] // a message has its length
 	}
+	data := slices.Concat(before, object, behind)
 	return s.conn.WriteMessage(message, data)
 }
 

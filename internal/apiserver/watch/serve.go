@@ -15,6 +15,7 @@ import (
 
 	"kaji/internal/apiserver/cache"
 	"kaji/internal/apiserver/codec"
+	"kaji/internal/apiserver/h2"
 	"kaji/internal/apiserver/list"
 	"kaji/internal/apiserver/request"
 	"kaji/internal/apiserver/show"
@@ -30,6 +31,8 @@ type Config struct {
 	MinTimeout time.Duration
 	// Stopping, when set, ends the watch when it ends: the server shuts down.
 	Stopping context.Context //nolint:containedctx // of the server, not of a call
+	// Dispatcher, when set, serves the watch while it waits for events.
+	Dispatcher *Dispatcher
 	// Sent, when set, is told of each event written and its bytes.
 	Sent func(bytes int)
 }
@@ -75,7 +78,13 @@ func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 	}
 	// What cannot be prepared fails again where it is sent.
 	_ = cfg.Form.Prepare(stream.Initial())
-	s := &server{cfg: cfg, stream: stream, out: out}
+	s := &server{cfg: cfg, frame: frame, stream: stream, out: out}
+	// A form that asks a webhook holds up only its own watch.
+	if cfg.Dispatcher != nil && !codec.Asks(cfg.Options.Served) {
+		if answer, ok := innermost(w).(h2.Answer); ok {
+			s.waiting = &waiting{server: s, answer: answer, wake: make(chan struct{}, 1)}
+		}
+	}
 	if cfg.Options.Bookmarks {
 		deadline := time.NewTimer(max(timeout-bookmarkBefore, 0))
 		defer deadline.Stop()
@@ -90,8 +99,10 @@ func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 // server is one watch being served.
 type server struct {
 	cfg      Config
+	frame    frame
 	stream   *Stream
 	out      sink
+	waiting  *waiting // nil where the dispatcher cannot serve it
 	bookmark <-chan time.Time
 	last     <-chan time.Time
 }
@@ -106,17 +117,12 @@ func (s *server) serve(ctx context.Context) {
 		if first {
 			request.Started(ctx)
 		}
-		// Thousands of watches wait here for one channel: each further one that
-		// they have in common would cost as much again.
-		select {
-		case <-s.stream.Ready():
+		more, ok := s.wait(ctx)
+		if !ok {
+			return
+		}
+		if more {
 			continue
-		case <-s.bookmark:
-		case <-s.last:
-		case <-s.out.gone():
-			return
-		case <-ctx.Done():
-			return
 		}
 		if event, ok := s.stream.Bookmark(); ok {
 			if s.send(event) != nil || s.out.flush() != nil {
@@ -124,6 +130,29 @@ func (s *server) serve(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// wait waits until there is more to send, or a bookmark is due; ok is false when
+// the watch is over.
+func (s *server) wait(ctx context.Context) (more, ok bool) {
+	ready := s.stream.Ready()
+	if s.waiting != nil && s.cfg.Dispatcher.join(s.waiting) {
+		defer s.cfg.Dispatcher.leave(s.waiting)
+		ready = s.waiting.wake
+	}
+	// Thousands of watches wait here for one channel: each further one that they
+	// have in common would cost as much again.
+	select {
+	case <-ready:
+		return true, true
+	case <-s.bookmark:
+	case <-s.last:
+	case <-s.out.gone():
+		return false, false
+	case <-ctx.Done():
+		return false, false
+	}
+	return false, true
 }
 
 // drain sends the events there are.

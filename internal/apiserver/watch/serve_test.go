@@ -36,9 +36,13 @@ type serving struct {
 }
 
 func serve(t *testing.T, cfg cache.Config) *serving {
+	return serveBy(t, cfg, nil, httptest.NewServer)
+}
+
+func serveBy(t *testing.T, cfg cache.Config, d *Dispatcher, start func(http.Handler) *httptest.Server) *serving {
 	kind := cachetest.Pods()
 	s := &serving{Bench: cachetest.Start(t, cfg, kind), kind: kind}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		in := &request.Info{RequestInfo: apirequest.RequestInfo{Verb: "watch", Namespace: "ns"}, Served: cachetest.Served(kind)}
 		o, err := list.Parse(in, r.URL.Query())
 		if err != nil {
@@ -55,7 +59,7 @@ func serve(t *testing.T, cfg cache.Config) *serving {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		if err := Serve(w, r, Config{Cache: s.Cache, Options: o, Form: form}); err != nil {
+		if err := Serve(w, r, Config{Cache: s.Cache, Options: o, Form: form, Dispatcher: d}); err != nil {
 			http.Error(w, err.Error(), http.StatusNotAcceptable)
 		}
 	}))

@@ -99,8 +99,7 @@ func (s *Stream) TryNext() (event Event, ok bool, err error) {
 // seen says what a watcher of the selected objects sees of a change: objects
 // that come to match are added to its world, those that no longer do leave it.
 func (s *Stream) seen(change *cache.Event) (Event, bool) {
-	matches := !change.Deleted && s.options.Matches(change.Entry)
-	matched := change.Prev != nil && s.options.Matches(change.Prev)
+	matches, matched := s.options.Sees(change)
 	switch {
 	case matches && matched:
 		return Event{Type: watch.Modified, Entry: change.Entry}, true
