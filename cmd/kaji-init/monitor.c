@@ -16,6 +16,8 @@
  *                                      kinds names the descriptors: o stdout, e stderr,
  *                                      i stdin, t a terminal's master
  *   attach <id> <kinds>                o and e receive copies; answers with the input, if any
+ *   gate <id> <fifo>                   opens the fifo of a created container; answers with it, too
+ *   opened <id>                        the container has passed its gate
  *   reopen <id>, closein <id>, forget <id>, stop
  *   subscribe                          from now on this connection also gets
  *                                      "exit <id>" and "pause" (which ended)
@@ -257,7 +259,7 @@ static void watch(int client, struct command *m)
 	c->pid = atoi(m->field[2]);
 	c->exit_path = strdup(m->field[3]);
 	c->log_path = strdup(m->field[4]);
-	c->input = c->log_fd = c->out.fd = c->err.fd = -1;
+	c->input = c->log_fd = c->gate = c->out.fd = c->err.fd = -1;
 	c->out.name = "stdout";
 	c->err.name = "stderr";
 	for (int i = 0; i < m->fds && kinds[i]; i++) {
@@ -313,6 +315,24 @@ static void close_input(struct container *c)
 	c->input = -1;
 }
 
+/* Whoever starts a container may die at any moment, its reader with it. */
+static void open_gate(int client, struct container *c, const char *path)
+{
+	if (c->gate < 0)
+		c->gate = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (c->gate < 0)
+		answer_errno(client, path);
+	else
+		answer(client, "ok", c->gate);
+}
+
+static void close_gate(struct container *c)
+{
+	if (c->gate >= 0)
+		close(c->gate);
+	c->gate = -1;
+}
+
 static void forget(struct container *c)
 {
 	struct container **at = &containers;
@@ -323,6 +343,7 @@ static void forget(struct container *c)
 	stream_close(c, &c->out);
 	stream_close(c, &c->err);
 	close_input(c);
+	close_gate(c);
 	if (c->log_fd >= 0)
 		close(c->log_fd);
 	free(c->id);
@@ -359,6 +380,11 @@ static void obey(int slot, struct command *m)
 		answer(client, "error no such container", -1);
 	} else if (strcmp(verb, "attach") == 0 && m->fields == 3) {
 		attach(client, m, c);
+	} else if (strcmp(verb, "gate") == 0 && m->fields == 3) {
+		open_gate(client, c, m->field[2]);
+	} else if (strcmp(verb, "opened") == 0) {
+		close_gate(c);
+		answer(client, "ok", -1);
 	} else if (strcmp(verb, "reopen") == 0) {
 		if (log_open(c) < 0)
 			answer_errno(client, c->log_path);

@@ -33,6 +33,7 @@ struct container {
 	int status; /* of waitpid, once exited */
 	int input; /* write end of stdin, or the terminal's master; -1 for none */
 	int log_fd;
+	int gate; /* the fifo that a created one waits on, while it is being started; else -1 */
 	struct stream out, err;
 	struct container *next;
 };

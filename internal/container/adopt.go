@@ -101,7 +101,11 @@ func (r *Runtime) adoptContainer(id string) error {
 	case runtimeapi.ContainerState_CONTAINER_RUNNING:
 		// Killed between the record and the start of its program.
 		if _, err := os.Stat(filepath.Join(r.ociRoot(), id, "exec.fifo")); err == nil && rec.Pid.alive() {
-			return oci.Start(r.ociRoot(), id, rec.Pid.Pid)
+			m, err := c.sandbox.connection()
+			if err != nil {
+				return nil // the monitor is gone, and the pod will be found lost
+			}
+			return m.Start(r.ociRoot(), id, rec.Pid.Pid)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,23 @@ import (
 // runs pods without end until it is killed.
 const crashDir = "KAJI_TEST_CRASH_DIR"
 
+// crashRoundsEnv, set in the environment, says how often TestKilledAnywhere kills;
+// 200 is what a release is held to.
+const crashRoundsEnv = "KAJI_TEST_CRASH_ROUNDS"
+
+func crashRounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv(crashRoundsEnv)
+	if text == "" {
+		return 15
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", crashRoundsEnv, err)
+	}
+	return n
+}
+
 // TestKilledAnywhere kills a busy runtime, and some monitor with it, at random
 // moments; the next one must come up, tell the truth and be able to remove
 // everything without a trace.
@@ -34,7 +52,7 @@ func TestKilledAnywhere(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for round := range 15 {
+	for round := range crashRounds(t) {
 		victim := exec.Command("/proc/self/exe")
 		victim.Env = append(os.Environ(), crashDir+"="+dir, "KAJI_TEST_IMAGE="+image)
 		victim.Stderr = t.Output()

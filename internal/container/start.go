@@ -79,5 +79,5 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 	}); err != nil {
 		return err
 	}
-	return oci.Start(r.ociRoot(), rec.ID, pid)
+	return m.Start(r.ociRoot(), rec.ID, pid)
 }

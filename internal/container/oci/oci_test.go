@@ -116,7 +116,7 @@ func TestLifeOfAContainer(t *testing.T) {
 	if _, ok, _ := ReadExit(c.ExitPath); ok {
 		t.Fatal("ended before its start")
 	}
-	if err := Start(root, "c1", pid); err != nil {
+	if err := m.Start(root, "c1", pid); err != nil {
 		t.Fatal(err)
 	}
 	if exit := wait(t, m, c.ExitPath); exit.Code != 7 {
@@ -137,6 +137,37 @@ func TestLifeOfAContainer(t *testing.T) {
 	}
 }
 
+// TestStarterDies opens a container's gate and goes away, as one does that is
+// killed; another must be able to start it.
+func TestStarterDies(t *testing.T) {
+	h, root := helper(t), t.TempDir()
+	m := monitor(t, h, t.TempDir())
+	for i := range 5 {
+		dir, id := t.TempDir(), fmt.Sprintf("gate-%d", i)
+		bundle(t, dir, false, "/box", "exit", "7")
+		pid, err := m.Create(t.Context(), Container{ID: id, Root: root, Bundle: dir, ExitPath: filepath.Join(dir, "exit")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fifo, err := m.gate(filepath.Join(root, id, "exec.fifo"), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fifo.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Start(root, id, pid); err != nil {
+			t.Fatal(err)
+		}
+		if exit := wait(t, m, filepath.Join(dir, "exit")); exit.Code != 7 {
+			t.Fatalf("container %d: exit %+v, want code 7", i, exit)
+		}
+		if err := h.Delete(t.Context(), root, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAttachAndExec talks to a running container by both ways.
 func TestAttachAndExec(t *testing.T) {
 	h, dir, root := helper(t), t.TempDir(), t.TempDir()
@@ -148,7 +179,7 @@ func TestAttachAndExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
-	if err := Start(root, "c2", pid); err != nil {
+	if err := m.Start(root, "c2", pid); err != nil {
 		t.Fatal(err)
 	}
 	a, err := m.Attach("c2")
@@ -217,7 +248,7 @@ func TestTimerSlack(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
-	if err := Start(root, "c4", pid); err != nil {
+	if err := m.Start(root, "c4", pid); err != nil {
 		t.Fatal(err)
 	}
 	a, err := m.Attach("c4")
@@ -301,7 +332,7 @@ func BenchmarkCreateStart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := Start(root, "b", pid); err != nil {
+		if err := m.Start(root, "b", pid); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

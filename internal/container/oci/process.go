@@ -109,16 +109,32 @@ func (m *Monitor) Create(ctx context.Context, c Container) (pid int, err error) 
 	return pid, err
 }
 
-// Start lets the init of a created container, process pid, run its program.
-func Start(root, id string, pid int) error {
+// gate opens the fifo that the init of a created container waits on. The monitor
+// holds it too until opened: an init that has begun to write would die with the
+// last reader.
+func (m *Monitor) gate(path, id string) (*os.File, error) {
+	fifo, err := m.call(nil, "gate", id, path)
+	if err != nil && strings.HasSuffix(err.Error(), "unknown command") { // a monitor from before an upgrade
+		return os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	}
+	if err == nil && fifo == nil {
+		err = errors.New("no descriptor came")
+	}
+	return fifo, err
+}
+
+// Start lets the init of a created container, process pid, run its program. It
+// may be repeated by who does not know whether it was done.
+func (m *Monitor) Start(root, id string, pid int) error {
 	path := filepath.Join(root, id, "exec.fifo")
 	// The init writes one byte once the fifo has a reader. Being a writer too
 	// keeps the reader from seeing an end before the init came that far.
-	fifo, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	fifo, err := m.gate(path, id)
 	if err != nil {
 		return fmt.Errorf("starting the container: %w", err)
 	}
 	defer fifo.Close()
+	defer func() { _, _ = m.call(nil, "opened", id) }() // the container may have ended
 	var b [1]byte
 	for begun := time.Now(); ; {
 		if err := fifo.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
