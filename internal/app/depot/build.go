@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 // Build says what an image is made of.
@@ -110,6 +111,7 @@ func writeTree(out *tar.Writer, dir string) error {
 		return err
 	}
 	defer root.Close()
+	first := map[[2]uint64]string{} // the name under which a file with several has been written, by device and inode
 	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == "." {
 			return err
@@ -135,11 +137,22 @@ func writeTree(out *tar.Writer, dir string) error {
 		h.AccessTime, h.ChangeTime, h.Format = time.Time{}, time.Time{}, tar.FormatPAX
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			h.Uid, h.Gid = int(st.Uid), int(st.Gid)
+			if st.Nlink > 1 && info.Mode().IsRegular() {
+				inode := [2]uint64{uint64(st.Dev), st.Ino}
+				if name, ok := first[inode]; ok {
+					h.Typeflag, h.Linkname, h.Size = tar.TypeLink, name, 0
+				} else {
+					first[inode] = path
+				}
+			}
+		}
+		if h.PAXRecords, err = attributes(filepath.Join(dir, path), h); err != nil {
+			return err
 		}
 		if d.IsDir() {
 			h.Name += "/"
 		}
-		if err := out.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
+		if err := out.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
 			return err
 		}
 		f, err := root.Open(path)
@@ -150,4 +163,24 @@ func writeTree(out *tar.Writer, dir string) error {
 		_, err = io.Copy(out, f)
 		return err
 	})
+}
+
+// fileCapabilities is the extended attribute that makes a program more than its
+// user; others are the machine's own affair.
+const fileCapabilities = "security.capability"
+
+// attributes are the extended attributes that an image keeps of a file.
+func attributes(path string, h *tar.Header) (map[string]string, error) {
+	if h.Typeflag != tar.TypeReg {
+		return nil, nil
+	}
+	value := make([]byte, 64)
+	n, err := unix.Lgetxattr(path, fileCapabilities, value)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: reading its capabilities: %w", path, err)
+	}
+	return map[string]string{"SCHILY.xattr." + fileCapabilities: string(value[:n])}, nil
 }
