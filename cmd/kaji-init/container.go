@@ -24,13 +24,27 @@ import (
 // streams are this process's own; with a terminal, descriptor 4 is the socket
 // that receives its master side.
 func create(root, id, bundle string, status *os.File) error {
+	container, process, err := prepare(root, id, bundle)
+	if err != nil {
+		return err
+	}
+	process.Init = true
+	if err := container.Start(process); err != nil {
+		return errors.Join(err, container.Destroy())
+	}
+	return tell(container, process, status)
+}
+
+// prepare makes a container without a process, and the process that shall be its
+// first.
+func prepare(root, id, bundle string) (*libcontainer.Container, *libcontainer.Process, error) {
 	spec := new(specs.Spec)
 	if err := readJSON(filepath.Join(bundle, "config.json"), spec); err != nil {
-		return err
+		return nil, nil, err
 	}
 	// libcontainer takes a relative root file system from the working directory.
 	if err := os.Chdir(bundle); err != nil {
-		return err
+		return nil, nil, err
 	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       id,
@@ -38,20 +52,21 @@ func create(root, id, bundle string, status *os.File) error {
 		Spec:             spec,
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	container, err := libcontainer.Create(root, id, config)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	process, err := newProcess(spec.Process, 4)
 	if err != nil {
-		return errors.Join(err, container.Destroy())
+		return nil, nil, errors.Join(err, container.Destroy())
 	}
-	process.Init = true
-	if err := container.Start(process); err != nil {
-		return errors.Join(err, container.Destroy())
-	}
+	return container, process, nil
+}
+
+// tell answers with the first process of a container.
+func tell(container *libcontainer.Container, process *libcontainer.Process, status *os.File) error {
 	pid, err := process.Pid()
 	if err == nil {
 		err = answer(status, report{Pid: pid})

@@ -8,6 +8,8 @@
 //	create   makes a container whose init waits to be started, then ends
 //	exec     runs one more process in a container and ends as it does
 //	delete   runs the hooks that follow a container and forgets it
+//	checkpoint, restore
+//	         save a container's processes with CRIU, and make a container of saved ones
 //	init     the first process inside a container (libcontainer's own)
 //
 // It is apart from kaji because a container's init re-executes the program that
@@ -30,7 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// statusFD is where create, exec and delete answer with one JSON report.
+// statusFD is where all verbs but monitor and init answer with one JSON report.
 const statusFD = 3
 
 // report is the answer of a verb: a process, or why there is none.
@@ -76,6 +78,10 @@ func run(verb string, args []string, status *os.File) (int, error) {
 		return 0, create(args[0], args[1], args[2], status)
 	case verb == "exec" && len(args) == 2:
 		return execute(args[0], args[1], status)
+	case verb == "checkpoint" && len(args) == 5:
+		return 0, checkpoint(args[0], args[1], args[2], args[3], args[4])
+	case verb == "restore" && len(args) == 6:
+		return 0, restore(args[0], args[1], args[2], args[3], args[4], args[5], status)
 	case verb == "delete" && len(args) == 2:
 		return 0, remove(args[0], args[1])
 	}

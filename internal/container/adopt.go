@@ -83,6 +83,9 @@ func (r *Runtime) adoptContainer(id string) error {
 	}
 	c.release = r.images.Hold(slices.Concat(rec.Layers, rec.VolumeLayers))
 	r.containers[id] = c
+	if err := r.thaw(rec); err != nil {
+		r.log.Warn("ending a checkpoint that was being made", "container", id, "err", err)
+	}
 	switch rec.State {
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
 		c.markEnded()

@@ -98,9 +98,10 @@ type Runtime struct {
 }
 
 var (
-	_ cri.Runtime = (*Runtime)(nil)
-	_ cri.Metrics = (*Runtime)(nil)
-	_ cri.Images  = (*Runtime)(nil)
+	_ cri.Runtime     = (*Runtime)(nil)
+	_ cri.Metrics     = (*Runtime)(nil)
+	_ cri.Checkpoints = (*Runtime)(nil)
+	_ cri.Images      = (*Runtime)(nil)
 )
 
 // sandbox is one pod sandbox.

@@ -30,23 +30,42 @@ func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateCon
 	if config.GetMetadata().GetName() == "" {
 		return nil, status.Error(codes.InvalidArgument, "container config must include metadata")
 	}
-	s, err := r.findSandbox(req.GetPodSandboxId())
+	id := newID()
+	var from *saved
+	if isCheckpoint(config.GetImage()) {
+		if from, err = r.openCheckpoint(id, config.GetImage().GetImage()); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.createContainer(ctx, id, req.GetPodSandboxId(), config, from); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(r.containerRoot(id)))
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// createContainer prepares the container id, from a checkpoint if there is one.
+func (r *Runtime) createContainer(ctx context.Context, id, sandbox string, config *runtimeapi.ContainerConfig, from *saved) (err error) {
+	s, err := r.findSandbox(sandbox)
 	if err != nil {
-		return nil, fmt.Errorf("failed to find sandbox id %q: %w", req.GetPodSandboxId(), err)
+		return fmt.Errorf("failed to find sandbox id %q: %w", sandbox, err)
 	}
 	if !s.record.Load().Ready {
-		return nil, status.Errorf(codes.FailedPrecondition, "sandbox %q is not running", req.GetPodSandboxId())
+		return status.Errorf(codes.FailedPrecondition, "sandbox %q is not running", sandbox)
 	}
-	img, err := r.imageOf(config.GetImage())
+	var img *image.Image
+	if from != nil {
+		img, err = r.base(from)
+	} else {
+		img, err = r.imageOf(config.GetImage())
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	id := newID()
 	c := &container{sandbox: s, ended: make(chan struct{}), release: r.images.Hold(img.DiffIDs)}
 	sandboxConfig := s.record.Load().Config.value
 	c.record.Store(&containerRecord{
 		ID: id, Sandbox: s.record.Load().ID, Config: message[*runtimeapi.ContainerConfig]{config},
-		ImageID: img.ID, ImageRef: imageRef(img), Layers: img.DiffIDs, Created: time.Now(),
+		ImageID: img.ID, ImageRef: imageRef(img), Layers: img.DiffIDs, Created: time.Now(), Restore: from != nil,
 		State: runtimeapi.ContainerState_CONTAINER_CREATED, LogPath: logPath(sandboxConfig, config),
 		Cgroup: r.cgroups.Path(sandboxConfig.GetLinux().GetCgroupParent(), id), StopSignal: img.Config.Config.StopSignal,
 		User: message[*runtimeapi.ContainerUser]{&runtimeapi.ContainerUser{}},
@@ -58,14 +77,14 @@ func (r *Runtime) CreateContainer(ctx context.Context, req *runtimeapi.CreateCon
 			err = errors.Join(err, r.deleteContainer(context.WithoutCancel(ctx), c))
 		}
 	}()
-	if err := r.prepareContainer(c, &img.Config.Config); err != nil {
-		return nil, err
+	if err := r.prepareContainer(c, &img.Config.Config, from); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	r.containers[id] = c
 	r.mu.Unlock()
 	r.emitContainer(c, runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT)
-	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+	return nil
 }
 
 // imageOf finds the image that a container asks for: the kubelet gives the id.
@@ -87,7 +106,7 @@ func imageRef(img *image.Image) string {
 
 // prepareContainer makes the directories, the root file system and the
 // specification of a container.
-func (r *Runtime) prepareContainer(c *container, img *v1.Config) error {
+func (r *Runtime) prepareContainer(c *container, img *v1.Config, from *saved) error {
 	rec := c.record.Load()
 	root, rootfs := r.containerRoot(rec.ID), filepath.Join(r.containerState(rec.ID), "rootfs")
 	for _, dir := range []string{root, r.containerState(rec.ID)} {
@@ -98,6 +117,11 @@ func (r *Runtime) prepareContainer(c *container, img *v1.Config) error {
 	if err := r.updateContainer(c, func(*containerRecord) {}); err != nil {
 		return err
 	}
+	if from != nil {
+		if err := from.unpackFiles(filepath.Join(root, "upper")); err != nil {
+			return err
+		}
+	}
 	if err := r.mountRootfs(c, rootfs); err != nil {
 		return err
 	}
@@ -105,9 +129,17 @@ func (r *Runtime) prepareContainer(c *container, img *v1.Config) error {
 	if err != nil {
 		return err
 	}
+	if from != nil {
+		config = from.expected(config)
+	}
 	s, err := r.specify(c, config, img, rootfs)
 	if err != nil {
 		return err
+	}
+	if from != nil {
+		if err := from.merge(s); err != nil {
+			return err
+		}
 	}
 	if err := spec.MarshalBundle(s, root); err != nil {
 		return err

@@ -74,6 +74,8 @@ type containerRecord struct {
 	HasHooks     bool                               `json:"hasHooks,omitempty"`
 	// OOMKills are those of the pod's slice that this container did not have.
 	OOMKills uint64 `json:"oomKills,omitempty"`
+	// Restore tells that its start is the end of a checkpoint.
+	Restore bool `json:"restore,omitempty"`
 	// Complete is false while CreateContainer has not finished.
 	Complete bool `json:"complete"`
 }

@@ -63,11 +63,17 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 			return err
 		}
 	}
-	pid, err := m.Create(ctx, oci.Container{
+	what := oci.Container{
 		ID: rec.ID, Root: r.ociRoot(), Bundle: r.containerRoot(rec.ID),
 		Terminal: rec.Config.value.GetTty(), Stdin: rec.Config.value.GetStdin(),
 		LogPath: rec.LogPath, ExitPath: filepath.Join(r.containerRoot(rec.ID), "exit"),
-	})
+	}
+	var pid int
+	if rec.Restore {
+		pid, err = r.restore(ctx, m, what)
+	} else {
+		pid, err = m.Create(ctx, what)
+	}
 	if err != nil {
 		return err
 	}
@@ -78,6 +84,9 @@ func (r *Runtime) start(ctx context.Context, c *container) error {
 		rec.OOMKills = kills
 	}); err != nil {
 		return err
+	}
+	if rec.Restore {
+		return os.RemoveAll(filepath.Join(r.containerRoot(rec.ID), restoreDir))
 	}
 	return m.Start(r.ociRoot(), rec.ID, pid)
 }

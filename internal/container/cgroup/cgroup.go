@@ -154,6 +154,18 @@ func (d Driver) Update(path string, r *specs.LinuxResources) error {
 	return m.Set(out)
 }
 
+// Freeze pauses all processes of the group, or lets them go on.
+func (d Driver) Freeze(path string, frozen bool) error {
+	m, err := d.manager(path, &cgroups.Resources{SkipDevices: true})
+	if err != nil {
+		return err
+	}
+	if frozen {
+		return m.Freeze(cgroups.Frozen)
+	}
+	return m.Freeze(cgroups.Thawed)
+}
+
 // Kill sends SIGKILL to all processes of the group and those below it.
 func (d Driver) Kill(path string) error {
 	m, err := d.manager(path, &cgroups.Resources{})

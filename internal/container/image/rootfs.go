@@ -21,6 +21,9 @@ func (s *Store) Hold(diffIDs []string) (release func()) { return s.hold(diffIDs.
 // its start, when everything in use is held.
 func (s *Store) Sweep() error { return s.sweep() }
 
+// LayerPath is the unpacked directory of a layer, by its DiffID.
+func (s *Store) LayerPath(diffID string) string { return filepath.Join(s.layerDir(diffID), "fs") }
+
 // Rootfs says how to mount the stacked layers of an image.
 type Rootfs struct {
 	// Layers are DiffIDs, the lowest first.
@@ -40,7 +43,7 @@ type Rootfs struct {
 func (s *Store) Mount(m Rootfs) error {
 	lower := make([]string, 0, len(m.Layers)+1)
 	for _, id := range slices.Backward(m.Layers) {
-		lower = append(lower, filepath.Join(s.layerDir(id), "fs"))
+		lower = append(lower, s.LayerPath(id))
 	}
 	for _, dir := range []string{m.Upper, m.Work, m.Target} {
 		if dir == "" {

@@ -107,7 +107,7 @@ func (h *Helper) StartMonitor(ctx context.Context, dir string, pod Pod) (*Monito
 	if err := configW.Close(); err != nil {
 		return fail(err)
 	}
-	answer, err := readAll(ctx, answerR, 4096)
+	answer, err := readAll(ctx, answerR, 4096, helperTimeout)
 	if err != nil {
 		return fail(err)
 	}
@@ -341,10 +341,10 @@ func (m *Monitor) Stop() error {
 	return err
 }
 
-// readAll reads a short text until its writers close it or ctx ends.
-func readAll(ctx context.Context, f *os.File, limit int64) (string, error) {
+// readAll reads a short text until its writers close it, ctx ends or time is out.
+func readAll(ctx context.Context, f *os.File, limit int64, timeout time.Duration) (string, error) {
 	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
-	if err := f.SetReadDeadline(time.Now().Add(helperTimeout)); err != nil {
+	if err := f.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return "", err
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, limit))

@@ -45,6 +45,12 @@ type report struct {
 
 // Create makes a container whose init waits for Start, and returns its pid.
 func (m *Monitor) Create(ctx context.Context, c Container) (pid int, err error) {
+	return m.make(ctx, c, helperTimeout, "create", c.Root, c.ID, c.Bundle)
+}
+
+// make lets a helper make a container with the verb and arguments given, and
+// watches it from then on. One that restores stays its parent until then.
+func (m *Monitor) make(ctx context.Context, c Container, timeout time.Duration, call ...string) (pid int, err error) {
 	var own, theirs files // descriptors of the monitor and of the container
 	defer func() { err = errors.Join(err, own.close(), theirs.close()) }()
 	kinds := ""
@@ -77,8 +83,9 @@ func (m *Monitor) Create(ctx context.Context, c Container) (pid int, err error) 
 	}
 	defer status.Close()
 	theirs = append(theirs, statusW)
+	restoring := call[0] == "restore"
 	var console *os.File
-	if c.Terminal {
+	if c.Terminal || restoring {
 		var socket *os.File
 		console, socket, err = socketPair()
 		if err != nil {
@@ -87,14 +94,22 @@ func (m *Monitor) Create(ctx context.Context, c Container) (pid int, err error) 
 		defer console.Close()
 		theirs = append(theirs, socket)
 	}
-	if _, err := m.call(theirs, "spawn", m.helper.path, "create", c.Root, c.ID, c.Bundle); err != nil {
+	if restoring {
+		hold, release, err := os.Pipe()
+		if err != nil {
+			return 0, err
+		}
+		defer release.Close()
+		theirs = append(theirs, hold)
+	}
+	if _, err := m.call(theirs, append([]string{"spawn", m.helper.path}, call...)...); err != nil {
 		return 0, err
 	}
 	if err := theirs.close(); err != nil {
 		return 0, err
 	}
 	theirs = nil
-	pid, err = readReport(ctx, status)
+	pid, err = readReport(ctx, status, timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -174,23 +189,32 @@ func (h *Helper) Delete(ctx context.Context, root, id string) error {
 	if _, err := os.Stat(filepath.Join(root, id)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err := h.run(ctx, helperTimeout, "delete", root, id); err != nil {
+		return fmt.Errorf("deleting container %s: %w", id, err)
+	}
+	return nil
+}
+
+// run calls a verb of the helper that answers with success or an error only.
+func (h *Helper) run(ctx context.Context, timeout time.Duration, call ...string) error {
 	status, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer status.Close()
-	cmd := exec.CommandContext(ctx, h.path, "delete", root, id)
+	cmd := exec.CommandContext(ctx, h.path, call...)
 	cmd.Env, cmd.ExtraFiles = environment(), []*os.File{w}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, w.Close())
 	}
 	err = w.Close()
-	text, readErr := readAll(ctx, status, 64<<10)
+	text, readErr := readAll(ctx, status, 64<<10, timeout)
 	if err := errors.Join(err, readErr); err != nil {
-		return errors.Join(err, cmd.Wait())
+		_ = cmd.Process.Kill()
+		return errors.Join(err, ignoreExit(cmd.Wait()))
 	}
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("deleting container %s: %s", id, parseReport(text).Error)
+		return &HelperError{parseReport(text).Error}
 	}
 	return nil
 }
@@ -347,7 +371,7 @@ func (h *Helper) Exec(ctx context.Context, e Exec) (_ *Execution, err error) {
 	if err := specW.Close(); err != nil {
 		return abandon(err)
 	}
-	pid, err := readReport(ctx, status)
+	pid, err := readReport(ctx, status, helperTimeout)
 	if err != nil {
 		return abandon(err)
 	}
@@ -388,8 +412,8 @@ type HelperError struct{ Message string }
 
 func (e *HelperError) Error() string { return e.Message }
 
-func readReport(ctx context.Context, status *os.File) (int, error) {
-	text, err := readAll(ctx, status, 64<<10)
+func readReport(ctx context.Context, status *os.File, timeout time.Duration) (int, error) {
+	text, err := readAll(ctx, status, 64<<10, timeout)
 	if err != nil {
 		return 0, err
 	}

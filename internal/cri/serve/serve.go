@@ -2,8 +2,8 @@
 
 // Package serve offers a container runtime on a gRPC socket, as the Container
 // Runtime Interface v1 wants it, for crictl and for node agents in other
-// processes. It knows no particular runtime. What package cri leaves out
-// (checkpoints) and what a runtime lacks (metrics) answers Unimplemented.
+// processes. It knows no particular runtime. What a runtime lacks (metrics,
+// checkpoints) answers Unimplemented.
 package serve
 
 import (
@@ -61,7 +61,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.UnaryInterceptor(coded))
 	metrics, _ := cfg.Runtime.(cri.Metrics) // nil where there are none
-	runtimeapi.RegisterRuntimeServiceServer(server, &runtimeService{Runtime: cfg.Runtime, metrics: metrics})
+	checkpoints, _ := cfg.Runtime.(cri.Checkpoints)
+	runtimeapi.RegisterRuntimeServiceServer(server, &runtimeService{Runtime: cfg.Runtime, metrics: metrics, checkpoints: checkpoints})
 	runtimeapi.RegisterImageServiceServer(server, &imageService{Images: cfg.Images})
 	return &Server{listener, server}, nil
 }
@@ -106,7 +107,8 @@ func message(err error) string {
 type runtimeService struct {
 	cri.Runtime
 	unimplemented
-	metrics cri.Metrics // or nil
+	metrics     cri.Metrics     // or nil
+	checkpoints cri.Checkpoints // or nil
 }
 
 // unimplemented has what package cri leaves out, one level deeper than what it
@@ -202,18 +204,25 @@ func (s *runtimeService) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxM
 	})
 }
 
-var errCheckpoint = status.Error(codes.Unimplemented, "this container runtime does not checkpoint or restore: it has no CRIU")
-
-func (*runtimeService) CheckpointContainer(context.Context, *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
-	return nil, errCheckpoint
+func (s *runtimeService) CheckpointContainer(ctx context.Context, req *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
+	if s.checkpoints == nil {
+		return s.unimplemented.CheckpointContainer(ctx, req)
+	}
+	return s.checkpoints.CheckpointContainer(ctx, req)
 }
 
-func (*runtimeService) CheckpointPod(context.Context, *runtimeapi.CheckpointPodRequest) (*runtimeapi.CheckpointPodResponse, error) {
-	return nil, errCheckpoint
+func (s *runtimeService) CheckpointPod(ctx context.Context, req *runtimeapi.CheckpointPodRequest) (*runtimeapi.CheckpointPodResponse, error) {
+	if s.checkpoints == nil {
+		return s.unimplemented.CheckpointPod(ctx, req)
+	}
+	return s.checkpoints.CheckpointPod(ctx, req)
 }
 
-func (*runtimeService) RestorePod(context.Context, *runtimeapi.RestorePodRequest) (*runtimeapi.RestorePodResponse, error) {
-	return nil, errCheckpoint
+func (s *runtimeService) RestorePod(ctx context.Context, req *runtimeapi.RestorePodRequest) (*runtimeapi.RestorePodResponse, error) {
+	if s.checkpoints == nil {
+		return s.unimplemented.RestorePod(ctx, req)
+	}
+	return s.checkpoints.RestorePod(ctx, req)
 }
 
 type imageService struct {

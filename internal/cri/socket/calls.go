@@ -164,3 +164,18 @@ func (c *Client) RemoveImage(ctx context.Context, req *runtimeapi.RemoveImageReq
 func (c *Client) ImageFsInfo(ctx context.Context, req *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
 	return c.images.ImageFsInfo(ctx, req)
 }
+
+// CheckpointContainer is cri.Checkpoints'.
+func (c *Client) CheckpointContainer(ctx context.Context, req *runtimeapi.CheckpointContainerRequest) (*runtimeapi.CheckpointContainerResponse, error) {
+	return c.runtime.CheckpointContainer(ctx, req)
+}
+
+// CheckpointPod is cri.Checkpoints'.
+func (c *Client) CheckpointPod(ctx context.Context, req *runtimeapi.CheckpointPodRequest) (*runtimeapi.CheckpointPodResponse, error) {
+	return c.runtime.CheckpointPod(ctx, req)
+}
+
+// RestorePod is cri.Checkpoints'.
+func (c *Client) RestorePod(ctx context.Context, req *runtimeapi.RestorePodRequest) (*runtimeapi.RestorePodResponse, error) {
+	return c.runtime.RestorePod(ctx, req)
+}

@@ -28,8 +28,9 @@ type Client struct {
 }
 
 var (
-	_ cri.Runtime = (*Client)(nil)
-	_ cri.Images  = (*Client)(nil)
+	_ cri.Runtime     = (*Client)(nil)
+	_ cri.Checkpoints = (*Client)(nil)
+	_ cri.Images      = (*Client)(nil)
 )
 
 // Dial returns a client of an endpoint, "unix:///run/containerd/containerd.sock"

@@ -7,6 +7,7 @@
 //	box err <text>             writes to standard error
 //	box cat [file]             copies a file or standard input to standard output
 //	box write <file> <text>    writes a file
+//	box remember <file>        reads and removes a file, writes "ready", waits for SIGTERM and writes what was in it
 //	box sleep                  writes "ready", waits for SIGTERM, then exits with 0
 //	box stubborn               ignores SIGTERM, writes "ready" and waits
 //	box exit <code>            ends
@@ -81,6 +82,18 @@ func run(args []string) error {
 		return err
 	case "write":
 		return os.WriteFile(arg(0), []byte(arg(1)), 0o644)
+	case "remember":
+		raw, err := os.ReadFile(arg(0))
+		if err != nil {
+			return err
+		}
+		if err := os.Remove(arg(0)); err != nil {
+			return err
+		}
+		if err := run([]string{"sleep"}); err != nil {
+			return err
+		}
+		fmt.Printf("remembered %s\n", raw)
 	case "sleep":
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGTERM)
