@@ -16,14 +16,10 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"kaji/internal/api"
 	kinds "kaji/internal/api/apiextensions"
@@ -65,6 +61,7 @@ type Controller struct {
 	cleaners sync.WaitGroup
 
 	installing installing // of follow's goroutine
+	writes     *writes
 }
 
 // New returns a controller.
@@ -74,7 +71,7 @@ func New(cfg Config) *Controller {
 	}
 	return &Controller{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(),
-		served: map[string]*definition{}, byKind: map[*api.Kind]*definition{}, ending: map[string]bool{},
+		served: map[string]*definition{}, byKind: map[*api.Kind]*definition{}, ending: map[string]bool{}, writes: newWrites(),
 	}
 }
 
@@ -87,6 +84,7 @@ var resource = apiextensionsv1.SchemeGroupVersion.WithResource("customresourcede
 // Run follows the definitions until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.cleaners.Wait()
+	defer c.writes.all.Wait()
 	sweep := time.NewTicker(idleSchema / 2)
 	defer sweep.Stop()
 	for {
@@ -108,11 +106,11 @@ func (c *Controller) Run(ctx context.Context) error {
 // follow serves what exists and then what changes. Writes that conflict or
 // fail are tried again shortly.
 func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
-	at, err := c.cfg.Cache.Snapshot(ctx, c.cfg.Kind)
+	at, err := c.snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	cursor := c.cfg.Cache.Cursor(at)
+	cursor := c.cfg.Cache.Cursor(at.Snapshot)
 	c.syncAll(ctx, at)
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
@@ -127,12 +125,10 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 			if len(events) == 0 {
 				break
 			}
-			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+			if at, err = c.snapshot(ctx); err != nil {
 				return err
 			}
-			if !c.syncEvents(ctx, at, events) {
-				retry.Reset(500 * time.Millisecond)
-			}
+			c.syncEvents(ctx, at, events)
 			if wait, some := c.installing.next(); some && wait == 0 {
 				break // while definitions come without an end, others are established
 			}
@@ -145,21 +141,19 @@ func (c *Controller) follow(ctx context.Context, sweep <-chan time.Time) error {
 		case <-cursor.Ended():
 			return cache.ErrEnded
 		case <-due.C:
-			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+			if at, err = c.snapshot(ctx); err != nil {
 				return err
 			}
-			if !c.establish(ctx, at) {
-				retry.Reset(500 * time.Millisecond)
-			}
+			c.establish(ctx, at)
+		case <-c.writes.failed:
+			retry.Reset(500 * time.Millisecond)
 		case <-sweep:
 			c.dropIdle(time.Now().Add(-idleSchema))
 		case <-retry.C:
-			if at, err = c.cfg.Cache.Snapshot(ctx, c.cfg.Kind); err != nil {
+			if at, err = c.snapshot(ctx); err != nil {
 				return err
 			}
-			if !c.syncAll(ctx, at) {
-				retry.Reset(500 * time.Millisecond)
-			}
+			c.syncAll(ctx, at)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -182,19 +176,10 @@ func definitionOf(e *cache.Entry) *apiextensionsv1.CustomResourceDefinition {
 	return e.Object.(*apiextensionsv1.CustomResourceDefinition)
 }
 
-func definitionsAt(at *cache.Snapshot) []*apiextensionsv1.CustomResourceDefinition {
-	all := make([]*apiextensionsv1.CustomResourceDefinition, 0, at.Len())
-	for e := range at.All("", "") {
-		all = append(all, definitionOf(e))
-	}
-	return all
-}
-
-// syncAll brings everything up to date; it is false when something is to be
-// tried again.
-func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
+// syncAll brings everything up to date.
+func (c *Controller) syncAll(ctx context.Context, at *newest) {
 	names := map[string]bool{}
-	ok := c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
 		names[crd.Name] = true
 		return true
 	})
@@ -209,12 +194,11 @@ func (c *Controller) syncAll(ctx context.Context, at *cache.Snapshot) bool {
 	for _, name := range gone {
 		c.withdraw(name)
 	}
-	return ok
 }
 
 // syncEvents follows changes. Names that became free may be what other
 // definitions of the group wait for.
-func (c *Controller) syncEvents(ctx context.Context, at *cache.Snapshot, events []*cache.Event) bool {
+func (c *Controller) syncEvents(ctx context.Context, at *newest, events []*cache.Event) {
 	names, groups := map[string]bool{}, map[string]bool{}
 	for _, event := range events {
 		changed := definitionOf(event.Entry)
@@ -223,19 +207,19 @@ func (c *Controller) syncEvents(ctx context.Context, at *cache.Snapshot, events 
 		}
 		names[changed.Name], groups[changed.Spec.Group] = true, true
 	}
-	return c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	c.syncSome(ctx, at, func(crd *apiextensionsv1.CustomResourceDefinition) bool {
 		return names[crd.Name] || groups[crd.Spec.Group] && !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted)
 	})
 }
 
 // syncSome brings those definitions up to date that are wanted.
-func (c *Controller) syncSome(ctx context.Context, at *cache.Snapshot, wanted func(*apiextensionsv1.CustomResourceDefinition) bool) bool {
-	all := definitionsAt(at)
+func (c *Controller) syncSome(ctx context.Context, at *newest, wanted func(*apiextensionsv1.CustomResourceDefinition) bool) {
+	all := at.definitions()
 	var states []state
 	i := 0
 	for e := range at.All("", "") {
 		if wanted(all[i]) {
-			if settled := c.sync(ctx, e, all); settled != nil {
+			if settled := c.sync(ctx, e, all[i], all); settled != nil {
 				// Those that follow see what names it has taken.
 				all[i] = settled
 				states = append(states, state{e, settled})
@@ -243,13 +227,12 @@ func (c *Controller) syncSome(ctx context.Context, at *cache.Snapshot, wanted fu
 		}
 		i++
 	}
-	return c.writeAll(ctx, states)
+	c.write(ctx, states)
 }
 
-// sync brings one definition up to date. It returns a state to write, nil for
-// none.
-func (c *Controller) sync(ctx context.Context, e *cache.Entry, all []*apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
-	crd := definitionOf(e)
+// sync brings one definition, of all those, up to date: crd is its newest state,
+// e the one that is stored. It returns a state to write, nil for none.
+func (c *Controller) sync(ctx context.Context, e *cache.Entry, crd *apiextensionsv1.CustomResourceDefinition, all []*apiextensionsv1.CustomResourceDefinition) *apiextensionsv1.CustomResourceDefinition {
 	if crd.DeletionTimestamp != nil {
 		c.serve(e, crd)
 		c.clean(ctx, crd)
@@ -276,48 +259,6 @@ func withOwnStatus(crd *apiextensionsv1.CustomResourceDefinition) *apiextensions
 	own := *crd
 	crd.Status.DeepCopyInto(&own.Status)
 	return &own
-}
-
-// state is a later state of an entry's definition.
-type state struct {
-	entry   *cache.Entry
-	settled *apiextensionsv1.CustomResourceDefinition
-}
-
-// writesAtOnce is how many states are written together, which the store then
-// syncs to the disk together.
-const writesAtOnce = 8
-
-// writeAll stores the statuses of states; it is false when one is to be tried
-// again.
-func (c *Controller) writeAll(ctx context.Context, states []state) bool {
-	var group errgroup.Group
-	group.SetLimit(writesAtOnce)
-	var failed atomic.Bool
-	for _, s := range states {
-		group.Go(func() error {
-			if !c.writeStatus(ctx, s.entry, s.settled) {
-				failed.Store(true)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait()
-	return !failed.Load()
-}
-
-// writeStatus stores the status of settled, a later state of e. A conflict is
-// no failure: the newer state comes as an event.
-func (c *Controller) writeStatus(ctx context.Context, e *cache.Entry, settled *apiextensionsv1.CustomResourceDefinition) bool {
-	crd := *wholeOf(e)
-	crd.Status = settled.Status
-	_, err := c.cfg.Client.Update(ctx, client.Resource{GroupVersionResource: resource, Subresource: "status"}, crd.Name, &crd,
-		metav1.UpdateOptions{FieldManager: "kube-apiserver"})
-	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
-		return true
-	}
-	c.log.Error("cannot write the status of a custom resource definition", "name", crd.Name, "err", err)
-	return false
 }
 
 // serve serves the kind of a definition, a state of e, once its names are

@@ -10,7 +10,6 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	kinds "kaji/internal/api/apiextensions"
-	"kaji/internal/apiserver/cache"
 )
 
 // installTime is how long a definition stays Installing, from when its names
@@ -68,19 +67,20 @@ func (i *installing) take() (name string, ok bool) {
 }
 
 // establish serves the definitions that waited long enough and says so in
-// their status. It is false when something is to be tried again.
-func (c *Controller) establish(ctx context.Context, at *cache.Snapshot) bool {
+// their status.
+func (c *Controller) establish(ctx context.Context, at *newest) {
 	var states []state
 	for {
 		name, some := c.installing.take()
 		if !some {
-			return c.writeAll(ctx, states)
+			c.write(ctx, states)
+			return
 		}
 		e, found := at.Get(c.cfg.Kind.Key("", name))
 		if !found {
 			continue
 		}
-		crd := definitionOf(e)
+		crd := at.definition(e)
 		if crd.DeletionTimestamp != nil || !isInstalling(crd) || !kinds.IsTrue(crd, apiextensionsv1.NamesAccepted) {
 			continue
 		}
@@ -91,7 +91,12 @@ func (c *Controller) establish(ctx context.Context, at *cache.Snapshot) bool {
 		})
 		// Whoever reads that the kind is established finds it served. The write
 		// comes back as an event, and whatever it did not change with it.
-		c.serve(e, established)
-		states = append(states, state{e, established})
+		s := state{e, established}
+		if crd == definitionOf(e) {
+			c.serve(e, established)
+			states = append(states, s)
+		} else if !c.writes.replace(s, func() { c.serve(e, established) }) {
+			c.installing.add(name) // once it is stored that it is installing
+		}
 	}
 }
