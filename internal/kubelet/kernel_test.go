@@ -206,6 +206,8 @@ func TestRealMetrics(t *testing.T) {
 		`container_cpu_cfs_throttled_seconds_total{container="main",.*pod="measured"} `, `container_memory_cache{container="main",.*} `,
 		`container_processes{container="main",.*} 1\n`,
 		`container_memory_working_set_bytes{container="",id="/",.*} `,
+		`container_memory_working_set_bytes{container="",id="/kaji-kubelet-test/kubepods",image="",name="",namespace="",pod=""} `,
+		`container_cpu_usage_seconds_total{container="",cpu="total",id="/kaji-kubelet-test/kubepods/pod[^/"]*",image="",name="",namespace="default",pod="measured"} `,
 	} {
 		pattern := regexp.MustCompile(strings.ReplaceAll(want, "{", `\{`))
 		r.within(30*time.Second, want, func() bool { return pattern.MatchString(r.ask("/metrics/cadvisor")) })

@@ -16,6 +16,8 @@ import (
 
 // Use is what the processes of a group take, those of the groups below it included.
 type Use struct {
+	// Group is the group's name, that by which memory is counted.
+	Group string
 	// Made is when the group was made.
 	Made time.Time
 	// CPU is in nanoseconds.
@@ -62,7 +64,7 @@ func (t *Tree) Pods() string { return t.relative([]string{"kubepods"}) }
 // Used reads what a group takes; with version 1 processor time and memory may be
 // counted by different ones.
 func (t *Tree) Used(cpu, memory string) (Use, error) {
-	var u Use
+	u := Use{Group: memory}
 	info, err := os.Stat(filepath.Join(t.dir("memory"), memory))
 	if err != nil {
 		return u, fmt.Errorf("look at a control group: %w", err)

@@ -5,12 +5,15 @@ package stats
 import (
 	"context"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"kaji/internal/kubelet/cgroup"
 )
 
 // perContainer are the labels of a container's or a sandbox's metrics.
@@ -86,6 +89,11 @@ func (r *Reader) CAdvisor() http.Handler {
 			f.sandbox(out, s, r.group(pods[s.GetAttributes().GetMetadata().GetUid()], s.GetAttributes().GetId()))
 		}
 		f.machine(out, r.node(context.Background(), now, true))
+		if r.cfg.System != nil {
+			for _, u := range r.cfg.System() {
+				f.group(out, now.at, u)
+			}
+		}
 		r.more(out, pods)
 	})
 }
@@ -145,6 +153,18 @@ func (f *family) spec(out chan<- prometheus.Metric, pod *corev1.Pod, name string
 	}
 }
 
+// group is the use of a control group that is no pod's.
+func (f *family) group(out chan<- prometheus.Metric, at time.Time, u cgroup.Use) {
+	if u.Group == "/" {
+		return // the whole machine, which is told already
+	}
+	labels := []string{"", u.Group, "", "", "", ""}
+	f.cpu.at(at, out, float64(u.CPU)/1e9, append(labels[:len(labels):len(labels)], "total")...)
+	f.usage.at(at, out, float64(u.Memory), labels...)
+	f.workingSet.at(at, out, float64(u.WorkingSet), labels...)
+	f.rss.at(at, out, float64(u.RSS), labels...)
+}
+
 func (f *family) sandbox(out chan<- prometheus.Metric, s *runtimeapi.PodSandboxStats, group string) {
 	l, id, linux := s.GetAttributes().GetLabels(), s.GetAttributes().GetId(), s.GetLinux()
 	if linux == nil {
@@ -152,11 +172,16 @@ func (f *family) sandbox(out chan<- prometheus.Metric, s *runtimeapi.PodSandboxS
 	}
 	labels := []string{"", group, "", id, l[kubelettypes.KubernetesPodNamespaceLabel], l[kubelettypes.KubernetesPodNameLabel]}
 	with := func(more ...string) []string { return append(labels[:len(labels):len(labels)], more...) }
+	// Processor time and memory are those of the pod's group, which has no name.
+	whole := []string{"", path.Dir(group), "", "", labels[4], labels[5]}
 	if u := linux.Cpu; u != nil {
-		f.cpu.at(time.Unix(0, u.Timestamp), out, float64(u.GetUsageCoreNanoSeconds().GetValue())/1e9, with("total")...)
+		f.cpu.at(time.Unix(0, u.Timestamp), out, float64(u.GetUsageCoreNanoSeconds().GetValue())/1e9, append(whole[:len(whole):len(whole)], "total")...)
 	}
 	if u := linux.Memory; u != nil {
-		f.workingSet.at(time.Unix(0, u.Timestamp), out, float64(u.GetWorkingSetBytes().GetValue()), labels...)
+		at := time.Unix(0, u.Timestamp)
+		f.workingSet.at(at, out, float64(u.GetWorkingSetBytes().GetValue()), whole...)
+		f.usage.at(at, out, float64(u.GetUsageBytes().GetValue()), whole...)
+		f.rss.at(at, out, float64(u.GetRssBytes().GetValue()), whole...)
 	}
 	if i := linux.GetNetwork().GetDefaultInterface(); i != nil {
 		at, names := time.Unix(0, linux.Network.Timestamp), with(i.Name)

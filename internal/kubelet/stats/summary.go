@@ -429,9 +429,12 @@ func (r *Reader) volumes(p *statsapi.PodStats, pod *corev1.Pod, at time.Time) {
 		if space, err := SpaceOf(path); err == nil {
 			s.FsStats = *space.stats(at)
 		}
-		if v.PersistentVolumeClaim != nil {
+		switch {
+		case v.PersistentVolumeClaim != nil:
 			s.PVCRef = &statsapi.PVCReference{Name: v.PersistentVolumeClaim.ClaimName, Namespace: pod.Namespace}
-		} else {
+		case v.Ephemeral != nil:
+			s.PVCRef = &statsapi.PVCReference{Name: pod.Name + "-" + v.Name, Namespace: pod.Namespace}
+		default:
 			s.UsedBytes, s.InodesUsed = &bytes, &count
 		}
 		p.VolumeStats = append(p.VolumeStats, s)

@@ -45,6 +45,8 @@ type Manager struct {
 	mu  struct {
 		sync.Mutex
 		mounted map[types.UID]map[string]Mounted
+		// ready are volumes that were made ready, whatever became of the pod's others.
+		ready map[types.UID]map[string]bool
 		// sources are the claims of volumes that are mounted: they stay bound.
 		sources map[types.UID]map[string]Source
 	}
@@ -54,6 +56,7 @@ type Manager struct {
 func NewManager(cfg ManagerConfig) *Manager {
 	m := &Manager{cfg: cfg}
 	m.mu.mounted = map[types.UID]map[string]Mounted{}
+	m.mu.ready = map[types.UID]map[string]bool{}
 	m.mu.sources = map[types.UID]map[string]Source{}
 	return m
 }
@@ -150,7 +153,7 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		}
 		begun := time.Now()
 		mounted, err := d.Setup(ctx, r)
-		if _, ready := m.Mounted(pod.UID, v.Name); m.cfg.Took != nil && !ready {
+		if m.cfg.Took != nil && m.first(pod.UID, v.Name, err) {
 			m.cfg.Took(d.Name(), "volume_mount", time.Since(begun), err)
 		}
 		if err != nil {
@@ -228,6 +231,7 @@ func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
 	delete(m.mu.mounted, uid)
+	delete(m.mu.ready, uid)
 	delete(m.mu.sources, uid)
 	m.mu.Unlock()
 	root := filepath.Join(m.cfg.PodsDir, string(uid), "volumes")
@@ -263,6 +267,22 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// first says whether a volume was not ready before, and notes that it is if err is nil.
+func (m *Manager) first(uid types.UID, name string, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.ready[uid][name] {
+		return false
+	}
+	if err == nil {
+		if m.mu.ready[uid] == nil {
+			m.mu.ready[uid] = map[string]bool{}
+		}
+		m.mu.ready[uid][name] = true
+	}
+	return true
 }
 
 // Count is how many volumes are mounted, by their driver.
