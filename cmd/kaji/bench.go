@@ -76,7 +76,7 @@ Beside rates and latencies it reports the CPU time an operation costs and the
 resident memory of processes on this machine, which compare well even when the
 machine does other things meanwhile.`,
 	}
-	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchControllersCommand(), benchCRDCommand(), benchClusterCommand(), benchRuntimeCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
+	cmd.AddCommand(benchAPICommand(), benchSchedulerCommand(), benchControllersCommand(), benchCRDCommand(), benchClusterCommand(), benchRuntimeCommand(), benchNodeCommand(), benchServicesCommand(), benchHTTPCommand(), benchDNSCommand())
 	return cmd
 }
 
@@ -259,6 +259,44 @@ beside its workload.`,
 	cmd.Flags().IntVar(&load.Pods, "pods", load.Pods, "pods to start in each of the ways")
 	cmd.Flags().IntVar(&load.AtOnce, "at-once", load.AtOnce, "pods that start together")
 	cmd.Flags().BoolVar(&load.HostNetwork, "host-network", false, "leave the pods in the host's network")
+	return cmd
+}
+
+func benchNodeCommand() *cobra.Command {
+	var f benchFlags
+	load := bench.DefaultNode()
+	cmd := &cobra.Command{
+		Use:   "node [--kubelet FILE] [--endpoint SOCKET --runtime-pid N]",
+		Short: "Measure a node agent: starts of pods, status writes, idle pods, restart, probes (as root)",
+		Long: `Measure a node agent, this program's or upstream's kubelet (--kubelet), over a
+container runtime, this program's or the one of a socket: the time from a pod's
+assignment until it is Running, one at a time and many at once; statuses written
+in the life of a pod; the cost of many pods that do nothing; a restart of the
+agent over them; and HTTP probes. API server, runtime and agent are processes of
+their own. The network is this machine's.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if os.Getuid() != 0 {
+				return errNeedsRoot
+			}
+			if load.Binary, err = program.Path(); err != nil {
+				return err
+			}
+			return f.run(cmd, load.Run)
+		},
+	}
+	f.add(cmd, "")
+	cmd.Flags().StringVar(&load.Upstream, "kubelet", "", "kubelet to measure instead of this program's agent")
+	cmd.Flags().StringVar(&load.Endpoint, "endpoint", "", "socket of the runtime; one of this program's is started when empty")
+	cmd.Flags().IntVar(&load.PID, "runtime-pid", 0, "process of the runtime")
+	cmd.Flags().StringVar(&load.Image, "image", load.Image, "image of the pods, with a shell")
+	cmd.Flags().StringSliceVar(&load.Command, "command", load.Command, "what idle pods run; it must not end")
+	cmd.Flags().IntVar(&load.Serial, "serial", load.Serial, "pods that start one at a time")
+	cmd.Flags().IntVar(&load.AtOnce, "at-once", load.AtOnce, "pods that start together")
+	cmd.Flags().IntSliceVar(&load.Pods, "pods", load.Pods, "numbers of pods that stand idle")
+	cmd.Flags().DurationVar(&load.Idle, "idle", load.Idle, "how long they are left alone")
+	cmd.Flags().DurationVar(&load.CrashFor, "crash-for", load.CrashFor, "how long pods fail again and again")
+	cmd.Flags().IntVar(&load.Probes, "probes", load.Probes, "HTTP probes a second; none when zero")
 	return cmd
 }
 
