@@ -69,7 +69,7 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 	var refusal *admit.Rejection
 	if !taken && pod.DeletionTimestamp == nil && !podspec.Finished(pod) {
 		n := k.admitNode(pod.UID)
-		n.Allocate, n.Given = k.allocate, k.devices.Given
+		n.Allocate, n.Given, n.Preempt = k.allocate, k.devices.Given, k.preempt
 		if refusal = admit.Pod(n, pod); refusal != nil {
 			k.release(pod.UID)
 		}
@@ -89,6 +89,34 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 		return k.resize(pod, granted)
 	}
 	return pod
+}
+
+// preempt ends pods for the sake of a critical one and waits until they are over.
+func (k *Kubelet) preempt(pods []*corev1.Pod, resource string) {
+	const reason, message = "Preempting", "Preempted in order to admit critical pod"
+	for _, pod := range pods {
+		k.log.Info("preempting a pod", "pod", pod.Namespace+"/"+pod.Name, "resource", resource)
+		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, reason, message)
+		k.meter.Preemptions.WithLabelValues(resource).Inc()
+		grace := podspec.Grace(pod)
+		k.endPod(pod, reason, message, grace, &corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+			Reason: corev1.PodReasonTerminationByKubelet, Message: "Pod was preempted by Kubelet to accommodate a critical pod.", ObservedGeneration: pod.Generation})
+		tick := time.NewTicker(10 * time.Millisecond)
+		for late := time.After(grace + 10*time.Second); ; <-tick.C { // one that does not end is tried to be ended on
+			state, ok := k.pool.State(pod.UID)
+			if !ok || state >= podworker.Terminated {
+				break
+			}
+			select {
+			case <-late:
+				k.log.Warn("a preempted pod does not end", "pod", pod.Namespace+"/"+pod.Name)
+			default:
+				continue
+			}
+			break
+		}
+		tick.Stop()
+	}
 }
 
 // resize grants a pod what it asks for now, or notes why not.

@@ -453,3 +453,22 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("got %s: %s", late.Status.Reason, late.Status.Message)
 	}
 }
+
+// A static pod that finds no room ends another one.
+func TestPreempt(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	a.create(simple("large", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3")}
+	}))
+	a.waitPhase("large", corev1.PodRunning)
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: critical, namespace: default}\nspec: {containers: [{name: c, image: 'app:1', resources: {requests: {cpu: 2}}}]}\n"
+	if err := os.WriteFile(a.static+"/critical.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.waitPhase("critical-n1", corev1.PodRunning)
+	pod := a.waitPhase("large", corev1.PodFailed)
+	why := status.Condition(pod.Status.Conditions, corev1.DisruptionTarget)
+	if pod.Status.Reason != "Preempting" || pod.Status.Message != "Preempted in order to admit critical pod" || why == nil || why.Reason != corev1.PodReasonTerminationByKubelet {
+		t.Errorf("the status is %s: %s, %v", pod.Status.Reason, pod.Status.Message, why)
+	}
+}

@@ -46,6 +46,9 @@ type Node struct {
 	// Both may be nil.
 	Allocate func(*corev1.Pod) *Rejection
 	Given    func(types.UID) corev1.ResourceList
+	// Preempt ends pods to make room for a critical one, that has too little of a
+	// resource, and returns when they are over; nil makes none.
+	Preempt func(pods []*corev1.Pod, resource string)
 }
 
 // Pod decides on a pod; nil takes it.
@@ -175,8 +178,9 @@ func fits(n Node, pod *corev1.Pod) *Rejection {
 	predicate := func(name, why string) *Rejection {
 		return &Rejection{name, fmt.Sprintf("Predicate %s failed: %s", name, why)}
 	}
-	if r := enough(n, pod); r != nil {
-		return r
+	lacking := enough(n, pod)
+	if lacking != nil && !podspec.Critical(pod) {
+		return lacking
 	}
 	if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n.Object); err != nil || !ok {
 		return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
@@ -194,6 +198,9 @@ func fits(n Node, pod *corev1.Pod) *Rejection {
 				return predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
 			}
 		}
+	}
+	if lacking != nil {
+		return preempt(n, pod, lacking)
 	}
 	return nil
 }
