@@ -276,7 +276,7 @@ func (r *Runtime) dumpFiles(rec *containerRecord, dir string) error {
 	for _, id := range slices.Backward(rec.Layers) {
 		lower = append(lower, r.images.LayerPath(id))
 	}
-	deleted, err := layer.Pack(out, filepath.Join(r.containerRoot(rec.ID), "upper"), lower)
+	deleted, err := layer.Pack(out, filepath.Join(r.containerRoot(rec.ID), "upper"), lower, filepath.Join(r.containerState(rec.ID), "rootfs"))
 	if err := errors.Join(err, out.Close()); err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/selinux/go-selinux/label"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -141,6 +143,9 @@ func (r *Runtime) prepareContainer(c *container, img *v1.Config, from *saved) er
 			return err
 		}
 	}
+	if err := r.relabel(config, s); err != nil {
+		return err
+	}
 	if err := spec.MarshalBundle(s, root); err != nil {
 		return err
 	}
@@ -155,6 +160,22 @@ func (r *Runtime) prepareContainer(c *container, img *v1.Config, from *saved) er
 		rec.Complete, rec.HasHooks = true, s.Hooks != nil
 		rec.User.value = containerUser(s.Process.User)
 	})
+}
+
+// relabel gives the volumes that ask for it the label of the container's files.
+func (r *Runtime) relabel(config *runtimeapi.ContainerConfig, s *specs.Spec) error {
+	if !r.node.SELinux || s.Linux.MountLabel == "" {
+		return nil
+	}
+	for _, m := range config.GetMounts() {
+		if !m.GetSelinuxRelabel() {
+			continue
+		}
+		if err := label.Relabel(m.GetHostPath(), s.Linux.MountLabel, false); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return fmt.Errorf("relabel %q with %q failed: %w", m.GetHostPath(), s.Linux.MountLabel, err)
+		}
+	}
+	return nil
 }
 
 func containerUser(u specs.User) *runtimeapi.ContainerUser {

@@ -29,3 +29,23 @@ func TestDied(t *testing.T) {
 		}
 	}
 }
+
+// Changed limits are merged with those that a container has, in whichever of the
+// two something is missing.
+func TestSetResources(t *testing.T) {
+	set := func(old, change *runtimeapi.LinuxContainerResources) *runtimeapi.LinuxContainerResources {
+		rec := &containerRecord{Config: message[*runtimeapi.ContainerConfig]{&runtimeapi.ContainerConfig{Linux: &runtimeapi.LinuxContainerConfig{Resources: old}}}}
+		setResources(rec, change)
+		return rec.Config.value.GetLinux().GetResources()
+	}
+	high := map[string]string{"memory.high": "1"}
+	for _, old := range []*runtimeapi.LinuxContainerResources{nil, {CpuShares: 2}, {CpuShares: 2, Unified: map[string]string{"memory.low": "2"}}} {
+		got := set(old, &runtimeapi.LinuxContainerResources{CpuQuota: 3, Unified: high})
+		if got.GetCpuQuota() != 3 || got.GetCpuShares() != old.GetCpuShares() || got.GetUnified()["memory.high"] != "1" || got.GetUnified()["memory.low"] != old.GetUnified()["memory.low"] {
+			t.Errorf("%v with a change became %v", old, got)
+		}
+	}
+	if got := set(&runtimeapi.LinuxContainerResources{Unified: high}, &runtimeapi.LinuxContainerResources{}); got.GetUnified()["memory.high"] != "1" {
+		t.Errorf("without a change: %v", got)
+	}
+}

@@ -95,8 +95,21 @@ func memoryUsage(s *cgroups.Stats, now int64) *runtimeapi.MemoryUsage {
 	return out
 }
 
+// ioUsage is what the unified hierarchy tells of waiting for disks, nil on others.
+func ioUsage(s *cgroups.Stats, now int64) *runtimeapi.IoUsage {
+	if s.BlkioStats.PSI == nil {
+		return nil
+	}
+	return &runtimeapi.IoUsage{Timestamp: now, Psi: psi(s.BlkioStats.PSI)}
+}
+
 func swapUsage(s *cgroups.Stats, now int64) *runtimeapi.SwapUsage {
-	return &runtimeapi.SwapUsage{Timestamp: now, SwapUsageBytes: value(metric.Swap(s))}
+	used := metric.Swap(s)
+	out := &runtimeapi.SwapUsage{Timestamp: now, SwapUsageBytes: value(used)}
+	if limit := metric.SwapLimit(s); limit > 0 && limit < 1<<62 && limit >= used {
+		out.SwapAvailableBytes = value(limit - used)
+	}
+	return out
 }
 
 func (r *Runtime) containerStats(c *container) (*runtimeapi.ContainerStats, error) {
@@ -117,7 +130,7 @@ func (r *Runtime) containerStats(c *container) (*runtimeapi.ContainerStats, erro
 		return nil, fmt.Errorf("failed to get container %q stats: %w", rec.ID, err)
 	}
 	now := time.Now().UnixNano()
-	out.Cpu, out.Memory, out.Swap = cpuUsage(s, now), memoryUsage(s, now), swapUsage(s, now)
+	out.Cpu, out.Memory, out.Swap, out.Io = cpuUsage(s, now), memoryUsage(s, now), swapUsage(s, now), ioUsage(s, now)
 	return out, nil
 }
 
@@ -169,7 +182,7 @@ func (r *Runtime) podStats(rec *sandboxRecord) *runtimeapi.PodSandboxStats {
 		group = filepath.Base(group) // of a slice the name says where it is
 	}
 	if s, err := r.cgroups.Stats(group); err == nil {
-		linux.Cpu, linux.Memory = cpuUsage(s, now), memoryUsage(s, now)
+		linux.Cpu, linux.Memory, linux.Io = cpuUsage(s, now), memoryUsage(s, now), ioUsage(s, now)
 		linux.Process = &runtimeapi.ProcessUsage{Timestamp: now, ProcessCount: value(s.PidsStats.Current)}
 	}
 	if !hostNetwork(config) {

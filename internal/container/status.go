@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +40,7 @@ func (r *Runtime) Status(ctx context.Context, req *runtimeapi.StatusRequest) (*r
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 			{Type: runtimeapi.RuntimeReady, Status: true}, network,
 		}},
-		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true},
 	}
 	for _, name := range append([]string{""}, r.cfg.Handlers...) {
 		out.RuntimeHandlers = append(out.RuntimeHandlers, &runtimeapi.RuntimeHandler{
@@ -272,13 +271,10 @@ func setResources(rec *containerRecord, r *runtimeapi.LinuxContainerResources) {
 		config.Linux.Resources = r
 	} else {
 		merged := proto.Clone(old).(*runtimeapi.LinuxContainerResources)
-		unified := merged.GetUnified()
-		proto.Merge(merged, r)
+		proto.Merge(merged, r) // maps too
 		if len(r.GetHugepageLimits()) > 0 {
 			merged.HugepageLimits = r.GetHugepageLimits()
 		}
-		merged.Unified = maps.Clone(unified)
-		maps.Copy(merged.GetUnified(), r.GetUnified())
 		config.Linux.Resources = merged
 	}
 	rec.Config.value = config

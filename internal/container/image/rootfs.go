@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,12 +38,10 @@ type Rootfs struct {
 	RootUID, RootGID int
 }
 
-// Mount mounts a root file system.
+// Mount mounts a root file system: an overlay, or where there is none what
+// fuse-overlayfs serves, or a copy.
 func (s *Store) Mount(m Rootfs) error {
-	lower := make([]string, 0, len(m.Layers)+1)
-	for _, id := range slices.Backward(m.Layers) {
-		lower = append(lower, s.LayerPath(id))
-	}
+	lower := top(s.layerPaths(m.Layers))
 	for _, dir := range []string{m.Upper, m.Work, m.Target} {
 		if dir == "" {
 			continue
@@ -66,7 +63,11 @@ func (s *Store) Mount(m Rootfs) error {
 			}
 		}
 	}
-	return mountOverlay(lower, m.Upper, m.Work, m.Target, filepath.Join(s.cfg.Root, "tmp"))
+	err := s.overlay(lower, m.Upper, m.Work, m.Target, filepath.Join(s.cfg.Root, "tmp"))
+	if isMissing(err) {
+		return s.mountWithout(m, lower, err)
+	}
+	return err
 }
 
 // mapLayers mounts layers once more, below dir, with their owners mapped into a
@@ -184,13 +185,9 @@ func mountOverlayFD(lower []string, upper, work, target string) error {
 }
 
 func mountOverlayOptions(lower []string, upper, work, target string) error {
-	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
-	for i, dir := range lower {
-		lower[i] = escape.Replace(dir)
-	}
-	options := "lowerdir=" + strings.Join(lower, ":")
+	options := "lowerdir=" + joinLayers(lower)
 	if upper != "" {
-		options += ",upperdir=" + escape.Replace(upper) + ",workdir=" + escape.Replace(work)
+		options += ",upperdir=" + escapeLayer(upper) + ",workdir=" + escapeLayer(work)
 	}
 	if len(options) >= os.Getpagesize() {
 		return fmt.Errorf("%d layers are too many for this kernel", len(lower))
@@ -198,11 +195,22 @@ func mountOverlayOptions(lower []string, upper, work, target string) error {
 	return os.NewSyscallError("mount", unix.Mount("overlay", target, "overlay", 0, options))
 }
 
+var escapeLayer = strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace
+
+// joinLayers writes directories as the option lowerdir takes them.
+func joinLayers(dirs []string) string {
+	escaped := make([]string, len(dirs))
+	for i, dir := range dirs {
+		escaped[i] = escapeLayer(dir)
+	}
+	return strings.Join(escaped, ":")
+}
+
 // Unmount detaches a mount made by Mount; it succeeds when there is none.
 func Unmount(target string) error {
 	err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		return nil
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return os.NewSyscallError("umount", err)
 	}
-	return os.NewSyscallError("umount", err)
+	return removeCopy(target)
 }

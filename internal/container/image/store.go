@@ -76,6 +76,9 @@ type Store struct {
 	cfg    Config
 	layers keyed // one writer a layer or blob
 	hosts  *hosts
+	// overlay mounts one; copying tells once that there is none.
+	overlay func(lower []string, upper, work, target, empty string) error
+	copying sync.Once
 
 	mu     sync.RWMutex
 	images map[string]*Image // by id
@@ -93,7 +96,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Limits == (layer.Limits{}) {
 		cfg.Limits = layer.DefaultLimits
 	}
-	s := &Store{cfg: cfg, images: map[string]*Image{}, names: map[string]string{}, busy: map[string]int{}}
+	s := &Store{cfg: cfg, overlay: mountOverlay, images: map[string]*Image{}, names: map[string]string{}, busy: map[string]int{}}
 	s.hosts = &hosts{dir: cfg.HostsDir, stall: cfg.Stall}
 	for _, dir := range []string{"blobs", "layers", "records", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Root, dir), 0o700); err != nil {

@@ -20,25 +20,34 @@ import (
 // Pack writes what overlayfs keeps in upper, the changes to what is below it, as
 // a tar stream, and returns the paths that are gone. lower are the directories
 // below it, the topmost first; they are looked at where a directory of upper hides
-// all of them.
-func Pack(w io.Writer, upper string, lower []string) (deleted []string, err error) {
-	p := packer{root: upper, lower: lower, out: tar.NewWriter(w), first: map[uint64]string{}}
+// all of them. merged is the mounted overlay: a directory that was renamed is
+// written as it shows there.
+func Pack(w io.Writer, upper string, lower []string, merged string) (deleted []string, err error) {
+	p := packer{root: upper, merged: merged, lower: lower, out: tar.NewWriter(w), first: map[[2]uint64]string{}}
 	if err := p.dir(".", false); err != nil {
 		return nil, err
 	}
 	return p.deleted, p.out.Close()
 }
 
+// redirectXattr marks a directory whose lower ones have another name.
+const redirectXattr = "trusted.overlay.redirect"
+
 type packer struct {
-	root    string
+	root    string // where files are read: upper, or merged below a renamed directory
+	merged  string
 	lower   []string
 	out     *tar.Writer
-	first   map[uint64]string // the name under which a file with several has been written, by inode
+	first   map[[2]uint64]string // the name under which a file with several has been written, by device and inode
 	deleted []string
 }
 
 // dir writes the entries of a directory; opaque says that it hides those below.
 func (p *packer) dir(name string, opaque bool) error {
+	if p.root != p.merged && has(filepath.Join(p.root, name), redirectXattr) {
+		defer func(root string) { p.root = root }(p.root)
+		p.root, opaque = p.merged, true
+	}
 	entries, err := os.ReadDir(filepath.Join(p.root, name))
 	if err != nil {
 		return err
@@ -102,6 +111,12 @@ func (p *packer) hidden(name string) (list []string) {
 	return list
 }
 
+// has says whether a file has an extended attribute.
+func has(path, attribute string) bool {
+	_, err := unix.Lgetxattr(path, attribute, nil)
+	return err == nil
+}
+
 func isOpaque(dir string) bool {
 	var value [1]byte
 	n, err := unix.Lgetxattr(dir, opaqueXattr, value[:])
@@ -129,11 +144,12 @@ func (p *packer) entry(name string, info fs.FileInfo, st *syscall.Stat_t) error 
 		h.Name += "/"
 	}
 	if st.Nlink > 1 && info.Mode().IsRegular() {
-		if first, ok := p.first[st.Ino]; ok {
+		inode := [2]uint64{uint64(st.Dev), st.Ino}
+		if first, ok := p.first[inode]; ok {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 			return p.out.WriteHeader(h)
 		}
-		p.first[st.Ino] = name
+		p.first[inode] = name
 	}
 	if h.PAXRecords, err = p.attributes(name); err != nil {
 		return err

@@ -23,9 +23,9 @@ func TestPack(t *testing.T) {
 	}
 	err := errors.Join(
 		write(at("low", "kept"), "1"), write(at("low", "gone"), "1"), write(at("low", "dir", "a"), "1"), write(at("low", "dir", "sub", "deep"), "1"),
-		write(at("low", "dir", "old"), "1"), write(at("high", "dir", "b"), "1"), unix.Mknod(at("high", "dir", "old"), unix.S_IFCHR, 0),
+		write(at("low", "dir", "old"), "1"), write(at("low", "moved", "deep", "a"), "moved"), write(at("low", "moved", "b"), "1"), write(at("high", "dir", "b"), "1"), unix.Mknod(at("high", "dir", "old"), unix.S_IFCHR, 0),
 		os.MkdirAll(at("upper"), 0o755), os.MkdirAll(at("work"), 0o755), os.MkdirAll(at("merged"), 0o755),
-		unix.Mount("overlay", at("merged"), "overlay", 0, "lowerdir="+at("high")+":"+at("low")+",upperdir="+at("upper")+",workdir="+at("work")))
+		unix.Mount("overlay", at("merged"), "overlay", 0, "redirect_dir=on,lowerdir="+at("high")+":"+at("low")+",upperdir="+at("upper")+",workdir="+at("work")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestPack(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	err = errors.Join(os.Remove(at("merged", "gone")), os.RemoveAll(at("merged", "dir")), write(at("merged", "dir", "b"), "new"),
+	err = errors.Join(os.Remove(at("merged", "gone")), os.Rename(at("merged", "moved"), at("merged", "there")), os.Remove(at("merged", "there", "b")), os.RemoveAll(at("merged", "dir")), write(at("merged", "dir", "b"), "new"),
 		write(at("merged", "dir", "sub", "other"), "new"), write(at("merged", "new", "x"), "x"), os.Link(at("merged", "new", "x"), at("merged", "new", "y")),
 		os.Symlink("x", at("merged", "new", "link")), unix.Setxattr(at("merged", "new", "x"), "user.color", []byte("red"), 0),
 		os.Chown(at("merged", "new", "x"), 7, 8), unix.Mkfifo(at("merged", "new", "fifo"), 0o600))
@@ -42,13 +42,13 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	deleted, err := Pack(&out, at("upper"), []string{at("high"), at("low")})
+	deleted, err := Pack(&out, at("upper"), []string{at("high"), at("low")}, at("merged"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(deleted)
 	// dir/old was gone before; dir/sub is there again, with other content.
-	if want := []string{"dir/a", "dir/sub/deep", "gone"}; !slices.Equal(deleted, want) {
+	if want := []string{"dir/a", "dir/sub/deep", "gone", "moved"}; !slices.Equal(deleted, want) {
 		t.Errorf("deleted %q, want %q", deleted, want)
 	}
 	if err := os.Mkdir(at("again"), 0o755); err != nil {
@@ -57,7 +57,7 @@ func TestPack(t *testing.T) {
 	if _, err := Unpack(at("again"), &out, DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{"dir/b": "new", "dir/sub/other": "new", "new/x": "x", "new/y": "x", "new/link": "x"} {
+	for path, want := range map[string]string{"dir/b": "new", "dir/sub/other": "new", "new/x": "x", "new/y": "x", "new/link": "x", "there/deep/a": "moved"} {
 		if got, err := os.ReadFile(at("again", path)); string(got) != want {
 			t.Errorf("%s has %q, %v", path, got, err)
 		}

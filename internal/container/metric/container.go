@@ -76,6 +76,15 @@ func Swap(s *cgroups.Stats) uint64 {
 	return m.SwapOnlyUsage.Usage
 }
 
+// SwapLimit is how much swap space may be used, zero where that is not counted.
+func SwapLimit(s *cgroups.Stats) uint64 {
+	m := s.MemoryStats
+	if m.SwapOnlyUsage.Limit == 0 && m.SwapUsage.Limit > m.Usage.Limit {
+		return m.SwapUsage.Limit - m.Usage.Limit
+	}
+	return m.SwapOnlyUsage.Limit
+}
+
 func memoryKinds() []containerKind {
 	failures := containerKind{"container_memory_failures_total", "Cumulative count of memory allocation failures.", counter,
 		[]string{"failure_type", "scope"}, func(c *Container) []point {

@@ -3,6 +3,7 @@
 package spec
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ func addProfiles(s *specs.Spec, in Input) error {
 	security := in.Config.GetLinux().GetSecurityContext()
 	var err error
 	if !security.GetPrivileged() {
-		if s.Linux.Seccomp, err = seccompProfile(security.GetSeccomp(), s, in); err != nil {
+		if s.Linux.Seccomp, err = seccompProfile(secured(security), s, in); err != nil {
 			return err
 		}
 	}
@@ -29,8 +30,9 @@ func addProfiles(s *specs.Spec, in Input) error {
 		return err
 	}
 	if o := security.GetSelinuxOptions(); o != nil && in.Node.SELinux {
-		s.Process.SelinuxLabel = fmt.Sprintf("%s:%s:%s:%s", o.GetUser(), o.GetRole(), o.GetType(), o.GetLevel())
-		s.Linux.MountLabel = fmt.Sprintf("system_u:object_r:container_file_t:%s", o.GetLevel())
+		level := cmp.Or(o.GetLevel(), "s0")
+		s.Process.SelinuxLabel = strings.Join([]string{cmp.Or(o.GetUser(), "system_u"), cmp.Or(o.GetRole(), "system_r"), cmp.Or(o.GetType(), "container_t"), level}, ":")
+		s.Linux.MountLabel = "system_u:object_r:container_file_t:" + level
 	}
 	return nil
 }
@@ -75,6 +77,21 @@ func apparmor(security *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.Se
 	}
 	if text == "unconfined" {
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
+	}
+	return nil
+}
+
+// secured is the seccomp profile that is asked for, perhaps in the former form.
+func secured(security *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
+	if p := security.GetSeccomp(); p != nil {
+		return p
+	}
+	text := security.GetSeccompProfilePath() //nolint:staticcheck // kept for such clients
+	if path, ok := strings.CutPrefix(text, "localhost/"); ok {
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: path}
+	}
+	if text == "runtime/default" || text == "docker/default" {
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 	}
 	return nil
 }

@@ -3,10 +3,13 @@
 package spec
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -42,6 +45,7 @@ func TestLabels(t *testing.T) {
 		{both, &runtimeapi.LinuxContainerSecurityContext{ApparmorProfile: "unconfined"}, "unconfined", "", "", ""},   //nolint:staticcheck // the former form
 		{both, &runtimeapi.LinuxContainerSecurityContext{Apparmor: open, ApparmorProfile: "localhost/strict"}, "unconfined", "", "", ""},
 		{both, &runtimeapi.LinuxContainerSecurityContext{SelinuxOptions: labels}, "", "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2", ""},
+		{both, &runtimeapi.LinuxContainerSecurityContext{SelinuxOptions: &runtimeapi.SELinuxOption{Type: "spc_t"}}, "", "system_u:system_r:spc_t:s0", "system_u:object_r:container_file_t:s0", ""},
 		{byDefault, &runtimeapi.LinuxContainerSecurityContext{}, "runtime's", "", "", ""},
 		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: runtimes}, "runtime's", "", "", ""},
 		{byDefault, &runtimeapi.LinuxContainerSecurityContext{Apparmor: open}, "unconfined", "", "", ""},
@@ -63,6 +67,28 @@ func TestLabels(t *testing.T) {
 		}
 		if err != nil || profile != c.profile || label != c.label || mounts != c.mounts {
 			t.Errorf("%v: %q, %q, %q, %v; want %q, %q, %q", c.security, profile, label, mounts, err, c.profile, c.label, c.mounts)
+		}
+	}
+}
+
+// TestFormerSeccomp takes the form of clients that do not know the structured one.
+func TestFormerSeccomp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "profile.json")
+	if err := os.WriteFile(path, []byte(`{"defaultAction": "SCMP_ACT_LOG"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]specs.LinuxSeccompAction{"": "", "unconfined": "", "runtime/default": specs.ActErrno, "localhost/" + path: specs.ActLog} {
+		s, err := Build(Input{ID: "id", Image: &v1.Config{}, Rootfs: t.TempDir(), Config: &runtimeapi.ContainerConfig{Command: []string{"/run"}, Linux: &runtimeapi.LinuxContainerConfig{
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{SeccompProfilePath: text}}}}) //nolint:staticcheck // the former form
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		var got specs.LinuxSeccompAction
+		if s.Linux.Seccomp != nil {
+			got = s.Linux.Seccomp.DefaultAction
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }
