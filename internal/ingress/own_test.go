@@ -67,7 +67,8 @@ spec:
 	// The nodes that serve are the endpoints.
 	until(t, "the endpoints", func() bool {
 		slice, err := client.For[*discoveryv1.EndpointSlice](w.api).Get(t.Context(), "default", "gateway-a-v4")
-		return err == nil && len(slice.Endpoints) == 1 && slice.Endpoints[0].Addresses[0] == "192.0.2.10" && *slice.Endpoints[0].NodeName == "n1"
+		return err == nil && len(slice.Endpoints) == 1 && slice.Endpoints[0].Addresses[0] == "192.0.2.10" && *slice.Endpoints[0].NodeName == "n1" &&
+			slice.Endpoints[0].Hints != nil && slice.Endpoints[0].Hints.ForNodes[0].Name == "n1" // each node keeps what its own pods ask
 	})
 }
 

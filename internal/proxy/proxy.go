@@ -10,17 +10,20 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"kaji/internal/client"
 	"kaji/internal/netfilter"
@@ -71,15 +74,17 @@ type Proxy struct {
 	services client.Typed[*corev1.Service]
 	slices   client.Typed[*discoveryv1.EndpointSlice]
 	nodes    client.Typed[*corev1.Node]
+	ranges   client.Typed[*networkingv1.ServiceCIDR]
 	families []*family
 	changes  *changes
 	health   *healthServer
 	metrics  *metrics
 
 	// What follows belongs to the goroutine of Run.
-	node   plan.Node
-	owners *owners
-	lacks  map[key]lacking
+	node          plan.Node
+	serviceRanges []netip.Prefix
+	owners        *owners
+	lacks         map[key]lacking
 }
 
 // family is one address family's kernel.
@@ -104,6 +109,7 @@ func New(c Config) (*Proxy, error) {
 	p.services = client.For[*corev1.Service](c.Client)
 	p.slices = client.For[*discoveryv1.EndpointSlice](c.Client)
 	p.nodes = client.For[*corev1.Node](c.Client).With(client.InformerOptions{FieldSelector: "metadata.name=" + c.NodeName})
+	p.ranges = client.For[*networkingv1.ServiceCIDR](c.Client)
 	p.node = plan.Node{Name: c.NodeName, IPv4: c.IPv4, IPv6: c.IPv6}
 	for _, v6 := range []bool{false, true} {
 		if v6 && !c.IPv6 || !v6 && !c.IPv4 {
@@ -144,6 +150,8 @@ func (p *Proxy) subscribe() {
 		Add:    func(*corev1.Node) { p.changes.nodeChanged() },
 		Update: func(_, _ *corev1.Node) { p.changes.nodeChanged() },
 	})
+	ranges := func(*networkingv1.ServiceCIDR) { p.changes.nodeChanged() }
+	p.ranges.AddHandler(client.Handler[*networkingv1.ServiceCIDR]{Add: ranges, Delete: ranges, Update: func(_, r *networkingv1.ServiceCIDR) { ranges(r) }})
 }
 
 // triggered is when the change of the endpoints happened, if they tell.
@@ -207,6 +215,7 @@ func (p *Proxy) observeNode(b *batch) {
 	if !b.node {
 		return
 	}
+	p.observeRanges(b)
 	node, err := p.nodes.Cached("", p.c.NodeName)
 	if err != nil {
 		return
@@ -214,6 +223,32 @@ func (p *Proxy) observeNode(b *batch) {
 	p.health.nodeLeaving(leaving(node))
 	if zone := node.Labels[corev1.LabelTopologyZone]; zone != p.node.Zone {
 		p.node.Zone, b.all = zone, true
+	}
+}
+
+// observeRanges takes over the ranges of ClusterIPs. An API server that does not
+// serve them is no reason to wait.
+func (p *Proxy) observeRanges(b *batch) {
+	var found, all []netip.Prefix
+	for _, r := range p.ranges.CachedList("", nil) {
+		for _, text := range r.Spec.CIDRs {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				found = append(found, prefix.Masked())
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b netip.Prefix) int { return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Compare(b)) })
+	for _, prefix := range found { // of ranges within one another the widest
+		if !slices.ContainsFunc(all, prefix.Overlaps) {
+			all = append(all, prefix)
+		}
+	}
+	if slices.Equal(all, p.serviceRanges) {
+		return
+	}
+	p.serviceRanges, b.all = all, true
+	for _, fam := range p.families {
+		fam.kernel.SetServices(all)
 	}
 }
 

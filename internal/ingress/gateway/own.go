@@ -211,7 +211,10 @@ func (g *Controller) slice(one *gatewayv1.Gateway, s *corev1.Service, family cor
 			continue
 		}
 		out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{Addresses: []string{n.Addresses[i].String()}, NodeName: &n.Name,
-			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &ready}})
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &ready},
+			// Pods and nodes, which may go to any endpoint, go to that of their own
+			// node: only there the kernel knows which address they asked for.
+			Hints: &discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: n.Name}}}})
 	}
 	for _, p := range ports {
 		out.Ports = append(out.Ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &p.Port, Protocol: &p.Protocol})

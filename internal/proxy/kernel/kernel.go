@@ -50,6 +50,9 @@ type Config struct {
 	// NodePorts are the ranges of the node's addresses that node ports answer at;
 	// none is all addresses.
 	NodePorts []netip.Prefix
+	// Services are the ranges of ClusterIPs. What goes to an address of theirs
+	// that no Service has is dropped.
+	Services []netip.Prefix
 	// Localhost lets node ports answer at 127.0.0.1 too. The kernel must be
 	// willing to route that (route_localnet); packets of the network that claim
 	// to come from there or go there are dropped then.
@@ -104,6 +107,9 @@ func (k *Kernel) Apply(set map[plan.Frontend]plan.Target, removed []plan.Fronten
 	}
 	return k.apply(set, removed)
 }
+
+// SetServices replaces the ranges of ClusterIPs, from the next Reset on.
+func (k *Kernel) SetServices(ranges []netip.Prefix) { k.c.Services = ranges }
 
 // Remove deletes the table.
 func (k *Kernel) Remove() error {

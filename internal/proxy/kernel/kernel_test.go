@@ -198,6 +198,35 @@ func TestClusterIP(t *testing.T) {
 	l.empty()
 }
 
+// What goes to an address of the ClusterIPs' range that no Service has stays on
+// the node.
+func TestUnassignedClusterIP(t *testing.T) {
+	l := newLab(t)
+	vip := tcp("10.96.0.10", 8000)
+	l.world.Address("lo", "10.96.0.77/32")
+	l.world.Address("lo", "10.97.0.77/32")
+	l.world.Serve(":80", "world")
+	all := targets{vip: {Backends: backends(80, 0)}}
+	l.reset(all)
+	for _, from := range []*nstest.Namespace{l.pods[1], l.node} {
+		if name, _, err := from.Ask("tcp", "10.96.0.77:80"); err != nil || name != "world" {
+			t.Errorf("without ranges: %s, %v", name, err)
+		}
+	}
+	l.kernel.SetServices([]netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")})
+	l.reset(all)
+	for _, from := range []*nstest.Namespace{l.pods[1], l.node} {
+		from.MustNotReach("tcp", "10.96.0.77:80")
+		if name, _, err := from.Ask("tcp", "10.97.0.77:80"); err != nil || name != "world" {
+			t.Errorf("beside the ranges: %s, %v", name, err)
+		}
+		if name, _, err := from.Ask("tcp", "10.96.0.10:8000"); err != nil || name != "pod0" {
+			t.Errorf("the Service: %s, %v", name, err)
+		}
+	}
+	l.refused(l.pods[1], "tcp", "10.96.0.10:8001")
+}
+
 // TestAConnectionOutlivesItsEndpoints: a download goes on when its Service has no
 // endpoint any more; new connections are refused.
 func TestAConnectionOutlivesItsEndpoints(t *testing.T) {

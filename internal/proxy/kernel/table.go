@@ -21,6 +21,7 @@ type sets struct {
 	affinity              *nftables.Set
 	hairpin, pods         *nftables.Set
 	clusterIPs            *nftables.Set
+	serviceRanges         *nftables.Set // all that can be a ClusterIP
 	nodeAddresses         *nftables.Set // where node ports answer; only with NodePorts
 }
 
@@ -55,6 +56,7 @@ func (k *Kernel) base() error {
 		pods:    &nftables.Set{Table: k.table, Name: "pod-cidrs", Interval: true, KeyType: addr},
 
 		clusterIPs:    &nftables.Set{Table: k.table, Name: "cluster-ips", KeyType: addr},
+		serviceRanges: &nftables.Set{Table: k.table, Name: "service-cidrs", Interval: true, KeyType: addr},
 		nodeAddresses: &nftables.Set{Table: k.table, Name: "node-addresses", Interval: true, KeyType: addr},
 	}
 	s := k.sets
@@ -64,6 +66,9 @@ func (k *Kernel) base() error {
 		}
 	}
 	if err := k.addRanges(s.pods, k.c.PodCIDRs); err != nil {
+		return err
+	}
+	if err := k.addRanges(s.serviceRanges, k.c.Services); err != nil {
 		return err
 	}
 	if len(k.c.NodePorts) > 0 {
@@ -142,8 +147,9 @@ func (k *Kernel) hooks() {
 	k.hook("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), first(ports(s.refusedPorts)))
 	// What goes to a ClusterIP still, has no Service at its port.
 	unserved := first(append(r.DestinationIn(s.clusterIPs, false), r.Refuse()...))
-	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), unserved)
+	unassigned := first(append(r.DestinationIn(s.serviceRanges, false), drop...))
+	k.hook("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), unserved, unassigned)
 	k.hook("filter-output-late", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+10,
-		first(append(r.ToNode(), leave...)), unserved)
+		first(append(r.ToNode(), leave...)), unserved, unassigned)
 	k.hook("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest-10, first(vip(s.refused)), first(ports(s.refusedPorts)))
 }
