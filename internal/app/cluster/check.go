@@ -28,6 +28,13 @@ func (c Config) Check(first bool) error {
 	if services, err := c.API.ServiceRanges(); err == nil && c.Nodes > 1 && len(services) > 0 && services[0].Addr().Is6() {
 		return fmt.Errorf("--service-cluster-ip-range (%s): several nodes on one machine have IPv4 addresses, at which the API server is reached; put an IPv4 range first, or run one node", services[0])
 	}
+	if services, err := c.API.ServiceRanges(); err == nil {
+		for _, r := range services {
+			if free := r.Addr().BitLen() - r.Bits(); free < 4 {
+				return fmt.Errorf("--service-cluster-ip-range (%s) has %d addresses; the cluster's name server has the tenth: choose one of 16 at least", r, 1<<free)
+			}
+		}
+	}
 	for i, a := range ranges {
 		for _, b := range ranges[:i] {
 			if a.prefix.Overlaps(b.prefix) {
