@@ -344,6 +344,27 @@ func TestRealUserNamespaces(t *testing.T) {
 	}
 }
 
+// A container that its liveness probe ends again and again has to wait like one
+// that ends by itself.
+func TestRealLivenessBackOff(t *testing.T) {
+	r := startReal(t)
+	r.create(script("dying", `sleep 600`, func(p *corev1.Pod) {
+		p.Spec.TerminationGracePeriodSeconds = new(int64)
+		p.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}
+	}))
+	r.within(60*time.Second, "the container waits", func() bool {
+		pod := r.get("dying")
+		if pod == nil || len(pod.Status.ContainerStatuses) == 0 {
+			return false
+		}
+		s := pod.Status.ContainerStatuses[0]
+		if s.RestartCount > 5 {
+			t.Fatalf("it was restarted %d times", s.RestartCount)
+		}
+		return s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff"
+	})
+}
+
 // A container with probes becomes ready, and is restarted when it stops
 // answering.
 func TestRealProbes(t *testing.T) {

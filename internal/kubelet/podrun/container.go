@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -263,10 +264,12 @@ func (r *Runner) imageUser(ctx context.Context, ref string) (ImageUser, error) {
 // backOff decides whether a container that ended must wait before it is
 // started again.
 func (r *Runner) backOff(pod *corev1.Pod, c *corev1.Container, a *actual.Pod) *Failure {
-	former := a.Container(c.Name)
-	if !former.Exited() {
+	// One that has just been ended counts next time; until then the one before does.
+	at := slices.IndexFunc(a.Containers, func(seen *actual.Container) bool { return seen.Name == c.Name && seen.Exited() })
+	if at < 0 {
 		return nil
 	}
+	former := a.Containers[at]
 	key := fmt.Sprintf("%s_%s_%x", pod.UID, c.Name, actual.Hash(c))
 	if r.backoff.IsInBackOffSince(key, former.FinishedAt) {
 		delay := r.backoff.Get(key)
