@@ -123,6 +123,15 @@ func (r *nodeRun) startRuntime(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		err = poll(wait, 10*time.Millisecond, func() (bool, error) {
+			_, err := os.Stat(strings.TrimPrefix(r.Endpoint, "unix://"))
+			return err == nil, nil
+		})
+		if err != nil {
+			return r.p.explain("runtime", err)
+		}
 	}
 	r.runtime, err = Watch(r.PID)
 	if r.PID == 0 {

@@ -295,14 +295,28 @@ func (m *Manager) run(ctx context.Context, p *probe, attempt probe) {
 	if ctx.Err() != nil {
 		return
 	}
-	ok := err == nil && result != Failure
+	ok := result != Failure
 	m.report(&attempt, result, output, err, time.Since(begun))
 	m.mu.Lock()
-	changed := m.judge(p, &attempt, ok, begun)
+	changed := false
+	if err != nil { // which says nothing of the container
+		m.again(p, begun)
+	} else {
+		changed = m.judge(p, &attempt, ok, begun)
+	}
 	m.mu.Unlock()
 	m.rouse()
 	if changed {
 		m.cfg.Changed(attempt.key.uid)
+	}
+}
+
+// again schedules the next run after one without a result; the lock is held.
+func (m *Manager) again(p *probe, begun time.Time) {
+	p.running = false
+	if m.mu.probes[p.key] == p && p.id != "" {
+		p.due = begun.Add(period(p.spec))
+		m.schedule(p)
 	}
 }
 

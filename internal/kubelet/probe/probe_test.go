@@ -4,6 +4,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -30,8 +31,11 @@ import (
 // that fails wants the container restarted.
 func TestVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var healthy atomic.Bool
+		var healthy, away atomic.Bool
 		runtime := memcri.New(memcri.Config{Exec: func(string, []string) ([]byte, []byte, int32, error) {
+			if away.Load() {
+				return nil, nil, 0, errors.New("the runtime is away")
+			}
 			if healthy.Load() {
 				return nil, nil, 0, nil
 			}
@@ -77,6 +81,12 @@ func TestVerdicts(t *testing.T) {
 		if started, ready, failed := state(); !started || !ready || failed != "" {
 			t.Errorf("got started %t, ready %t, failed %q when healthy", started, ready, failed)
 		}
+		away.Store(true)
+		<-time.After(time.Hour)
+		if started, ready, failed := state(); !started || !ready || failed != "" {
+			t.Errorf("got started %t, ready %t, failed %q when nobody can be asked", started, ready, failed)
+		}
+		away.Store(false)
 		healthy.Store(false)
 		<-time.After(11 * time.Second)
 		if started, ready, failed := state(); !started || ready || failed != "" {
