@@ -332,6 +332,39 @@ func group(t *testing.T, dir string) string {
 	return dir
 }
 
+// A running container is saved in an archive below the agent's directory, where
+// the machine has what that takes; it says so where not.
+func TestRealCheckpoint(t *testing.T) {
+	r := startReal(t)
+	r.create(script("saved", `sleep 600`))
+	r.waitPhase("saved", corev1.PodRunning)
+	for path, want := range map[string]string{"/checkpoint/default/saved/main?timeout=60": "", "/checkpoint/default/saved/main?timeout=x": "cannot parse value of timeout parameter",
+		"/checkpoint/default/saved/other": "container other does not exist", "/checkpoint/default/other/main": "pod does not exist"} {
+		w := httptest.NewRecorder()
+		r.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil))
+		if got := w.Body.String(); want != "" {
+			if w.Code != http.StatusNotFound || strings.TrimSpace(got) != want {
+				t.Errorf("%s: %d %s", path, w.Code, got)
+			}
+			continue
+		}
+		var answer struct{ Items []string }
+		switch err := json.Unmarshal(w.Body.Bytes(), &answer); {
+		case w.Code == http.StatusInternalServerError && strings.HasPrefix(w.Body.String(), "checkpointing of default/saved/main failed ("):
+			t.Skip(w.Body.String())
+		case err != nil || w.Code != http.StatusOK || len(answer.Items) != 1:
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		default:
+			if info, err := os.Stat(answer.Items[0]); err != nil || info.Size() == 0 || !strings.HasPrefix(filepath.Base(answer.Items[0]), "checkpoint-saved_default-main-") {
+				t.Errorf("%s: %v, %v", answer.Items[0], info, err)
+			}
+		}
+	}
+	if pod := r.get("saved"); pod == nil || pod.Status.Phase != corev1.PodRunning || pod.Status.ContainerStatuses[0].RestartCount > 0 {
+		t.Errorf("the pod afterwards: %+v", pod)
+	}
+}
+
 // Pods in user namespaces are counted, those that cannot start too.
 func TestRealUserNamespaces(t *testing.T) {
 	r := startReal(t)

@@ -283,6 +283,7 @@ type Kubelet struct {
 	unbound      error         // why pods as a whole were not limited, see enforce
 	evictor      *evict.Manager
 	watcher      *actual.Watcher
+	checkpoints  cri.Checkpoints // nil where the runtime makes none
 
 	services client.Typed[*corev1.Service]
 	nodes    client.Typed[*corev1.Node]
@@ -352,6 +353,7 @@ func New(cfg Config) (*Kubelet, error) {
 		MirrorPods:  func() float64 { return float64(countStatic(k.others(""), true)) }, Ephemeral: k.ephemeral})
 	k.meter.Register(volumeStats{k})
 	metrics, _ := cfg.Runtime.(cri.Metrics) // what else it may have is not counted
+	k.checkpoints, _ = cfg.Runtime.(cri.Checkpoints)
 	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime, cfg.RuntimeTimeout), k.meter.Images(cfg.Images)
 	k.cfg.Runtime, k.cfg.Images = cfg.Runtime, cfg.Images
 	k.dns = &compose.DNS{Cluster: cfg.ClusterDNS, Domain: cfg.ClusterDomain, NodeIPs: cfg.NodeIPs,

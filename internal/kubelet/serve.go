@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -35,7 +37,29 @@ func (k *Kubelet) Handler() http.Handler {
 	if !k.cfg.NoSystemLogs {
 		c.LogDir, c.LogQuery = "/var/log", k.cfg.SystemLogQuery
 	}
+	if k.checkpoints != nil {
+		c.Checkpoint = k.checkpoint
+	}
 	return k.meter.Counted("readwrite", server.New(c))
+}
+
+// checkpoint has the runtime save a running container in an archive, whose place it returns.
+func (k *Kubelet) checkpoint(ctx context.Context, pod *corev1.Pod, container string, timeout int64) (string, error) {
+	a, err := (*served)(k).Observe(ctx, pod)
+	if err != nil {
+		return "", err
+	}
+	c := a.Container(container)
+	if c == nil {
+		return "", fmt.Errorf("container %v not found", container)
+	}
+	dir := filepath.Join(k.cfg.RootDir, "checkpoints")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the directory of checkpoints: %w", err)
+	}
+	archive := filepath.Join(dir, fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", pod.Name, pod.Namespace, container, time.Now().Format(time.RFC3339)))
+	_, err = k.checkpoints.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{ContainerId: c.ID, Location: archive, Timeout: timeout})
+	return archive, err
 }
 
 // ReadOnlyHandler shows everybody what the agent does, and reaches into nothing:

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/url"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,7 +74,8 @@ type Config struct {
 	// Profiling serves /debug/pprof.
 	Profiling bool
 	// Checkpoint saves a running container; nil where that cannot be done.
-	Checkpoint func(ctx context.Context, pod *corev1.Pod, container string) (archive string, err error)
+	// A timeout is in seconds, zero for none.
+	Checkpoint func(ctx context.Context, pod *corev1.Pod, container string, timeout int64) (archive string, err error)
 }
 
 type server struct{ cfg Config }
@@ -205,7 +207,15 @@ func (s *server) checkpoint(w http.ResponseWriter, r *http.Request) {
 	case s.cfg.Checkpoint == nil:
 		http.Error(w, fmt.Sprintf("checkpointing of %v/%v/%v failed (the container runtime cannot checkpoint)", pod.Namespace, pod.Name, container), http.StatusNotFound)
 	default:
-		archive, err := s.cfg.Checkpoint(r.Context(), pod, container)
+		timeout := int64(0)
+		if all := r.URL.Query()["timeout"]; len(all) > 0 {
+			var err error
+			if timeout, err = strconv.ParseInt(all[len(all)-1], 10, 64); err != nil {
+				http.Error(w, "cannot parse value of timeout parameter", http.StatusNotFound)
+				return
+			}
+		}
+		archive, err := s.cfg.Checkpoint(r.Context(), pod, container, timeout)
 		if err != nil {
 			http.Error(w, fmt.Sprintf("checkpointing of %v/%v/%v failed (%v)", pod.Namespace, pod.Name, container, err), http.StatusInternalServerError)
 			return

@@ -53,12 +53,16 @@ type Watcher struct {
 
 // Run waits until ctx ends.
 func (w *Watcher) Run(ctx context.Context) error {
+	told := ""
 	for {
 		err := w.watch(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		w.Logger.Warn("the end of the machine is not watched for, it is tried again", "err", err)
+		if why := fmt.Sprint(err); why != told {
+			w.Logger.Warn("the end of the machine is not watched for, it is tried again", "err", err)
+			told = why
+		}
 		select {
 		case <-ctx.Done():
 			return nil
