@@ -308,8 +308,8 @@ func (r *Runtime) specify(c *container, config *runtimeapi.ContainerConfig, img 
 	return spec.Build(in)
 }
 
-// respecify writes the specification of a created container anew, with changed
-// limits.
+// respecify writes the specification of a container anew, with changed limits: for
+// its start, or for who asks what it is.
 func (r *Runtime) respecify(c *container) error {
 	rec := c.record.Load()
 	path := filepath.Join(r.containerRoot(rec.ID), "config.json")

@@ -34,10 +34,8 @@ func (r *Runtime) UpdateContainerResources(_ context.Context, req *runtimeapi.Up
 	if err := r.updateContainer(c, func(rec *containerRecord) { setResources(rec, req.GetLinux()) }); err != nil {
 		return nil, err
 	}
-	if rec.State == runtimeapi.ContainerState_CONTAINER_CREATED {
-		if err := r.respecify(c); err != nil {
-			return nil, err
-		}
+	if err := r.respecify(c); err != nil {
+		return nil, err
 	}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }

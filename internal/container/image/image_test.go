@@ -22,6 +22,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/compression"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -158,6 +159,46 @@ func TestPull(t *testing.T) {
 	for file, content := range map[string]string{"a": "one", "b": "two"} {
 		if raw, err := os.ReadFile(filepath.Join(target, file)); err != nil || string(raw) != content {
 			t.Errorf("%s: %q, %v", file, raw, err)
+		}
+	}
+}
+
+// TestCompressions pulls an image whose layers are compressed in each of the ways
+// that the OCI knows, and not at all.
+func TestCompressions(t *testing.T) {
+	host := serve(t, plain)
+	var layers []v1.Layer
+	for kind, media := range map[compression.Compression]types.MediaType{
+		compression.GZip: types.OCILayer, compression.ZStd: types.OCILayerZStd, compression.None: types.OCIUncompressedLayer,
+	} {
+		raw, err := layerOf(t, map[string]string{"by-" + string(kind): string(kind)}).Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := io.ReadAll(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
+			tarball.WithCompression(kind), tarball.WithMediaType(media))
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, l)
+	}
+	push(t, host+"/x/mixed:v1", mutate.MediaType(imageOf(t, layers...), types.OCIManifestSchema1))
+	s := newStore(t)
+	img, err := s.Pull(t.Context(), host+"/x/mixed:v1", Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range img.DiffIDs {
+		found, err := filepath.Glob(filepath.Join(s.LayerPath(id), "by-*"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("layer %s holds %q, %v", id, found, err)
+		}
+		if raw, err := os.ReadFile(found[0]); err != nil || "by-"+string(raw) != filepath.Base(found[0]) {
+			t.Errorf("%s: %q, %v", found[0], raw, err)
 		}
 	}
 }
