@@ -81,8 +81,10 @@ func explain(err error, log string) error {
 	defer f.Close()
 	var reasons []string
 	for lines := bufio.NewScanner(f); lines.Scan() && len(reasons) < maxReasons; {
-		if _, reason, ok := strings.Cut(lines.Text(), "Error ("); ok {
-			_, reason, _ = strings.Cut(reason, "): ")
+		_, reason, ok := strings.Cut(lines.Text(), "Error (")
+		_, reason, _ = strings.Cut(reason, "): ")
+		// Without CAP_SYS_RESOURCE its own limits stay as they are, which does no harm.
+		if ok && !strings.HasPrefix(reason, "rlimit: Can't setup") {
 			reasons = append(reasons, reason)
 		}
 	}
