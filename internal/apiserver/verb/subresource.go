@@ -115,6 +115,7 @@ func (v *Verbs) serveSpecial(w http.ResponseWriter, r *http.Request, in *request
 		if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
 			return err
 		}
+		opts.TypeMeta = metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "CreateOptions"}
 		obj, decodeErr := decode(r, v.targetOf(s), opts.FieldValidation)
 		if decodeErr != nil {
 			return decodeErr
