@@ -12,6 +12,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -108,21 +109,22 @@ spec:
 	})
 }
 
-// A webhook sees the options of a sub-resource that connects.
-func TestWebhookOnAttach(t *testing.T) {
+// A webhook sees the options of a sub-resource that connects, and how one with a
+// type of its own is created.
+func TestWebhookOnSubresources(t *testing.T) {
 	c := kajitest.Start(t)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	if _, err := create(t, c, client.Resource{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("pods"), Namespace: "default"}, pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	server := hook(t, func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
-		return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: fmt.Sprintf("no attaching with %s", r.Object.Raw)}}
+		return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: fmt.Sprintf("no attaching with %s, by %s", r.Object.Raw, r.Options.Raw)}}
 	})
 	fail := admissionregistrationv1.Fail
 	config := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Webhooks: []admissionregistrationv1.ValidatingWebhook{{
 		Name: "v.example.com", ClientConfig: clientConfig(server), FailurePolicy: &fail, SideEffects: ptr.To(admissionregistrationv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
-		Rules: []admissionregistrationv1.RuleWithOperations{{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Connect},
-			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods/attach"}}}},
+		Rules: []admissionregistrationv1.RuleWithOperations{{Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Connect, admissionregistrationv1.Create},
+			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods/attach", "pods/eviction"}}}},
 	}}}
 	if _, err := create(t, c, registration("validatingwebhookconfigurations"), config, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -133,6 +135,11 @@ func TestWebhookOnAttach(t *testing.T) {
 		text := fmt.Sprint(err)
 		return strings.Contains(text, "no attaching with") && strings.Contains(text, `PodAttachOptions`) && strings.Contains(text, `stdin`), text
 	})
+	evict := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	err := pods.Post().Namespace("default").Resource("pods").Name("p").SubResource("eviction").Body(evict).Do(t.Context()).Error()
+	if text := fmt.Sprint(err); !strings.Contains(text, `by {"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}`) {
+		t.Error(text)
+	}
 }
 
 // Policies see the Scale of an object that is scaled, and of a collection that is
