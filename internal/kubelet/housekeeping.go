@@ -199,13 +199,13 @@ func (k *Kubelet) use(ctx context.Context) (map[*corev1.Pod]evict.Use, error) {
 		}
 		return *n
 	}
-	all := map[*corev1.Pod]evict.Use{}
+	all, apart := map[*corev1.Pod]evict.Use{}, k.stats.ImagesApart(ctx)
 	for _, pod := range k.activePods() {
 		p := byUID[string(pod.UID)]
 		if p == nil {
 			continue
 		}
-		u := evict.Use{Volumes: map[string]uint64{}, Containers: map[string]uint64{}, ContainerMemory: map[string]uint64{}}
+		u := evict.Use{Apart: apart, Volumes: map[string]uint64{}, Containers: map[string]uint64{}, ContainerMemory: map[string]uint64{}}
 		if p.Memory != nil {
 			u.Memory = value(p.Memory.WorkingSetBytes)
 		}
@@ -216,6 +216,10 @@ func (k *Kubelet) use(ctx context.Context) (map[*corev1.Pod]evict.Use, error) {
 			u.Disk, u.Inodes = value(p.EphemeralStorage.UsedBytes), value(p.EphemeralStorage.InodesUsed)
 		}
 		for _, c := range p.Containers {
+			if c.Rootfs != nil {
+				u.Layers += value(c.Rootfs.UsedBytes)
+				u.LayerInodes += value(c.Rootfs.InodesUsed)
+			}
 			if c.Memory != nil {
 				u.ContainerMemory[c.Name] = value(c.Memory.WorkingSetBytes)
 			}
@@ -261,8 +265,12 @@ func (k *Kubelet) endPod(pod *corev1.Pod, reason, message string, grace time.Dur
 	}})
 }
 
-// reclaim frees disk without ending pods.
-func (k *Kubelet) reclaim(ctx context.Context, _ evict.Signal) {
+// reclaim frees disk without ending pods. Neither containers nor images take
+// anything of the node's own file system where they have another.
+func (k *Kubelet) reclaim(ctx context.Context, s evict.Signal) {
+	if (s == evict.NodeFsAvailable || s == evict.NodeFsInodes) && k.stats.ImagesApart(ctx) {
+		return
+	}
 	for _, pod := range k.pool.Pods() {
 		if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && !podspec.Static(pod) {
 			if err := k.removeDead(ctx, pod); err != nil {

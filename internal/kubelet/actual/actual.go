@@ -40,7 +40,8 @@ type Pod struct {
 	Namespace, Name string
 	// Sandboxes are newest first.
 	Sandboxes []*runtimeapi.PodSandboxStatus
-	// Containers are newest first, those of former sandboxes included.
+	// Containers are newest first among those of a name, those of former sandboxes
+	// included.
 	Containers []*Container
 }
 
@@ -168,8 +169,9 @@ func Observe(ctx context.Context, runtime cri.Runtime, namespace, name string, u
 		}
 		pod.Sandboxes = append(pod.Sandboxes, answer.Status)
 	}
+	// The clock may have been put back since the last one was made: counts come first.
 	slices.SortStableFunc(pod.Sandboxes, func(a, b *runtimeapi.PodSandboxStatus) int {
-		return cmp.Or(cmp.Compare(b.CreatedAt, a.CreatedAt), cmp.Compare(b.GetMetadata().GetAttempt(), a.GetMetadata().GetAttempt()))
+		return cmp.Or(cmp.Compare(b.GetMetadata().GetAttempt(), a.GetMetadata().GetAttempt()), cmp.Compare(b.CreatedAt, a.CreatedAt))
 	})
 	containers, err := runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{
 		Filter: &runtimeapi.ContainerFilter{LabelSelector: selector},
@@ -187,7 +189,9 @@ func Observe(ctx context.Context, runtime cri.Runtime, namespace, name string, u
 		}
 		pod.Containers = append(pod.Containers, container(c.PodSandboxId, answer.Status))
 	}
-	slices.SortStableFunc(pod.Containers, func(a, b *Container) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	slices.SortStableFunc(pod.Containers, func(a, b *Container) int {
+		return cmp.Or(cmp.Compare(b.RestartCount, a.RestartCount), b.CreatedAt.Compare(a.CreatedAt))
+	})
 	return pod, nil
 }
 

@@ -98,3 +98,34 @@ func TestNoEvents(t *testing.T) {
 		}
 	})
 }
+
+// The container that was started last is the newest, also where the clock was put
+// back in between.
+func TestClockPutBack(t *testing.T) {
+	runtime := memcri.New(memcri.Config{})
+	container := corev1.Container{Name: "c", Image: "i"}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: corev1.PodSpec{Containers: []corev1.Container{container}}}
+	var made []string
+	var sandboxes []string
+	for _, n := range []int32{2, 1} { // the second is made later, by a clock that was put forward
+		s, err := runtime.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "ns", Uid: "u", Attempt: uint32(n)}, Labels: actual.PodLabels(pod)}}) //nolint:gosec // small
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := runtime.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: s.PodSandboxId, Config: &runtimeapi.ContainerConfig{
+			Metadata: &runtimeapi.ContainerMetadata{Name: "c", Attempt: uint32(n)}, Image: &runtimeapi.ImageSpec{Image: "i"}, //nolint:gosec // small
+			Labels: actual.ContainerLabels(pod, &container), Annotations: actual.ContainerAnnotations(pod, &container, n)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, sandboxes = append(made, c.ContainerId), append(sandboxes, s.PodSandboxId)
+	}
+	got, err := actual.Observe(t.Context(), runtime, "ns", "p", "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Container("c").ID != made[0] || got.Sandbox().Id != sandboxes[0] {
+		t.Errorf("the newest are %s in %s, want %s in %s", got.Container("c").ID, got.Sandbox().Id, made[0], sandboxes[0])
+	}
+}

@@ -131,3 +131,25 @@ func TestMinimumReclaim(t *testing.T) {
 		}
 	}
 }
+
+// Where images have a file system of their own, pods are ranked by what they take
+// of the one that is short.
+func TestRankApart(t *testing.T) {
+	pod := func(name string) *corev1.Pod { return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}} }
+	layers, volumes := pod("layers"), pod("volumes")
+	for _, apart := range []bool{false, true} {
+		use := map[*corev1.Pod]Use{layers: {Disk: 100, Layers: 90, Inodes: 10, LayerInodes: 9, Apart: apart}, volumes: {Disk: 50, Inodes: 5, Apart: apart}}
+		for signal, want := range map[Signal]*corev1.Pod{NodeFsAvailable: volumes, NodeFsInodes: volumes, ImageFsAvailable: layers, ImageFsInodes: layers} {
+			if !apart {
+				want = layers
+			}
+			pods := []*corev1.Pod{volumes, layers}
+			if want == volumes {
+				pods = []*corev1.Pod{layers, volumes}
+			}
+			if Rank(pods, use, signal); pods[0] != want {
+				t.Errorf("%s, apart %v: %s is first", signal, apart, pods[0].Name)
+			}
+		}
+	}
+}

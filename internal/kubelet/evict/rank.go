@@ -17,6 +17,10 @@ import (
 type Use struct {
 	// Memory is the working set; Disk and Inodes are ephemeral storage.
 	Memory, Disk, Inodes, Processes uint64
+	// Layers and LayerInodes are what of Disk and Inodes containers have written to
+	// their images' file systems; Apart says that those are not the node's own.
+	Layers, LayerInodes uint64
+	Apart               bool
 	// Volumes and Containers are bytes on disk by name.
 	Volumes, Containers map[string]uint64
 	// ContainerMemory is the working set by name.
@@ -30,9 +34,21 @@ func (u Use) of(s Signal) uint64 {
 	case PIDAvailable:
 		return u.Processes
 	case NodeFsInodes, ImageFsInodes:
-		return u.Inodes
+		switch {
+		case !u.Apart:
+			return u.Inodes
+		case s == ImageFsInodes:
+			return u.LayerInodes
+		}
+		return u.Inodes - min(u.Inodes, u.LayerInodes)
 	}
-	return u.Disk
+	switch {
+	case !u.Apart:
+		return u.Disk
+	case s == ImageFsAvailable:
+		return u.Layers
+	}
+	return u.Disk - min(u.Disk, u.Layers)
 }
 
 func request(pod *corev1.Pod, s Signal) uint64 {

@@ -270,14 +270,19 @@ func (r *Runner) backOff(pod *corev1.Pod, c *corev1.Container, a *actual.Pod) *F
 		return nil
 	}
 	former := a.Containers[at]
+	now := time.Now()
 	key := fmt.Sprintf("%s_%s_%x", pod.UID, c.Name, actual.Hash(c))
-	if r.backoff.IsInBackOffSince(key, former.FinishedAt) {
+	waits, ended := r.backoff.IsInBackOffSince(key, former.FinishedAt), former.FinishedAt
+	if ended.After(now) { // the clock was put back: what counts is when it was started last
+		waits, ended = r.backoff.IsInBackOffSinceUpdate(key, now), now
+	}
+	if waits {
 		delay := r.backoff.Get(key)
 		r.event(pod, c, corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s in pod %s", c.Name, describe(pod))
-		return &Failure{Reason: "CrashLoopBackOff", RetryAt: former.FinishedAt.Add(delay),
+		return &Failure{Reason: "CrashLoopBackOff", RetryAt: ended.Add(delay),
 			Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", delay, c.Name, describe(pod))}
 	}
-	r.backoff.Next(key, former.FinishedAt)
+	r.backoff.Next(key, ended)
 	return nil
 }
 

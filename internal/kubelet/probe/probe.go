@@ -185,7 +185,11 @@ func (m *Manager) track(k key, pod *corev1.Pod, c *corev1.Container, spec *corev
 	if p.id != seen.ID {
 		delete(m.mu.failed, p.id)
 		p.id, p.ok, p.count = seen.ID, k.kind == Liveness, 0
-		p.due = seen.StartedAt.Add(time.Duration(spec.InitialDelaySeconds) * time.Second)
+		p.due = seen.StartedAt
+		if now := time.Now(); p.due.After(now) { // the clock was put back
+			p.due = now
+		}
+		p.due = p.due.Add(time.Duration(spec.InitialDelaySeconds) * time.Second)
 		m.schedule(p)
 		return
 	}

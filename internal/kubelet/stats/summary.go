@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -155,6 +156,25 @@ func (r *Reader) ImageSpace(ctx context.Context) (space Space, used uint64, err 
 	}
 	space, err = SpaceOf(path)
 	return space, used, err
+}
+
+// ImagesApart says whether images and what containers write lie on another file
+// system than the node's own.
+func (r *Reader) ImagesApart(ctx context.Context) bool {
+	answer, err := r.cfg.Images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+	if err != nil {
+		return false
+	}
+	var own, other unix.Stat_t
+	if err := unix.Stat(r.cfg.RootDir, &own); err != nil {
+		return false
+	}
+	for _, f := range answer.ImageFilesystems {
+		if mount := f.GetFsId().GetMountpoint(); mount != "" && unix.Stat(mount, &other) == nil {
+			return own.Dev != other.Dev
+		}
+	}
+	return false
 }
 
 func (r *Reader) runtime(ctx context.Context, at time.Time) *statsapi.RuntimeStats {
