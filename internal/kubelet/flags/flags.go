@@ -48,6 +48,9 @@ type ignored struct {
 	mounterPath, vmodule     string
 	ignoreEviction           bool
 	minimumTTL, flush        time.Duration
+	housekeeping             time.Duration
+	split                    bool
+	buffer                   string
 	perContainer, containers int32
 }
 
@@ -87,6 +90,11 @@ func (i *ignored) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&i.mounterPath, "experimental-mounter-path", "", none)
 	fs.BoolVar(&i.ignoreEviction, "experimental-allocatable-ignore-eviction", false, none)
 	fs.StringVar(&i.vmodule, "vmodule", "", none)
+	fs.DurationVar(&i.housekeeping, "housekeeping-interval", 10*time.Second, none)
+	for _, format := range []string{"json", "text"} {
+		fs.BoolVar(&i.split, "log-"+format+"-split-stream", false, none)
+		fs.StringVar(&i.buffer, "log-"+format+"-info-buffer-size", "0", none)
+	}
 	fs.DurationVar(&i.flush, "log-flush-frequency", 5*time.Second, none)
 }
 
