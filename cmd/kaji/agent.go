@@ -12,6 +12,7 @@ import (
 
 	"kaji/internal/app/agent"
 	"kaji/internal/app/daemon"
+	"kaji/internal/app/heap"
 	"kaji/internal/app/home"
 	"kaji/internal/app/logging"
 	"kaji/internal/app/node"
@@ -33,6 +34,7 @@ On the server, ` + "`kaji token create`" + ` prints the command to run here. The
 certificate is kept in the data directory; the token is not needed again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer heap.Pace()()
 			if os.Getuid() != 0 {
 				return errNeedsRoot
 			}

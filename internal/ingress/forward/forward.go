@@ -116,7 +116,11 @@ func (x *Exchange) headers(in *http.Request, h http.Header) {
 	Disown(h, func(name string) bool {
 		return strings.HasPrefix(name, "X-Forwarded-") || name == "X-Real-Ip" || name == "X-Scheme"
 	})
-	set := func(name, value string) { h[name] = []string{value} }
+	values := make([]string, 0, 8) // one allocation for all of them
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
 	set("X-Forwarded-For", client)
 	set("X-Forwarded-Host", in.Host)
 	set("X-Forwarded-Proto", scheme)
