@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -250,12 +251,13 @@ func (r *Runtime) dump(ctx context.Context, c *container, dir string) error {
 		ID: rec.ID, Name: rec.Config.value.GetMetadata().GetName(), RootfsImage: name, RootfsImageRef: rec.ImageRef, RootfsImageName: name,
 		Runtime: "kaji", Created: rec.Created, Checkpointed: time.Now(),
 	}
-	raw, err := os.ReadFile(filepath.Join(r.containerRoot(rec.ID), "config.json"))
-	if err != nil {
+	s := new(specs.Spec)
+	if err := readRecord(filepath.Join(r.containerRoot(rec.ID), "config.json"), s); err != nil {
 		return err
 	}
-	err = errors.Join(writeJSON(filepath.Join(dir, configDump), config), writeJSON(filepath.Join(dir, statusDump), containerStatus(rec)),
-		os.WriteFile(filepath.Join(dir, specDump), raw, 0o600))
+	s.Annotations = describing(c)
+	err := errors.Join(writeJSON(filepath.Join(dir, configDump), config), writeJSON(filepath.Join(dir, statusDump), containerStatus(rec)),
+		writeJSON(filepath.Join(dir, specDump), s))
 	if err != nil || rec.LogPath == "" {
 		return err
 	}
@@ -263,6 +265,18 @@ func (r *Runtime) dump(ctx context.Context, c *container, dir string) error {
 		return err
 	}
 	return nil
+}
+
+// describing tells whose a specification is, by the names that containerd gives.
+func describing(c *container) map[string]string {
+	rec, pod := c.record.Load(), c.sandbox.record.Load()
+	metadata := pod.Config.value.GetMetadata()
+	return map[string]string{
+		"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.container-name": rec.Config.value.GetMetadata().GetName(),
+		"io.kubernetes.cri.image-name": rec.Config.value.GetImage().GetUserSpecifiedImage(), "io.kubernetes.cri.sandbox-id": pod.ID,
+		"io.kubernetes.cri.sandbox-name": metadata.GetName(), "io.kubernetes.cri.sandbox-namespace": metadata.GetNamespace(),
+		"io.kubernetes.cri.sandbox-uid": metadata.GetUid(),
+	}
 }
 
 // dumpFiles writes what the container changed in its root file system.

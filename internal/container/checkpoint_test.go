@@ -117,6 +117,9 @@ func TestCheckpoint(t *testing.T) {
 			t.Errorf("the archive has no %s:\n%s", name, list)
 		}
 	}
+	if dump, err := exec.Command("tar", "xOf", archive, specDump).Output(); err != nil || !strings.Contains(string(dump), `"io.kubernetes.cri.container-name":"box"`) {
+		t.Errorf("the specification does not tell whose it is: %v\n%s", err, dump)
+	}
 	if log := ended(t, r, id); !strings.Contains(log, "remembered ") {
 		t.Errorf("the checkpointed container did not run on:\n%s", log)
 	}
