@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"kaji/internal/netfilter"
 	"kaji/internal/podnet"
@@ -196,6 +197,9 @@ func (r *rules) unpublish(pod netip.Addr) error {
 	found := false
 	for _, set := range []*nftables.Set{r.hostPorts, r.hostAddressPorts} {
 		all, err := r.conn.GetSetElements(set)
+		if errors.Is(err, unix.ENOENT) {
+			return nil // somebody has removed all rules of the machine
+		}
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", set.Name, err)
 		}

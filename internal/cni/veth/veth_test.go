@@ -131,6 +131,16 @@ func TestHostPorts(t *testing.T) {
 	})
 }
 
+// TestRulesAreGone lets a pod go whose rules somebody has removed, with all others
+// of the machine.
+func TestRulesAreGone(t *testing.T) {
+	n := newNode(t)
+	net := n.network("10.244.1.0/24")
+	web, _ := n.pod(net, "web", podnet.PortMapping{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
+	n.ns.Do(removeRules)
+	n.ns.Do(func() error { return net.Teardown(context.Background(), podnet.Sandbox{ID: "web", Netns: web.Path}) })
+}
+
 func TestAddressesOutliveTheProcess(t *testing.T) {
 	n := newNode(t)
 	first := n.network("10.244.1.0/24")
