@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
@@ -138,6 +139,15 @@ func (k *Kubelet) countResources(method string, err error) {
 	}
 	if c := k.meter.PodResourceErrors[method]; c != nil && err != nil {
 		c.WithLabelValues(version).Inc()
+	}
+}
+
+// countPods counts a request to the socket of pods.
+func (k *Kubelet) countPods(method string, code codes.Code) {
+	for _, m := range []string{"", method} {
+		if c := k.meter.PodRequests[m]; c != nil {
+			c.WithLabelValues("v1alpha1", code.String()).Inc()
+		}
 	}
 }
 

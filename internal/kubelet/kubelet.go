@@ -63,6 +63,7 @@ import (
 	"kaji/internal/kubelet/podcert"
 	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
+	"kaji/internal/kubelet/podsapi"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
 	"kaji/internal/kubelet/shutdown"
@@ -228,8 +229,9 @@ type Config struct {
 	Authorizer      authorizer.UnconditionalAuthorizer
 	NoDebugHandlers bool
 	Profiling       bool
-	// Settings are what /configz shows.
+	// Settings are what /configz shows; Pages are served besides, by their paths.
 	Settings any
+	Pages    map[string]http.Handler
 
 	// Cgroups keeps the tree of control groups of pods; nil leaves groups to
 	// the runtime.
@@ -252,6 +254,7 @@ type Kubelet struct {
 	events   record.EventBroadcaster
 	runtime  atomic.Pointer[runtimeFacts]
 	stopping atomic.Bool
+	complete atomic.Bool // all pods are known that the API server has
 	first    atomic.Bool // a pod with a network of its own has started
 	appArmor bool        // the kernel enforces profiles
 
@@ -283,6 +286,7 @@ type Kubelet struct {
 	unbound      error         // why pods as a whole were not limited, see enforce
 	evictor      *evict.Manager
 	watcher      *actual.Watcher
+	shown        *podsapi.Server
 	checkpoints  cri.Checkpoints // nil where the runtime makes none
 
 	services client.Typed[*corev1.Service]
@@ -395,7 +399,14 @@ func New(cfg Config) (*Kubelet, error) {
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
 		SeccompDefault: cfg.SeccompDefault, Sysctls: cfg.DefaultSysctls, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
 		Exclusive: func(pod types.UID, container string) bool { return len(k.cpus.Exclusive(pod, container)) > 0 }})
+	k.shown = podsapi.New(podsapi.Config{Dir: filepath.Join(cfg.RootDir, "pods-api"), Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
+		Ready: k.complete.Load, Counted: k.countPods, Dropped: func() { k.meter.PodEventsDropped.Inc() }})
 	k.statuses = status.NewManager(status.ManagerConfig{Client: cfg.Client, Logger: k.log, Pod: k.apiPod,
+		Changed: func(pod *corev1.Pod, s corev1.PodStatus, first bool) {
+			shown := *pod
+			shown.Status = s
+			k.shown.Changed(&shown, first)
+		},
 		Took: func(took time.Duration) { k.meter.StatusSync.Observe(took.Seconds()) }})
 	k.tokens = newTokens(cfg.Client)
 	k.certificates = podcert.New(podcert.Config{Client: cfg.Client, NodeName: cfg.NodeName, Recorder: k.recorder,
@@ -565,6 +576,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	server := &podresources.Server{Dir: filepath.Join(k.cfg.RootDir, "pod-resources"), Host: (*allocated)(k), Counted: k.countResources}
 	part("pod resources", k.optional("pod resources are not served", server.Run))
+	part("pods API", k.optional("pods are not served to the machine's programs", k.shown.Run))
 	if k.cfg.PodCIDR != "" {
 		k.nodeChanged(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{k.cfg.PodCIDR}}})
 	}
@@ -584,6 +596,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 				case <-time.After(10 * time.Millisecond):
 				}
 			}
+			k.complete.Store(true)
 			k.adopt(ctx)
 		})
 		return k.pool.Run(ctx)

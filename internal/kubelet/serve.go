@@ -34,6 +34,7 @@ var _ server.Host = (*served)(nil)
 func (k *Kubelet) Handler() http.Handler {
 	c := k.handlerConfig()
 	c.Authenticator, c.Authorizer, c.NoDebug, c.Profiling = k.cfg.Authenticator, k.cfg.Authorizer, k.cfg.NoDebugHandlers, k.cfg.Profiling
+	c.Pages = k.cfg.Pages
 	if !k.cfg.NoSystemLogs {
 		c.LogDir, c.LogQuery = "/var/log", k.cfg.SystemLogQuery
 	}

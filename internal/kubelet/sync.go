@@ -392,6 +392,7 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	}
 	k.runner.Forget(pod.UID)
 	k.statuses.Forget(pod.UID)
+	k.shown.Gone(pod)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.mu.retries, pod.UID)

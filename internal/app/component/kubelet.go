@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -62,6 +63,9 @@ func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Log
 		return err
 	}
 	defer a.close()
+	if a.config.Pages, err = pages(args); err != nil {
+		return err
+	}
 	k, err := kubelet.New(a.config)
 	if err != nil {
 		return err
@@ -228,6 +232,17 @@ func newAgent(ctx context.Context, o *flags.Options, log *slog.Logger) (_ *agent
 		SystemLogQuery: ptr.Deref(c.EnableSystemLogQuery, false), Profiling: *c.EnableProfilingHandler, Settings: c, Logger: log}
 	a.amounts()
 	return a, errors.Join(a.process(), a.derive(ctx))
+}
+
+// pages are /flagz, with the flags of the command line, and /statusz.
+func pages(args []string) (map[string]http.Handler, error) {
+	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+	flags.New().AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	z := newZpages("kubelet", fs, "/attach", "/checkpoint", "/configz", "/containerLogs", "/debug", "/exec", "/flagz", "/healthz", "/logs", "/metrics", "/pods", "/portForward", "/run", "/runningpods", "/stats")
+	return map[string]http.Handler{"/flagz": http.HandlerFunc(z.flagz), "/statusz": http.HandlerFunc(z.statusz)}, nil
 }
 
 // measure adds to the agent's metrics what is counted here.

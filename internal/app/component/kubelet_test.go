@@ -167,6 +167,11 @@ func asks(t *testing.T, ip string) {
 		{"http://" + ip + ":26997/run/default/assigned/c", "", 404, ""},
 		{"https://" + ip + ":26999/pods", "", 401, "Unauthorized"},
 		{"https://" + ip + ":26999/configz", "admin", 200, `"maxPods":30`},
+		{"https://" + ip + ":26999/flagz", "admin", 200, "\nmax-pods:30\n"},
+		{"https://" + ip + ":26999/statusz", "admin", 200, "kubelet statusz"},
+		{"https://" + ip + ":26999/metrics", "admin", 200, "\nrest_client_requests_total{code=\"200\","},
+		{"https://" + ip + ":26999/metrics", "admin", 200, "\nkubernetes_feature_enabled{name=\"MemoryQoS\",stage=\"BETA\"} 1\n"},
+		{"https://" + ip + ":26999/metrics", "admin", 200, "\nkubelet_mirror_pods 1\n"},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, q.url, nil)
 		if err != nil {

@@ -26,6 +26,9 @@ type More struct {
 	TopologyErrors, ImageVolumes, ImageVolumesMounted, ImageVolumeErrs prometheus.Counter
 	Rejections, Preemptions, ImagesCollected, ImageRequests            *prometheus.CounterVec
 	Plugins, PodResources, SandboxFailures                             *prometheus.CounterVec
+	PodEventsDropped                                                   prometheus.Counter
+	// PodRequests are by the method, all of them under "".
+	PodRequests map[string]*prometheus.CounterVec
 	// PodResourceRequests and PodResourceErrors are by the method.
 	PodResourceRequests, PodResourceErrors                    map[string]*prometheus.CounterVec
 	SandboxTime, ImagePull, DeviceTime, Storage, StorageTotal *prometheus.HistogramVec
@@ -90,6 +93,11 @@ func (m *Meter) more() {
 	for method, name := range map[string]string{"List": "list", "GetAllocatableResources": "get_allocatable", "Get": "get"} {
 		m.PodResourceRequests[method] = counters("kubelet_pod_resources_endpoint_requests_"+name, "Number of requests to the PodResource "+method+" endpoint. Broken down by server api version.", "server_api_version")
 		m.PodResourceErrors[method] = counters("kubelet_pod_resources_endpoint_errors_"+name, "Number of requests to the PodResource "+method+" endpoint which returned error. Broken down by server api version.", "server_api_version")
+	}
+	m.PodEventsDropped = counter("pod_watch_events_dropped_total", "Cumulative number of pod watch events dropped.")
+	m.PodRequests = map[string]*prometheus.CounterVec{}
+	for method, name := range map[string]string{"": "", "ListPods": "_list", "GetPod": "_get", "WatchPods": "_watch"} {
+		m.PodRequests[method] = counters("kubelet_pod_requests"+name+"_total", "Number of requests to the PodsAPI endpoint. Broken down by server api version and status code.", "server_api_version", "status_code")
 	}
 	m.Plugins = counters("kubelet_device_plugin_registration_total", "Cumulative number of device plugin registrations. Broken down by resource name.", "resource_name")
 	m.DeviceTime = times("kubelet_device_plugin_alloc_duration_seconds", "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.", prometheus.DefBuckets, "resource_name")

@@ -82,6 +82,10 @@ func subresourcesOf(path string) []string {
 		return []string{"healthz", "proxy"}
 	case under("/configz"):
 		return []string{"configz", "proxy"}
+	case under("/flagz"):
+		return []string{"configz"}
+	case under("/statusz"):
+		return []string{"statusz"}
 	}
 	return []string{"proxy"}
 }

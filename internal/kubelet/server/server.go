@@ -65,6 +65,8 @@ type Config struct {
 	Logger        *slog.Logger
 	// Metrics, CAdvisor, Probes and Resource serve metrics; nil ones are absent.
 	Metrics, CAdvisor, Probes, Resource http.Handler
+	// Pages are what others serve here, by their paths.
+	Pages map[string]http.Handler
 	// LogDir is what /logs/ shows; "" for nothing.
 	LogDir string
 	// LogQuery lets /logs/?query= ask for the logs of services.
@@ -96,6 +98,9 @@ func New(cfg Config) http.Handler {
 		if h != nil {
 			mux.Handle("GET "+path, h)
 		}
+	}
+	for path, h := range cfg.Pages {
+		mux.Handle("GET "+path, h)
 	}
 	mux.HandleFunc("GET /configz", s.configz)
 	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)

@@ -31,6 +31,9 @@ type ManagerConfig struct {
 	// it (podspec.UID); nil where it has nothing.
 	Pod    func(types.UID) *corev1.Pod
 	Logger *slog.Logger
+	// Changed is told of each status that a pod has anew, and whether it is the first;
+	// nil for nobody. It must not wait, nor ask the Manager.
+	Changed func(pod *corev1.Pod, s corev1.PodStatus, first bool)
 	// Took is told how long a status waited until it was written; nil for nobody.
 	Took func(time.Duration)
 	// Workers write at the same time; zero means 4.
@@ -109,8 +112,8 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus, running bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.mu.entries[uid]
-	old := &pod.Status
-	if e == nil {
+	old, first := &pod.Status, e == nil
+	if first {
 		e = &entry{running: true}
 		m.mu.entries[uid] = e
 	} else {
@@ -123,6 +126,9 @@ func (m *Manager) Set(pod *corev1.Pod, s corev1.PodStatus, running bool) {
 	e.status, e.running = s, running
 	if e.since.IsZero() {
 		e.since = time.Now()
+	}
+	if m.cfg.Changed != nil {
+		m.cfg.Changed(pod, s, first)
 	}
 	m.queue.Add(uid)
 }
