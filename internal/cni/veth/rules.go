@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"kaji/internal/netfilter"
 	"kaji/internal/podnet"
@@ -194,12 +193,12 @@ func (r *rules) publish(pod netip.Addr, ports []podnet.PortMapping) error {
 
 // unpublish removes every host port of a pod.
 func (r *rules) unpublish(pod netip.Addr) error {
+	if !r.exists() {
+		return nil // somebody has removed all rules of the machine
+	}
 	found := false
 	for _, set := range []*nftables.Set{r.hostPorts, r.hostAddressPorts} {
 		all, err := r.conn.GetSetElements(set)
-		if errors.Is(err, unix.ENOENT) {
-			return nil // somebody has removed all rules of the machine
-		}
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", set.Name, err)
 		}
