@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -24,8 +25,9 @@ const (
 	overhead = 70
 )
 
-// apply makes the kernel's routes those that lead to the peers.
-func apply(me self, peers []peer) error {
+// apply makes the kernel's routes those that lead to the peers, and to Services
+// where nothing else does.
+func apply(me self, peers []peer, services []netip.Prefix) error {
 	var errs []error
 	wanted := map[string]*netlink.Route{}
 	var far []peer
@@ -47,12 +49,69 @@ func apply(me self, peers []peer) error {
 	if err := overlay(me, far, wanted); err != nil {
 		errs = append(errs, err)
 	}
+	if err := toServices(me, services, wanted); err != nil {
+		errs = append(errs, err)
+	}
 	for _, r := range wanted {
 		if err := netlink.RouteReplace(r); err != nil {
 			errs = append(errs, fmt.Errorf("route to %s: %w", r.Dst, err))
 		}
 	}
 	return errors.Join(append(errs, prune(wanted))...)
+}
+
+// lastResort is the metric of routes to Services: those of others come first.
+const lastResort = 4096
+
+// toServices adds routes over the node's own link to ranges that nothing leads to.
+// No packet goes that way: the service proxy sends each elsewhere, or nowhere.
+func toServices(me self, services []netip.Prefix, wanted map[string]*netlink.Route) error {
+	if len(me.addrs) == 0 || len(services) == 0 {
+		return nil
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	link, err := linkOf(me.addrs[0])
+	if err != nil || link == 0 {
+		return err
+	}
+	for _, p := range services {
+		first := p.Addr().AsSlice()
+		if !slices.ContainsFunc(routes, func(r netlink.Route) bool {
+			return r.Protocol != protocol && (r.Dst == nil && r.Family == family(p) || r.Dst != nil && r.Dst.Contains(first) && covers(r.Dst, p))
+		}) {
+			wanted[p.String()] = &netlink.Route{Dst: ipNet(p), LinkIndex: link, Protocol: protocol, Priority: lastResort, Scope: netlink.SCOPE_LINK}
+		}
+	}
+	return nil
+}
+
+func covers(n *net.IPNet, p netip.Prefix) bool {
+	ones, bits := n.Mask.Size()
+	return bits == p.Addr().BitLen() && ones <= p.Bits()
+}
+
+func family(p netip.Prefix) int {
+	if p.Addr().Is6() {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
+// linkOf returns the link that has an address, 0 where none has.
+func linkOf(addr netip.Addr) (int, error) {
+	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range all {
+		if own, _ := netip.AddrFromSlice(a.IP); own.Unmap() == addr {
+			return a.LinkIndex, nil
+		}
+	}
+	return 0, nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -2,7 +2,10 @@
 
 // Package mesh keeps the ways from this node to the pods of the others: a route
 // over the other node's address where both share a link, VXLAN where they do
-// not, and for pods of a family that the nodes have no addresses of. Package app runs it on each node beside the service proxy.
+// not, and for pods of a family that the nodes have no addresses of. On a machine
+// without a default route it also keeps one to ClusterIPs, which the kernel wants
+// before the service proxy's rules see a packet. Package app runs it on each node
+// beside the service proxy.
 //
 // The kernel is its ledger: routes carry a protocol number of their own, and
 // what is not wanted any more is found by that and taken away. It touches no
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"kaji/internal/client"
 )
@@ -32,6 +36,7 @@ type Config struct {
 type Mesh struct {
 	cfg   Config
 	nodes client.Typed[*corev1.Node]
+	cidrs client.Typed[*networkingv1.ServiceCIDR]
 	wake  chan struct{}
 	log   *slog.Logger
 }
@@ -41,7 +46,7 @@ const again = 10 * time.Second
 
 // New returns a mesh.
 func New(cfg Config) *Mesh {
-	m := &Mesh{cfg: cfg, nodes: client.For[*corev1.Node](cfg.Client), wake: make(chan struct{}, 1), log: cfg.Logger}
+	m := &Mesh{cfg: cfg, nodes: client.For[*corev1.Node](cfg.Client), cidrs: client.For[*networkingv1.ServiceCIDR](cfg.Client), wake: make(chan struct{}, 1), log: cfg.Logger}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -60,6 +65,11 @@ func New(cfg Config) *Mesh {
 		},
 		Delete: func(*corev1.Node) { changed() },
 	})
+	m.cidrs.AddHandler(client.Handler[*networkingv1.ServiceCIDR]{
+		Add:    func(*networkingv1.ServiceCIDR) { changed() },
+		Update: func(_, _ *networkingv1.ServiceCIDR) { changed() },
+		Delete: func(*networkingv1.ServiceCIDR) { changed() },
+	})
 	return m
 }
 
@@ -72,7 +82,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	for {
 		var retry <-chan time.Time
-		if err := apply(m.own(), m.peers()); err != nil {
+		if err := apply(m.own(), m.peers(), m.services()); err != nil {
 			m.log.Error("the ways to other nodes are not complete, this is tried again", "err", err)
 			retry = time.After(again)
 		}
@@ -110,6 +120,19 @@ func (m *Mesh) peers() []peer {
 				p.node = addrs[i]
 			}
 			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// services returns the ranges of ClusterIPs, as far as they are known.
+func (m *Mesh) services() []netip.Prefix {
+	var out []netip.Prefix
+	for _, c := range m.cidrs.CachedList("", nil) {
+		for _, text := range c.Spec.CIDRs {
+			if p, err := netip.ParsePrefix(text); err == nil {
+				out = append(out, p.Masked())
+			}
 		}
 	}
 	return out

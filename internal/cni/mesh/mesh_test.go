@@ -49,8 +49,8 @@ func (e end) overlay() (there bool) {
 }
 
 func both(a, b end) {
-	a.Do(func() error { return apply(a.self, a.to(b)) })
-	b.Do(func() error { return apply(b.self, b.to(a)) })
+	a.Do(func() error { return apply(a.self, a.to(b), nil) })
+	b.Do(func() error { return apply(b.self, b.to(a), nil) })
 }
 
 func TestNeighboursByRoute(t *testing.T) {
@@ -63,7 +63,7 @@ func TestNeighboursByRoute(t *testing.T) {
 	if a.overlay() {
 		t.Error("neighbours need no overlay")
 	}
-	a.Do(func() error { return apply(a.self, nil) })
+	a.Do(func() error { return apply(a.self, nil, nil) })
 	a.MustNotReach("tcp", "10.244.2.5:80")
 }
 
@@ -107,5 +107,50 @@ func TestFarNodesByOverlay(t *testing.T) {
 	a.MustNotReach("tcp", "10.244.2.5:80")
 	if a.overlay() {
 		t.Error("the overlay stays")
+	}
+}
+
+// Without a default route there is one to Services, and only then; nobody else's
+// is touched.
+func TestServicesWithoutDefaultRoute(t *testing.T) {
+	a, b := node(t, "192.168.7.1", "10.244.1.0/24", "10.244.1.5"), node(t, "192.168.7.2", "10.244.2.0/24", "10.244.2.5")
+	a.Connect("eth0", "192.168.7.1/24", b.Namespace, "eth0", "192.168.7.2/24")
+	services := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:10:96::/112")}
+	routes := func() (own, others int) {
+		a.Do(func() error {
+			all, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+			for _, r := range all {
+				if r.Dst == nil || r.Dst.String() != services[0].String() && r.Dst.String() != services[1].String() {
+					continue
+				}
+				if r.Protocol == protocol {
+					own++
+				} else {
+					others++
+				}
+			}
+			return err
+		})
+		return own, others
+	}
+	keep := func(when string, own, others int) {
+		t.Helper()
+		for range 2 { // again changes nothing
+			a.Do(func() error { return apply(a.self, a.to(b), services) })
+			if o, x := routes(); o != own || x != others {
+				t.Errorf("%s: %d own routes and %d of others, want %d and %d", when, o, x, own, others)
+			}
+		}
+	}
+	keep("without a default route", 2, 0)
+	a.Route("default", "192.168.7.2")
+	keep("with one of IPv4", 1, 0)
+	a.Do(func() error { return netlink.RouteDel(&netlink.Route{Gw: []byte{192, 168, 7, 2}}) })
+	keep("without again", 2, 0)
+	a.Route("10.96.0.0/16", "192.168.7.2")
+	keep("with another's to Services", 1, 1)
+	a.Do(Cleanup)
+	if own, others := routes(); own != 0 || others != 1 {
+		t.Errorf("after the end: %d own routes and %d of others", own, others)
 	}
 }
