@@ -567,6 +567,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("shares of pods", k.share)
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
+	part("limits of volumes", k.csi.Limits)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
 	part("processors", k.bind)
 	if len(k.cfg.ShutdownGroups) > 0 {

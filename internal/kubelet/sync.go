@@ -108,6 +108,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		}
 		out.RetryAt = earliest(out.RetryAt, k.tokens.refreshAt(pod.UID))
 		out.RetryAt = earliest(out.RetryAt, k.certificates.RefreshAt(pod.UID))
+		out.RetryAt = earliest(out.RetryAt, k.volumes.Again(pod.UID))
 		if podspec.Static(pod) && k.mirrorOf(pod.UID) == nil {
 			out.RetryAt = earliest(out.RetryAt, time.Now().Add(mirrorRetry))
 		}

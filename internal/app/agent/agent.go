@@ -93,7 +93,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	authority := x509.NewCertPool()
 	authority.AppendCertsFromPEM(config.CAData)
-	judge := &server.Delegate{Client: api, ClientCA: authority, Anonymous: true}
+	judge := &server.Delegate{Client: api, ClientCA: func() *x509.CertPool { return authority }, Anonymous: true}
 	var plugins *node.Plugins
 	if settings.plugins {
 		plugins = &c.Plugins

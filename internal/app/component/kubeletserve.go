@@ -36,14 +36,11 @@ func (a *agent) judge() error {
 	d := &server.Delegate{Client: a.config.Client, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled,
 		KeepTokens: c.Authentication.Webhook.CacheTTL.Duration, KeepAllowed: c.Authorization.Webhook.CacheAuthorizedTTL.Duration, KeepDenied: c.Authorization.Webhook.CacheUnauthorizedTTL.Duration}
 	if file := c.Authentication.X509.ClientCAFile; file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
+		f := &poolFile{path: file}
+		if _, err := f.read(); err != nil {
 			return fmt.Errorf("unable to load client CA file %s: %w", file, err)
 		}
-		d.ClientCA = x509.NewCertPool()
-		if !d.ClientCA.AppendCertsFromPEM(data) {
-			return fmt.Errorf("unable to load client CA file %s: it holds no certificate", file)
-		}
+		d.ClientCA = f.get
 	}
 	a.config.Authenticator = d
 	a.config.Authorizer = authorizer.UnconditionalAuthorizer(d)
@@ -152,6 +149,42 @@ func (a *agent) requested() (func(*tls.ClientHelloInfo) (*tls.Certificate, error
 		}
 		return nil, errors.New("no serving certificate available for the kubelet")
 	}, nil
+}
+
+// poolFile is a file of authorities, which may be replaced.
+type poolFile struct {
+	path    string
+	mu      sync.Mutex
+	pool    *x509.CertPool // guarded by mu
+	written time.Time      // guarded by mu
+}
+
+// get returns the authorities: those of before, while the file is not one.
+func (f *poolFile) get() *x509.CertPool {
+	pool, _ := f.read()
+	return pool
+}
+
+func (f *poolFile) read() (*x509.CertPool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return f.pool, err
+	}
+	if f.pool != nil && info.ModTime().Equal(f.written) {
+		return f.pool, nil
+	}
+	data, err := os.ReadFile(f.path)
+	if err != nil {
+		return f.pool, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return f.pool, errors.New("it holds no certificate")
+	}
+	f.pool, f.written = pool, info.ModTime()
+	return pool, nil
 }
 
 // pairFile is a certificate and its key in files, which may be replaced.

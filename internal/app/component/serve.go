@@ -145,8 +145,9 @@ func (w *web) gate() (http.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.ClientCA = x509.NewCertPool()
-		if !d.ClientCA.AppendCertsFromPEM(data) {
+		pool := x509.NewCertPool()
+		d.ClientCA = func() *x509.CertPool { return pool }
+		if !pool.AppendCertsFromPEM(data) {
 			return nil, fmt.Errorf("%s holds no certificate", w.trust.ClientCAFile)
 		}
 	}

@@ -28,8 +28,8 @@ import (
 // remembers its answers for a short while.
 type Delegate struct {
 	Client client.Interface
-	// ClientCA verifies client certificates; nil accepts none.
-	ClientCA *x509.CertPool
+	// ClientCA returns those that verify client certificates; nil accepts none.
+	ClientCA func() *x509.CertPool
 	// Anonymous lets requests without credentials in as system:anonymous.
 	Anonymous bool
 	// KeepTokens, KeepAllowed and KeepDenied are how long answers are remembered; zero
@@ -73,7 +73,7 @@ func (d *Delegate) certificate(chain []*x509.Certificate) (*authenticator.Respon
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: d.ClientCA, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: d.ClientCA(), Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	if err != nil {
 		return nil, false, fmt.Errorf("verify the client's certificate: %w", err)
 	}

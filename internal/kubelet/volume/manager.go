@@ -227,6 +227,18 @@ func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 	return one, ok
 }
 
+// Again is when a pod's volumes are to be looked at again; zero is never.
+func (m *Manager) Again(uid types.UID) (at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, one := range m.mu.mounted[uid] {
+		if at.IsZero() || !one.Again.IsZero() && one.Again.Before(at) {
+			at = one.Again
+		}
+	}
+	return at
+}
+
 // Teardown takes away all volumes of a pod, as its directory shows them.
 func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()

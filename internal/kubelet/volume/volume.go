@@ -9,6 +9,7 @@ package volume
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -55,6 +56,8 @@ type Mounted struct {
 	Image *runtimeapi.ImageSpec
 	// Driver is the name of the one that it is of.
 	Driver string
+	// Again is when Setup is to be called again at the latest; zero is never.
+	Again time.Time
 	// ReadOnly forbids writing whatever the mount says.
 	ReadOnly bool
 }

@@ -9,6 +9,7 @@
 package csi
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -45,6 +46,12 @@ type Driver struct {
 	// InUse is told the attachable volumes that must not be detached.
 	InUse func([]corev1.UniqueVolumeName)
 
+	// Republish is how often drivers that want it are asked for a volume again; zero
+	// means a minute.
+	Republish time.Duration
+
+	// turns are when, by the target.
+	turns sync.Map
 	mu    sync.Mutex
 	inUse map[corev1.UniqueVolumeName]bool // guarded by mu
 	// volumes serializes what happens to one volume of several pods.
@@ -60,6 +67,8 @@ const (
 	call = 2 * time.Minute
 	// attachWait is how long one look waits for the volume to be attached.
 	attachWait = 10 * time.Second
+	// republish is how often drivers that want it are asked for a volume again.
+	republish = time.Minute
 )
 
 // data is what stands in the file. Names are upstream's, Target and Staging are
@@ -97,7 +106,7 @@ func (d *Driver) Setup(ctx context.Context, r volume.Request) (volume.Mounted, e
 			if was.Attach { // an agent that has restarted does not know yet
 				d.use(v.unique(), true)
 			}
-			return mounted, nil
+			return d.again(ctx, v, mounted, r)
 		}
 	}
 	driver, err := d.Registry.driver(v.data.Driver)
@@ -119,7 +128,57 @@ func (d *Driver) Setup(ctx context.Context, r volume.Request) (volume.Mounted, e
 	if err := v.mount(ctx, driver); err != nil {
 		return mounted, err
 	}
+	mounted.Again = d.done(v, settings)
 	return mounted, v.own(settings, driver, r)
+}
+
+// turn is when a volume is to be published again, or only to be asked about again.
+type turn struct {
+	at     time.Time
+	wanted bool
+}
+
+// done notes that a volume was published, and returns when it is to be again.
+func (d *Driver) done(v *described, settings *storagev1.CSIDriverSpec) time.Time {
+	every := cmp.Or(d.Republish, republish)
+	if !ptr.Deref(settings.RequiresRepublish, false) {
+		d.turns.Store(v.data.Target, turn{at: time.Now().Add(10 * every)})
+		return time.Time{}
+	}
+	at := time.Now().Add(every)
+	d.turns.Store(v.data.Target, turn{at, true})
+	return at
+}
+
+// again publishes a volume once more, where its driver wants that and it is time:
+// what is in it may have changed, or the pod's tokens.
+func (d *Driver) again(ctx context.Context, v *described, mounted volume.Mounted, r volume.Request) (volume.Mounted, error) {
+	if known, ok := d.turns.Load(v.data.Target); ok {
+		if t := known.(turn); time.Now().Before(t.at) { //nolint:forcetypeassert // only those are stored
+			if t.wanted {
+				mounted.Again = t.at
+			}
+			return mounted, nil
+		}
+	}
+	settings, err := d.settings(ctx, v.data.Driver)
+	if err != nil {
+		return mounted, nil //nolint:nilerr // the volume is there; the next look asks again
+	}
+	var failed error
+	if ptr.Deref(settings.RequiresRepublish, false) {
+		driver, err := d.Registry.driver(v.data.Driver)
+		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, call)
+			defer cancel()
+			if err = v.complete(ctx, d, settings, driver, r); err == nil {
+				err = v.publish(ctx, driver)
+			}
+		}
+		failed = err
+	}
+	mounted.Again = d.done(v, settings)
+	return mounted, failed
 }
 
 // published says whether a driver has mounted a volume at its target.
@@ -168,6 +227,7 @@ type described struct {
 	readOnly   bool
 	fsType     string
 	capability *csispec.VolumeCapability
+	modes      []corev1.PersistentVolumeAccessMode
 	context    map[string]string
 	published  map[string]string // what the controller's side said at attaching
 	stageRef   *corev1.SecretReference
@@ -198,7 +258,7 @@ func (d *Driver) describe(r volume.Request) *described {
 	for k, value := range spec.VolumeAttributes {
 		v.context[k] = value
 	}
-	v.capability = capability(v.fsType, pv.Spec.MountOptions, pv.Spec.AccessModes, r.Source.Block())
+	v.capability, v.modes = capability(v.fsType, pv.Spec.MountOptions, pv.Spec.AccessModes, r.Source.Block()), pv.Spec.AccessModes
 	base := filepath.Join(d.PluginsDir, "kubernetes.io", "csi")
 	v.data.Staging = filepath.Join(base, spec.Driver, fmt.Sprintf("%x", sha256.Sum256([]byte(spec.VolumeHandle))), "globalmount")
 	if r.Source.Block() {
@@ -216,6 +276,7 @@ func (v *described) complete(ctx context.Context, d *Driver, settings *storagev1
 	if !driver.stage {
 		v.data.Staging = ""
 	}
+	v.writers(driver)
 	persistent := r.Source.Persistent != nil
 	if persistent && ptr.Deref(settings.AttachRequired, true) {
 		v.data.Attach = true
@@ -357,6 +418,7 @@ func (d *Driver) Teardown(ctx context.Context, dir, _, _ string) error {
 	if err := v.unmount(ctx, driver, dir, last); err != nil {
 		return err
 	}
+	d.turns.Delete(v.data.Target)
 	if last && v.data.Attach {
 		d.use(v.unique(), false)
 	}
@@ -379,6 +441,7 @@ func (d *Driver) Expand(ctx context.Context, r volume.Request, size resource.Qua
 	if !driver.stage {
 		v.data.Staging = ""
 	}
+	v.writers(driver)
 	secrets, err := d.secret(ctx, r.Source.Persistent.Spec.CSI.NodeExpandSecretRef)
 	if err != nil {
 		return err

@@ -46,6 +46,8 @@ type sample struct {
 
 	mu      sync.Mutex
 	calls   []string // guarded by mu
+	most    int64    // volumes a node
+	can     []csispec.NodeServiceCapability_RPC_Type
 	publish *csispec.NodePublishVolumeRequest
 	stage   *csispec.NodeStageVolumeRequest
 	expand  *csispec.NodeExpandVolumeRequest
@@ -75,12 +77,12 @@ func (s *sample) NotifyRegistrationStatus(_ context.Context, status *registratio
 }
 
 func (s *sample) NodeGetInfo(context.Context, *csispec.NodeGetInfoRequest) (*csispec.NodeGetInfoResponse, error) {
-	return &csispec.NodeGetInfoResponse{NodeId: "id-1", MaxVolumesPerNode: 7, AccessibleTopology: &csispec.Topology{Segments: map[string]string{"sample/zone": "a"}}}, nil
+	return &csispec.NodeGetInfoResponse{NodeId: "id-1", MaxVolumesPerNode: 7 + s.most, AccessibleTopology: &csispec.Topology{Segments: map[string]string{"sample/zone": "a"}}}, nil
 }
 
 func (s *sample) NodeGetCapabilities(context.Context, *csispec.NodeGetCapabilitiesRequest) (*csispec.NodeGetCapabilitiesResponse, error) {
 	answer := &csispec.NodeGetCapabilitiesResponse{}
-	for _, can := range []csispec.NodeServiceCapability_RPC_Type{csispec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csispec.NodeServiceCapability_RPC_EXPAND_VOLUME} {
+	for _, can := range append([]csispec.NodeServiceCapability_RPC_Type{csispec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csispec.NodeServiceCapability_RPC_EXPAND_VOLUME}, s.can...) {
 		answer.Capabilities = append(answer.Capabilities, &csispec.NodeServiceCapability{Type: &csispec.NodeServiceCapability_Rpc{Rpc: &csispec.NodeServiceCapability_RPC{Type: can}}})
 	}
 	return answer, nil
@@ -122,6 +124,9 @@ func (s *sample) NodeUnstageVolume(_ context.Context, r *csispec.NodeUnstageVolu
 func (s *sample) NodePublishVolume(_ context.Context, r *csispec.NodePublishVolumeRequest) (*csispec.NodePublishVolumeResponse, error) {
 	s.note("publish")
 	s.publish = r
+	if entries, _ := os.ReadDir(r.TargetPath); len(entries) > 0 { // published before
+		return &csispec.NodePublishVolumeResponse{}, nil
+	}
 	from := r.StagingTargetPath
 	if from == "" {
 		from = filepath.Join(s.store, r.VolumeId)
@@ -144,12 +149,12 @@ type node struct {
 	inUse  []corev1.UniqueVolumeName
 }
 
-func start(t *testing.T) *node {
+func start(t *testing.T, can ...csispec.NodeServiceCapability_RPC_Type) *node {
 	n := &node{T: t, client: kajitest.Start(t).Client(), root: t.TempDir()}
 	if _, err := client.For[*corev1.Node](n.client).Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"own": "1"}}}); err != nil {
 		t.Fatal(err)
 	}
-	n.sample = &sample{socket: filepath.Join(n.root, "csi.sock"), store: filepath.Join(n.root, "store"), registered: make(chan *registrationv1.RegistrationStatus, 8)}
+	n.sample = &sample{socket: filepath.Join(n.root, "csi.sock"), store: filepath.Join(n.root, "store"), registered: make(chan *registrationv1.RegistrationStatus, 8), can: can}
 	registry := &csi.Registry{Client: n.client, NodeName: "n1"}
 	n.driver = &csi.Driver{Registry: registry, Mounter: volume.Kernel{}, Client: n.client, NodeName: "n1", PluginsDir: n.root + "/plugins", PodsDir: n.root + "/pods",
 		InUse: func(all []corev1.UniqueVolumeName) { n.inUse = all }}
@@ -307,6 +312,74 @@ func TestPersistent(t *testing.T) {
 	n.calls("unpublish", "unpublish", "unstage")
 	if len(n.inUse) > 0 {
 		t.Errorf("in use are %v", n.inUse)
+	}
+}
+
+// Drivers that want it are asked for a volume again and again; others are not.
+func TestRepublish(t *testing.T) {
+	n := start(t)
+	yes, no := true, false
+	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no, RequiresRepublish: &yes}}
+	if _, err := client.For[*storagev1.CSIDriver](n.client).Create(t.Context(), driver); err != nil {
+		t.Fatal(err)
+	}
+	source := persistent()
+	source.Persistent.Spec.CSI.NodePublishSecretRef = nil
+	r := n.request("p1", source)
+	n.driver.Republish = time.Hour
+	m, err := n.driver.Setup(t.Context(), r)
+	if err != nil || time.Until(m.Again) < 50*time.Minute {
+		t.Fatalf("again at %v, %v", m.Again, err)
+	}
+	if m, err = n.driver.Setup(t.Context(), r); err != nil || time.Until(m.Again) < 50*time.Minute {
+		t.Errorf("again at %v, %v", m.Again, err)
+	}
+	n.calls("stage", "publish")
+	other := n.request("p2", source)
+	n.driver.Republish = time.Nanosecond
+	for range 3 {
+		if _, err := n.driver.Setup(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.calls("stage", "publish", "publish", "publish")
+	for _, r := range []volume.Request{r, other} {
+		if err := n.driver.Teardown(t.Context(), r.Dir, "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The limit of volumes follows what the driver says; drivers that tell one writer
+// from all of a node are told.
+func TestLimitsAndWriters(t *testing.T) {
+	n := start(t, csispec.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER)
+	n.sample.most = 5
+	if err := n.driver.Registry.Refresh(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.For[*storagev1.CSINode](n.client).Get(t.Context(), "", "n1")
+	if err != nil || *c.Spec.Drivers[0].Allocatable.Count != 12 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	no := false
+	if _, err := client.For[*storagev1.CSIDriver](n.client).Create(t.Context(), &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no}}); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[corev1.PersistentVolumeAccessMode]csispec.VolumeCapability_AccessMode_Mode{corev1.ReadWriteOnce: csispec.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
+		corev1.ReadWriteOncePod: csispec.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER, corev1.ReadWriteMany: csispec.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER} {
+		source := persistent()
+		source.Persistent.Spec.CSI.NodePublishSecretRef, source.Persistent.Spec.AccessModes = nil, []corev1.PersistentVolumeAccessMode{mode}
+		r := n.request(strings.ToLower(string(mode)), source)
+		if _, err := n.driver.Setup(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.sample.publish.VolumeCapability.AccessMode.Mode; got != want {
+			t.Errorf("%s: %v, want %v", mode, got, want)
+		}
+		if err := n.driver.Teardown(t.Context(), r.Dir, "", ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

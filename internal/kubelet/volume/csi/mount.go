@@ -35,6 +35,19 @@ func capability(fsType string, options []string, modes []corev1.PersistentVolume
 	return c
 }
 
+// writers says whether one pod alone may write or all of the node, to drivers that
+// tell that apart (KEP-2485).
+func (v *described) writers(driver *registered) {
+	mode := v.capability.AccessMode
+	if !driver.single || mode.Mode != csispec.VolumeCapability_AccessMode_SINGLE_NODE_WRITER {
+		return
+	}
+	mode.Mode = csispec.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+	if slices.Contains(v.modes, corev1.ReadWriteOncePod) {
+		mode.Mode = csispec.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	}
+}
+
 // save writes what is needed to take the volume away, before there is anything
 // to take away.
 func (v *described) save(dir string) error {
@@ -64,6 +77,11 @@ func (v *described) mount(ctx context.Context, driver *registered) error {
 			return err
 		}
 	}
+	return v.publish(ctx, driver)
+}
+
+// publish has the driver put the volume where the pod finds it.
+func (v *described) publish(ctx context.Context, driver *registered) error {
 	if err := os.MkdirAll(filepath.Dir(v.data.Target), 0o750); err != nil {
 		return err
 	}

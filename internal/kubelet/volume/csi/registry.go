@@ -3,12 +3,15 @@
 package csi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	csispec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -30,6 +33,9 @@ const nodeIDs = "csi.volume.kubernetes.io/nodeid"
 type Registry struct {
 	Client   client.Interface
 	NodeName string
+	// Check is how often it is looked for drivers that want to be asked for their limits
+	// again; zero means 10 s.
+	Check time.Duration
 
 	mu      sync.Mutex
 	drivers map[string]*registered // guarded by mu
@@ -46,6 +52,8 @@ type registered struct {
 	group bool
 	// expand says that it wants to know when a volume has grown.
 	expand bool
+	// single says that it tells one writer from all of a node.
+	single bool
 }
 
 // Register implements plugin.Handler.
@@ -95,9 +103,87 @@ func (d *registered) capabilities(ctx context.Context) error {
 			d.group = true
 		case csispec.NodeServiceCapability_RPC_EXPAND_VOLUME:
 			d.expand = true
+		case csispec.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER:
+			d.single = true
 		}
 	}
 	return nil
+}
+
+// limitsCheck is how often it is looked for drivers that want to be asked for their
+// limits again; they are asked no more often than they say.
+const limitsCheck = 10 * time.Second
+
+// Limits asks drivers again how many volumes the node may have of them, as often
+// as their CSIDriver says (KEP-4876), until ctx ends.
+func (r *Registry) Limits(ctx context.Context) error {
+	tick := time.NewTicker(cmp.Or(r.Check, limitsCheck))
+	defer tick.Stop()
+	asked := map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		names := slices.Collect(maps.Keys(r.drivers))
+		r.mu.Unlock()
+		for _, name := range names {
+			o, err := client.For[*storagev1.CSIDriver](r.Client).Get(ctx, "", name)
+			if err != nil || o.Spec.NodeAllocatableUpdatePeriodSeconds == nil {
+				continue
+			}
+			if _, known := asked[name]; !known {
+				asked[name] = time.Now() // it was when it registered
+			}
+			if time.Since(asked[name]) < time.Duration(*o.Spec.NodeAllocatableUpdatePeriodSeconds)*time.Second {
+				continue
+			}
+			asked[name] = time.Now()
+			_ = r.Refresh(ctx, name) // next time
+		}
+	}
+}
+
+// Refresh writes the limit that a driver has now.
+func (r *Registry) Refresh(ctx context.Context, name string) error {
+	d, err := r.driver(name)
+	if err != nil {
+		return err
+	}
+	info, err := d.node.NodeGetInfo(ctx, &csispec.NodeGetInfoRequest{})
+	if err != nil {
+		return err
+	}
+	now, err := client.For[*storagev1.CSINode](r.Client).Get(ctx, "", r.NodeName)
+	if err != nil {
+		return err
+	}
+	limit := limitOf(info)
+	same := slices.ContainsFunc(now.Spec.Drivers, func(d storagev1.CSINodeDriver) bool {
+		return d.Name == name && reflect.DeepEqual(d.Allocatable, limit)
+	})
+	if same {
+		return nil
+	}
+	return r.change(ctx, func(n *storagev1.CSINode) {
+		for i := range n.Spec.Drivers {
+			if n.Spec.Drivers[i].Name == name {
+				n.Spec.Drivers[i].Allocatable = limit
+			}
+		}
+	})
+}
+
+// limitOf is how many volumes a driver says that the node may have; nil for any number.
+func limitOf(info *csispec.NodeGetInfoResponse) *storagev1.VolumeNodeResources {
+	most := info.GetMaxVolumesPerNode()
+	if most <= 0 {
+		return nil
+	}
+	count := int32(min(most, 1<<31-1)) //nolint:gosec // bounded
+	return &storagev1.VolumeNodeResources{Count: &count}
 }
 
 // Deregister implements plugin.Handler.
@@ -126,10 +212,7 @@ func (r *Registry) driver(name string) (*registered, error) {
 func (r *Registry) tell(ctx context.Context, name string, info *csispec.NodeGetInfoResponse) error {
 	topology := info.GetAccessibleTopology().GetSegments()
 	entry := storagev1.CSINodeDriver{Name: name, NodeID: info.GetNodeId(), TopologyKeys: slices.Sorted(maps.Keys(topology))}
-	if most := info.GetMaxVolumesPerNode(); most > 0 {
-		count := int32(min(most, 1<<31-1)) //nolint:gosec // bounded
-		entry.Allocatable = &storagev1.VolumeNodeResources{Count: &count}
-	}
+	entry.Allocatable = limitOf(info)
 	if err := r.label(ctx, name, info.GetNodeId(), topology); err != nil {
 		return err
 	}
