@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ import (
 	"kaji/internal/app/home"
 	"kaji/internal/app/logging"
 	"kaji/internal/app/node"
+	"kaji/internal/lifecycle"
 )
 
 func agentCommand() *cobra.Command {
@@ -62,8 +64,13 @@ certificate is kept in the data directory; the token is not needed again.`,
 			if err != nil {
 				return err
 			}
+			release = sync.OnceFunc(release)
+			defer release()
+			handedOver(c.Dir) // one that nobody took is stale
+			c.Ingress.Leftover = lifecycle.NewLeftover()
 			c.Logger = log.New(os.Stderr)
 			err = agent.Run(cmd.Context(), c)
+			finish(c.Dir, c.Ingress.Leftover, release)
 			release()
 			if err != nil {
 				c.Dir.RemoveEmpty() // what never became a node leaves nothing

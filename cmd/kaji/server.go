@@ -206,7 +206,7 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			err = cl.Run(cmd.Context())
-			finish(c, release)
+			finish(c.Dir, c.Ingress.Leftover, release)
 			return err
 		},
 	}
@@ -215,23 +215,23 @@ func serverCommand() *cobra.Command {
 }
 
 // How long answers by Ingresses and Gateways may go on after all else has ended:
-// when the cluster stops, and when another process has taken over.
+// when the cluster or node stops, and when another process has taken over.
 const (
 	parting  = 3 * time.Second
 	patience = 10 * time.Minute
 )
 
 // finish waits for what is still being answered.
-func finish(c cluster.Config, release func()) {
+func finish(dir home.Dir, answers *lifecycle.Leftover, release func()) {
 	limit := parting
-	if handedOver(c.Dir) {
+	if handedOver(dir) {
 		release()
 		signal.Reset(os.Interrupt, syscall.SIGTERM)
 		limit = patience
 	}
 	ctx, stop := context.WithTimeout(context.Background(), limit)
 	defer stop()
-	c.Ingress.Leftover.Wait(ctx)
+	answers.Wait(ctx)
 }
 
 // handedOver says whether another process is to take this one's place, and

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"kaji/internal/app/daemon"
 	"kaji/internal/app/home"
 	"kaji/internal/app/kubeconfig"
 	"kaji/internal/app/node"
@@ -95,22 +96,8 @@ func (cl *Cluster) keepNode(ctx context.Context, n nodenet.Network, name string,
 		if p := cl.c.Plugins; p != nil {
 			args = append(args, "--cni-conf-dir="+p.ConfDir, "--cni-bin-dir="+strings.Join(p.BinDirs, ","))
 		}
-		cmd := exec.CommandContext(ctx, self, args...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = 30 * time.Second
-		ended := make(chan error, 1)
-		err := n.Do(name, func() error {
-			// The thread lives as long as the process, which dies with it: a
-			// node must not outlive the one that looks after it.
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-			err := cmd.Run()
-			ended <- err
-			return nil
-		})
-		if err == nil {
-			err = <-ended
-		}
+		child := &child{cmd: exec.Command(self, args...), dir: dir, ended: make(chan error, 1)}
+		err := child.run(ctx, n, name, cl.c)
 		if ctx.Err() != nil {
 			break
 		}
@@ -124,4 +111,76 @@ func (cl *Cluster) keepNode(ctx context.Context, n nodenet.Network, name string,
 		}
 	}
 	return nil
+}
+
+// child is the process of a node on this machine.
+type child struct {
+	cmd *exec.Cmd
+	dir home.Dir
+	// ended gets its end.
+	ended chan error
+}
+
+// stopTime is how long a node's process may take to end.
+const stopTime = 30 * time.Second
+
+// run runs the process until it or ctx ends. One that is to hand over has, when
+// run returns, given up all but what its Ingress is still answering.
+func (c *child) run(ctx context.Context, n nodenet.Network, name string, config Config) error {
+	c.cmd.Stdout, c.cmd.Stderr = os.Stdout, os.Stderr
+	started := make(chan struct{})
+	go func() {
+		c.ended <- n.Do(name, func() error {
+			// The thread lives as long as the process, which dies with it: a
+			// node must not outlive the one that looks after it.
+			c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+			if err := c.cmd.Start(); err != nil {
+				return err
+			}
+			close(started)
+			return c.cmd.Wait()
+		})
+	}()
+	select {
+	case err := <-c.ended:
+		return err
+	case <-started:
+	}
+	select {
+	case err := <-c.ended:
+		return err
+	case <-ctx.Done():
+	}
+	_, err := os.Stat(config.Dir.Handover())
+	handsOver := err == nil && config.Ingress.Leftover != nil && os.WriteFile(c.dir.Handover(), nil, 0o600) == nil
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // one that has ended shows below
+	limit := time.NewTimer(stopTime)
+	defer limit.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-c.ended:
+			return err
+		case <-limit.C:
+			_ = c.cmd.Process.Kill()
+			return <-c.ended
+		case <-look.C:
+			if pid, err := daemon.Running(c.dir.PID()); handsOver && err == nil && pid != c.cmd.Process.Pid {
+				config.Ingress.Leftover.Go(c.linger)
+				return nil
+			}
+		}
+	}
+}
+
+// linger waits for a process that has handed over, until ctx ends.
+func (c *child) linger(ctx context.Context) {
+	select {
+	case <-c.ended:
+		return
+	case <-ctx.Done():
+	}
+	_ = c.cmd.Process.Kill()
+	<-c.ended
 }
