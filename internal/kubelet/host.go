@@ -75,7 +75,7 @@ func (h *host) Options(ctx context.Context, pod *corev1.Pod, c *corev1.Container
 	if err != nil {
 		return nil, err
 	}
-	options := &podrun.Options{Env: env, TerminationDir: filepath.Join(k.podDir(pod.UID), "containers", c.Name)}
+	options := &podrun.Options{Env: env, TerminationDir: filepath.Join(k.podDir(pod.UID), "containers", c.Name), Relabel: k.selinux}
 	if options.Mounts, err = k.mounts(ctx, pod, c, env); err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (k *Kubelet) hostsMount(pod *corev1.Pod, c *corev1.Container, podIPs []stri
 			return nil, fmt.Errorf("write the pod's hosts file: %w", err)
 		}
 	}
-	return &runtimeapi.Mount{HostPath: path, ContainerPath: "/etc/hosts"}, nil
+	return &runtimeapi.Mount{HostPath: path, ContainerPath: "/etc/hosts", SelinuxRelabel: k.selinux}, nil
 }
 
 // Sandbox implements podrun.Host.

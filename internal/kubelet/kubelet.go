@@ -257,6 +257,7 @@ type Kubelet struct {
 	complete atomic.Bool // all pods are known that the API server has
 	first    atomic.Bool // a pod with a network of its own has started
 	appArmor bool        // the kernel enforces profiles
+	selinux  bool        // the machine labels files
 
 	dns          *compose.DNS
 	objects      *object.Cache
@@ -333,6 +334,7 @@ func New(cfg Config) (*Kubelet, error) {
 		cfg.Machine = &machine
 	}
 	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/"), reshare: make(chan struct{}, 1)}
+	k.selinux = labels() != nil
 	k.mu.mirrors = map[types.UID]*corev1.Pod{}
 	k.mu.retries = map[types.UID]retry{}
 	k.mu.fails = map[types.UID]status.Reason{}
@@ -422,7 +424,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume,
-		Took: k.countVolume})
+		Label: labels(), Took: k.countVolume})
 	if err := k.resources(); err != nil {
 		return nil, err
 	}

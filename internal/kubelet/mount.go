@@ -45,7 +45,8 @@ func (k *Kubelet) mounts(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 		if !filepath.IsAbs(path) {
 			path = filepath.Join("/", path)
 		}
-		mount := &runtimeapi.Mount{ContainerPath: path, HostPath: mounted.Path, Readonly: m.ReadOnly || mounted.ReadOnly, Propagation: propagation(m)}
+		mount := &runtimeapi.Mount{ContainerPath: path, HostPath: mounted.Path, Readonly: m.ReadOnly || mounted.ReadOnly, Propagation: propagation(m),
+			SelinuxRelabel: k.selinux && relabel(mounted)}
 		if m.RecursiveReadOnly != nil && mount.Readonly {
 			switch *m.RecursiveReadOnly {
 			case corev1.RecursiveReadOnlyEnabled:

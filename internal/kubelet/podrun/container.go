@@ -247,7 +247,7 @@ func terminationMount(options *Options, c *corev1.Container) ([]*runtimeapi.Moun
 	if err := os.Chmod(path, 0o666); err != nil { // whatever the umask is
 		return nil, fmt.Errorf("make the termination log: %w", err)
 	}
-	return append(options.Mounts, &runtimeapi.Mount{HostPath: path, ContainerPath: c.TerminationMessagePath}), nil
+	return append(options.Mounts, &runtimeapi.Mount{HostPath: path, ContainerPath: c.TerminationMessagePath, SelinuxRelabel: options.Relabel}), nil
 }
 
 // imageUser asks who runs in an image; an image that is gone runs as root.

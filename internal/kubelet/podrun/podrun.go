@@ -55,8 +55,10 @@ type Options struct {
 	SupplementalGroups []int64
 	// CPUs and Memories are the sets of an exclusive assignment, "" for none.
 	CPUs, Memories string
-	// TerminationDir is where the file of the termination message is made.
+	// TerminationDir is where the file of the termination message is made; Relabel has
+	// the runtime label it for SELinux.
 	TerminationDir string
+	Relabel        bool
 }
 
 // Failure is why a container could not be started, as its status shows it.

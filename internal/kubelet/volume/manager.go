@@ -30,6 +30,8 @@ type ManagerConfig struct {
 	Drivers []Driver
 	// Resized is told how it went when a volume of a pod had grown; nil tells nobody.
 	Resized func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim, name string, err error)
+	// Label is the SELinux label of files; nil where the machine has no SELinux.
+	Label func(*corev1.SELinuxOptions) (string, error)
 	// Took is told how long it took a driver to make a volume ready that was not, or to
 	// take it away ("volume_mount", "volume_unmount"), and how it went; nil tells nobody.
 	Took func(driver, operation string, took time.Duration, err error)
@@ -148,6 +150,7 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 			name = source.Persistent.Name
 		}
 		r := Request{Pod: pod, Source: source, Dir: m.Dir(pod.UID, d.Name(), name)}
+		r.Label = m.cfg.Label
 		if s := pod.Spec.SecurityContext; s != nil {
 			r.FSGroup = s.FSGroup
 		}

@@ -42,6 +42,9 @@ type Request struct {
 	Dir string
 	// FSGroup is the group that files should belong to, nil for none.
 	FSGroup *int64
+	// Label is the SELinux label of files for containers with some options; nil where
+	// the machine has no SELinux.
+	Label func(*corev1.SELinuxOptions) (string, error)
 	// Device is that of an attached volume, "" where the driver
 	// attaches nothing.
 	Device string
@@ -56,6 +59,8 @@ type Mounted struct {
 	Image *runtimeapi.ImageSpec
 	// Driver is the name of the one that it is of.
 	Driver string
+	// Labeled says that all files have the SELinux label of the pod by the mount.
+	Labeled bool
 	// Again is when Setup is to be called again at the latest; zero is never.
 	Again time.Time
 	// ReadOnly forbids writing whatever the mount says.

@@ -82,6 +82,7 @@ type data struct {
 	Target  string `json:"kaji.target"`
 	Staging string `json:"kaji.staging,omitempty"`
 	Attach  bool   `json:"kaji.attached,omitempty"`
+	Label   string `json:"selinuxMountContext,omitempty"`
 }
 
 // Name implements volume.Driver.
@@ -106,6 +107,7 @@ func (d *Driver) Setup(ctx context.Context, r volume.Request) (volume.Mounted, e
 			if was.Attach { // an agent that has restarted does not know yet
 				d.use(v.unique(), true)
 			}
+			v.data.Label, mounted.Labeled = was.Label, was.Label != ""
 			return d.again(ctx, v, mounted, r)
 		}
 	}
@@ -128,7 +130,7 @@ func (d *Driver) Setup(ctx context.Context, r volume.Request) (volume.Mounted, e
 	if err := v.mount(ctx, driver); err != nil {
 		return mounted, err
 	}
-	mounted.Again = d.done(v, settings)
+	mounted.Again, mounted.Labeled = d.done(v, settings), v.data.Label != ""
 	return mounted, v.own(settings, driver, r)
 }
 
@@ -277,6 +279,9 @@ func (v *described) complete(ctx context.Context, d *Driver, settings *storagev1
 		v.data.Staging = ""
 	}
 	v.writers(driver)
+	if err := v.label(settings, r); err != nil {
+		return err
+	}
 	persistent := r.Source.Persistent != nil
 	if persistent && ptr.Deref(settings.AttachRequired, true) {
 		v.data.Attach = true

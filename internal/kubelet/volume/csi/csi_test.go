@@ -383,6 +383,61 @@ func TestLimitsAndWriters(t *testing.T) {
 	}
 }
 
+// With SELinux a driver that can mounts with the label of the pod's files, which is
+// kept; containers may not want different ones.
+func TestLabel(t *testing.T) {
+	n := start(t)
+	yes, no := true, false
+	if _, err := client.For[*storagev1.CSIDriver](n.client).Create(t.Context(), &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no, SELinuxMount: &yes}}); err != nil {
+		t.Fatal(err)
+	}
+	source := persistent()
+	source.Persistent.Spec.CSI.NodePublishSecretRef = nil
+	use := []corev1.VolumeMount{{Name: source.Name}}
+	level := func(l string) *corev1.SecurityContext {
+		return &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: l}}
+	}
+	recursive := corev1.SELinuxChangePolicyRecursive
+	for pod, row := range map[string]struct {
+		spec  corev1.PodSpec
+		flags string
+		err   string
+	}{
+		"none":      {corev1.PodSpec{Containers: []corev1.Container{{Name: "a", VolumeMounts: use}}}, "[]", ""},
+		"pod":       {corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1,c2"}}, Containers: []corev1.Container{{Name: "a", VolumeMounts: use}}}, `[context="x:s0:c1,c2"]`, ""},
+		"recursive": {corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{SELinuxChangePolicy: &recursive, SELinuxOptions: &corev1.SELinuxOptions{Level: "s0"}}, Containers: []corev1.Container{{Name: "a", VolumeMounts: use}}}, "[]", ""},
+		"unused":    {corev1.PodSpec{Containers: []corev1.Container{{Name: "a", VolumeMounts: use, SecurityContext: level("s1")}, {Name: "b", SecurityContext: level("s2")}}}, `[context="x:s1"]`, ""},
+		"different": {corev1.PodSpec{Containers: []corev1.Container{{Name: "a", VolumeMounts: use, SecurityContext: level("s1")}, {Name: "b", VolumeMounts: use, SecurityContext: level("s2")}}}, "", "multiple SELinux labels found: x:s1, x:s2"},
+	} {
+		r := n.request(pod, source)
+		r.Pod.Spec = row.spec
+		r.Label = func(o *corev1.SELinuxOptions) (string, error) {
+			if o.Level == "" {
+				return "", nil
+			}
+			return "x:" + o.Level, nil
+		}
+		m, err := n.driver.Setup(t.Context(), r)
+		if row.err != "" {
+			if err == nil || err.Error() != row.err {
+				t.Errorf("%s: %v, want %s", pod, err, row.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := n.driver.Setup(t.Context(), r)
+		labeled := row.flags != "[]"
+		if got := fmt.Sprint(n.sample.publish.VolumeCapability.GetMount().MountFlags); got != row.flags || m.Labeled != labeled || again.Labeled != labeled || err != nil {
+			t.Errorf("%s: %s, labeled %v, then %v, %v, want %s", pod, got, m.Labeled, again.Labeled, err, row.flags)
+		}
+		if err := n.driver.Teardown(t.Context(), r.Dir, "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // An ephemeral volume of the pod's own needs a driver that says it does them,
 // and learns whose it is.
 func TestInline(t *testing.T) {

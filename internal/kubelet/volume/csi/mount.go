@@ -5,14 +5,19 @@ package csi
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	csispec "github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
+	"k8s.io/utils/ptr"
+
+	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/volume"
 )
 
@@ -46,6 +51,47 @@ func (v *described) writers(driver *registered) {
 	if slices.Contains(v.modes, corev1.ReadWriteOncePod) {
 		mode.Mode = csispec.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
 	}
+}
+
+// label has the volume mounted with the SELinux label of its pod's files, where the
+// driver can do that and the pod does not want them labeled one by one (KEP-1710).
+func (v *described) label(settings *storagev1.CSIDriverSpec, r volume.Request) error {
+	s := r.Pod.Spec.SecurityContext
+	m := v.capability.GetMount()
+	if r.Label == nil || m == nil || r.Source.Persistent == nil || !ptr.Deref(settings.SELinuxMount, false) ||
+		s != nil && ptr.Deref(s.SELinuxChangePolicy, corev1.SELinuxChangePolicyMountOption) == corev1.SELinuxChangePolicyRecursive {
+		return nil
+	}
+	var all []string
+	for _, c := range podspec.Containers(r.Pod) {
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == r.Source.Name }) {
+			continue
+		}
+		var options *corev1.SELinuxOptions
+		if s != nil {
+			options = s.SELinuxOptions
+		}
+		if c.SecurityContext != nil && c.SecurityContext.SELinuxOptions != nil {
+			options = c.SecurityContext.SELinuxOptions
+		}
+		if options == nil {
+			options = &corev1.SELinuxOptions{}
+		}
+		one, err := r.Label(options)
+		if err != nil {
+			return fmt.Errorf("failed to construct SELinux label from context %q: %w", options, err)
+		}
+		all = append(all, one)
+	}
+	slices.Sort(all)
+	switch all = slices.Compact(all); {
+	case len(all) > 1:
+		return fmt.Errorf("multiple SELinux labels found: %s", strings.Join(all, ", "))
+	case len(all) == 1 && all[0] != "":
+		v.data.Label = all[0]
+		m.MountFlags = append(slices.Clone(m.MountFlags), fmt.Sprintf("context=%q", all[0]))
+	}
+	return nil
 }
 
 // save writes what is needed to take the volume away, before there is anything
