@@ -99,7 +99,8 @@ func filesystems(c Config) Finding {
 	if loadable(c, "overlay") {
 		return Finding{Check: "file systems", Detail: "overlayfs is there, as a module that the first mount loads"}
 	}
-	return Finding{"file systems", Fatal, "the kernel has no overlayfs", "run `modprobe overlay`, or use a kernel with CONFIG_OVERLAY_FS"}
+	return Finding{"file systems", Warning, "the kernel has no overlayfs: images are copied for each container, unless fuse-overlayfs is installed",
+		"run `modprobe overlay`, use a kernel with CONFIG_OVERLAY_FS, or install fuse-overlayfs"}
 }
 
 // loadable says whether the running kernel's modules have the named one: the
