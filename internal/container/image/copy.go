@@ -92,6 +92,10 @@ func (s *Store) mountCopy(m Rootfs) error {
 			return err
 		}
 	}
+	// What is gone from the copy is gone, whatever the layers have.
+	if err := layer.SetOpaque(fresh); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
 	if err := os.RemoveAll(upper); err != nil {
 		return err
 	}

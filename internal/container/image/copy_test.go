@@ -48,20 +48,20 @@ func TestWithoutOverlay(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = Unmount(m.Target) })
 			shows(m.Target, image)
-			if err := os.WriteFile(filepath.Join(m.Target, "own"), []byte("mine"), 0o644); err != nil {
+			if err := errors.Join(os.WriteFile(filepath.Join(m.Target, "own"), []byte("mine"), 0o644), os.Remove(filepath.Join(m.Target, "dir/kept"))); err != nil {
 				t.Fatal(err)
 			}
 			// A container that was created, and not started, is mounted anew after a restart.
 			if err := errors.Join(Unmount(m.Target), os.RemoveAll(m.Work), s.Mount(m)); err != nil {
 				t.Fatal(err)
 			}
-			image["own"] = "mine"
+			image["own"], image["dir/kept"] = "mine", ""
 			shows(m.Target, image)
 			volume := Rootfs{Layers: img.DiffIDs, Target: filepath.Join(dir, "volume")}
 			if err := s.Mount(volume); err != nil {
 				t.Fatal(err)
 			}
-			image["own"] = ""
+			image["own"], image["dir/kept"] = "", "1"
 			shows(volume.Target, image)
 			if err := os.WriteFile(filepath.Join(volume.Target, "a"), nil, 0o644); !errors.Is(err, unix.EROFS) {
 				t.Errorf("writing to a volume: %v", err)

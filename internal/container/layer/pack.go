@@ -117,6 +117,11 @@ func has(path, attribute string) bool {
 	return err == nil
 }
 
+// SetOpaque marks a directory of overlayfs as one that hides all that is below it.
+func SetOpaque(dir string) error {
+	return os.NewSyscallError("setxattr", unix.Setxattr(dir, opaqueXattr, []byte("y"), 0))
+}
+
 func isOpaque(dir string) bool {
 	var value [1]byte
 	n, err := unix.Lgetxattr(dir, opaqueXattr, value[:])
