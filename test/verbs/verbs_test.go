@@ -140,16 +140,18 @@ func runs(t *testing.T, pid int, program string) bool {
 // whichever way, a counter counts on, no container is started again.
 func TestUpgrade(t *testing.T) {
 	m := machine.New(t)
-	m.Must(t, "kaji", "up")
+	m.Must(t, "kaji", "up", "--nodes", "2")
 	counter(t, m)
 	before, counted, process := pods(t, m), count(t, m), processOf(t, m)
 
 	if out := m.Must(t, "kaji", "upgrade"); !strings.Contains(out, "runs this program already") {
 		t.Errorf("an upgrade to the same program says\n%s", out)
 	}
-	address := m.Must(t, "kubectl", "get", "nodes", "-o", `jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}`)
+	addresses := strings.Fields(m.Must(t, "kubectl", "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
+	slices.Sort(addresses)
+	address, other := addresses[0], addresses[1]
 	ways := map[string][]string{"ClusterIP": {"10.96.77.77/files/large"}, "NodePort": {address + ":30888/files/large"}, "LoadBalancer": {address + ":8088/files/large"},
-		"Ingress": {"-H", "Host: counter.test", address + "/files/large"}}
+		"Ingress": {"-H", "Host: counter.test", address + "/files/large"}, "the other node's Ingress": {"-H", "Host: counter.test", other + "/files/large"}}
 	downloads := map[string]*exec.Cmd{}
 	for way, to := range ways {
 		m.Eventually(t, contains("200"), "curl", append([]string{"-s", "-I", "-o", "/dev/null", "-w", "%{http_code}"}, to...)...)
