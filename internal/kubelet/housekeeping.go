@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -139,6 +140,9 @@ func (k *Kubelet) collectImages(ctx context.Context) {
 		return
 	}
 	if _, err := k.images.Collect(ctx, k.cfg.ImageGC, used, space.Available, space.Capacity); err != nil && ctx.Err() == nil {
+		if strings.HasPrefix(err.Error(), "Failed to garbage collect required amount of images.") {
+			k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "FreeDiskSpaceFailed", err.Error())
+		}
 		k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "ImageGCFailed", err.Error())
 	}
 }
@@ -235,6 +239,16 @@ func (k *Kubelet) use(ctx context.Context) (map[*corev1.Pod]evict.Use, error) {
 		all[pod] = u
 	}
 	return all, nil
+}
+
+// thresholdMet tells that the node has too little of something.
+func (k *Kubelet) thresholdMet(s evict.Signal) {
+	k.recorder.Eventf(k.nodeReference(), corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim %s", s.Resource())
+}
+
+// outOfMemory tells that the kernel ended a process for lack of the machine's memory.
+func (k *Kubelet) outOfMemory(process string, pid int) {
+	k.recorder.Eventf(k.nodeReference(), corev1.EventTypeWarning, "SystemOOM", "System OOM encountered, victim process: %s, pid: %d", process, pid)
 }
 
 // evict ends a pod for lack of a resource.

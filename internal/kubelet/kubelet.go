@@ -59,6 +59,7 @@ import (
 	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/object"
+	"kaji/internal/kubelet/oom"
 	"kaji/internal/kubelet/plugin"
 	"kaji/internal/kubelet/podcert"
 	"kaji/internal/kubelet/podresources"
@@ -446,7 +447,7 @@ func New(cfg Config) (*Kubelet, error) {
 			mounted, _ := k.volumes.Mounted(pod.UID, name)
 			return mounted.Path
 		}})
-	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim,
+	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim, Met: k.thresholdMet,
 		Changed: func() { k.node.Wake() }, Logger: k.log, Interval: cfg.EvictionCheck, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace,
 		NoLimits: cfg.NoLocalStorage})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList, Streams: k.countStreams}
@@ -569,6 +570,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("shares of pods", k.share)
 	part("eviction", k.evictor.Run)
 	part("plug-ins", k.watchPlugins)
+	part("lack of memory", k.optional("lack of the machine's memory is not told of", (&oom.Watcher{Killed: k.outOfMemory}).Run))
 	part("limits of volumes", k.csi.Limits)
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
 	part("processors", k.bind)

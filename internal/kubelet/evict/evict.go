@@ -31,6 +31,8 @@ type Config struct {
 	Use  func(ctx context.Context) (map[*corev1.Pod]Use, error)
 	// Evict ends a pod; grace is nil for the pod's own.
 	Evict func(pod *corev1.Pod, message string, grace time.Duration, signal Signal, annotations map[string]string)
+	// Met is told of each threshold that pods may be ended for; nil tells nobody.
+	Met func(Signal)
 	// Reclaim frees disk without ending pods: dead containers, unused images.
 	Reclaim func(ctx context.Context, signal Signal)
 	// Changed is told that pressure began or ended.
@@ -110,6 +112,9 @@ func (m *Manager) look(ctx context.Context) error {
 	}
 	if len(due) == 0 {
 		return m.limits(ctx)
+	}
+	if m.cfg.Met != nil {
+		m.cfg.Met(due[0].Signal)
 	}
 	if m.cfg.Reclaim != nil {
 		for _, t := range due {

@@ -110,7 +110,9 @@ type Keeper struct {
 		stopping  string
 		published time.Time
 		known     bool // a status was written
-		ready     corev1.ConditionStatus
+		// unschedulable is what was told last.
+		unschedulable bool
+		ready         corev1.ConditionStatus
 	}
 }
 
@@ -328,6 +330,7 @@ func (k *Keeper) publish(ctx context.Context, known *corev1.Node) (*corev1.Node,
 	if cached := k.cfg.Node(); cached != nil && cached.UID == known.UID && cached.ResourceVersion != "" && !older(cached, known) {
 		node = cached
 	}
+	k.schedulable(node.Spec.Unschedulable)
 	changed := node.DeepCopy()
 	changed.Status = k.status(ctx, node)
 	k.mu.Lock()
@@ -347,8 +350,27 @@ func (k *Keeper) publish(ctx context.Context, known *corev1.Node) (*corev1.Node,
 	return answer, nil
 }
 
+// schedulable records an event where pods may be bound to the node, or no longer.
+func (k *Keeper) schedulable(not bool) {
+	k.mu.Lock()
+	was := k.mu.unschedulable
+	k.mu.unschedulable = not
+	k.mu.Unlock()
+	if was == not {
+		return
+	}
+	reason := "NodeSchedulable"
+	if not {
+		reason = "NodeNotSchedulable"
+	}
+	k.event(corev1.EventTypeNormal, reason, "Node %s status is now: %s", k.cfg.Name, reason)
+}
+
 // announce records events for conditions that turned.
 func (k *Keeper) announce(old, fresh *corev1.NodeStatus) {
+	if was, is := old.NodeInfo.BootID, fresh.NodeInfo.BootID; was != "" && is != "" && was != is {
+		k.event(corev1.EventTypeWarning, "Rebooted", "Node %s has been rebooted, boot id: %s", k.cfg.Name, is)
+	}
 	for _, c := range fresh.Conditions {
 		before := condition(old.Conditions, c.Type)
 		if before != nil && before.Status == c.Status {

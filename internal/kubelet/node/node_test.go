@@ -109,3 +109,36 @@ func TestRestartIsNotShown(t *testing.T) {
 		}
 	})
 }
+
+// A machine that was started anew, and a node that takes no pods, are told.
+func TestReboot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := kajitest.Start(t).Client()
+		nodes := client.For[*corev1.Node](api)
+		made, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{Unschedulable: true}, Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: "old"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorder := record.NewFakeRecorder(100)
+		k := node.New(node.Config{Name: "n", Client: api, Node: func() *corev1.Node { return made }, Recorder: recorder, Logger: slog.New(slog.DiscardHandler),
+			Machine: node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 1000, Memory: 1 << 30, Disk: 1 << 30, BootID: "new"},
+			Runtime: func(context.Context) node.Runtime { return node.Runtime{} }})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := k.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		defer func() { cancel(); running.Wait() }()
+		missing := []string{"Warning Rebooted Node n has been rebooted, boot id: new", "Normal NodeNotSchedulable Node n status is now: NodeNotSchedulable"}
+		for limit := time.After(time.Minute); len(missing) > 0; {
+			select {
+			case got := <-recorder.Events:
+				missing = slices.DeleteFunc(missing, func(want string) bool { return want == got })
+			case <-limit:
+				t.Fatalf("never told: %q", missing)
+			}
+		}
+	})
+}
