@@ -5,6 +5,7 @@ package kubelet
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"kaji/internal/kubelet/podspec"
+	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
 	"kaji/internal/kubelet/stats"
 )
@@ -181,9 +183,9 @@ func (k *Kubelet) ephemeral() float64 {
 // Metrics is where others register what is served with the agent's own.
 func (k *Kubelet) Metrics() prometheus.Registerer { return k.meter.Registerer() }
 
-// volumeStats tells of the volumes of a Kubelet when it is asked: how full those
-// of claims are, and how many there are.
-type volumeStats struct{ *Kubelet }
+// moment tells of a Kubelet when it is asked: of its pods, of how full the volumes
+// of claims are, of processors.
+type moment struct{ *Kubelet }
 
 var (
 	volumeLabels = []string{"namespace", "persistentvolumeclaim"}
@@ -195,18 +197,29 @@ var (
 		prometheus.NewDesc("kubelet_volume_stats_inodes_free", "[ALPHA] Number of free inodes in the volume", volumeLabels, nil),
 		prometheus.NewDesc("kubelet_volume_stats_inodes_used", "[ALPHA] Number of used inodes in the volume", volumeLabels, nil),
 	}
-	volumesDesc = prometheus.NewDesc("volume_manager_total_volumes", "[ALPHA] Number of volumes in Volume Manager", []string{"plugin_name", "state"}, nil)
+	workingDesc   = prometheus.NewDesc("kubelet_working_pods", "[ALPHA] Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has been removed from local configuration or force deleted in the API and consumes resources that are not otherwise visible.", []string{"lifecycle", "config", "static"}, nil)
+	pendingDesc   = prometheus.NewDesc("kubelet_pod_pending_resizes", "[ALPHA] Number of pending resizes for pods. Label 'priority_bucket' classifies the pod priority.", []string{"reason", "priority_bucket"}, nil)
+	resizingDesc  = prometheus.NewDesc("kubelet_pod_in_progress_resizes", "[ALPHA] Number of in-progress resizes for pods.", nil, nil)
+	sharedDesc    = prometheus.NewDesc("kubelet_cpu_manager_shared_pool_size_millicores", "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.", nil, nil)
+	exclusiveDesc = prometheus.NewDesc("kubelet_cpu_manager_exclusive_cpu_allocation_count", "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node", nil, nil)
+	volumesDesc   = prometheus.NewDesc("volume_manager_total_volumes", "[ALPHA] Number of volumes in Volume Manager", []string{"plugin_name", "state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
-func (volumeStats) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range append([]*prometheus.Desc{volumesDesc}, volumeDescs...) {
+func (moment) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range append([]*prometheus.Desc{volumesDesc, workingDesc, pendingDesc, resizingDesc, sharedDesc, exclusiveDesc}, volumeDescs...) {
 		to <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (v volumeStats) Collect(to chan<- prometheus.Metric) {
+func (v moment) Collect(to chan<- prometheus.Metric) {
+	v.collectPods(to)
+	if v.cpus.Active() {
+		shared, exclusive := v.cpus.Shares()
+		to <- prometheus.MustNewConstMetric(sharedDesc, prometheus.GaugeValue, float64(shared)*1000)
+		to <- prometheus.MustNewConstMetric(exclusiveDesc, prometheus.GaugeValue, float64(exclusive))
+	}
 	for driver, n := range v.volumes.Count() {
 		for _, state := range []string{"actual_state_of_world", "desired_state_of_world"} {
 			to <- prometheus.MustNewConstMetric(volumesDesc, prometheus.GaugeValue, float64(n), driver, state)
@@ -239,6 +252,69 @@ func (v volumeStats) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	}
+}
+
+// collectPods tells of the pods with a worker, and of resizes.
+func (v moment) collectPods(to chan<- prometheus.Metric) {
+	type key struct{ lifecycle, config, static string }
+	working, pending, resizing := map[key]int{}, map[[2]string]int{}, 0
+	for _, state := range []string{"sync", "terminating", "terminated"} {
+		for _, static := range []string{"", "true"} {
+			working[key{state, "desired", static}] = 0
+		}
+	}
+	for _, pod := range v.pool.Pods() {
+		at := key{"sync", "desired", ""}
+		if state, _ := v.pool.State(pod.UID); state == podworker.Terminating {
+			at.lifecycle = "terminating"
+		} else if state > podworker.Terminating {
+			at.lifecycle = "terminated"
+		}
+		if podspec.Static(pod) {
+			at.static = "true"
+		}
+		if len(pod.Spec.Containers) == 0 {
+			at.config = "runtime_only" // known by the runtime alone, see adopt
+		}
+		working[at]++
+		v.mu.Lock()
+		why, waits := v.mu.pending[pod.UID]
+		if v.mu.resizing[pod.UID] {
+			resizing++
+		}
+		v.mu.Unlock()
+		if waits {
+			pending[[2]string{strings.ToLower(why.Reason), bucket(pod)}]++
+		}
+	}
+	for k, n := range working {
+		to <- prometheus.MustNewConstMetric(workingDesc, prometheus.GaugeValue, float64(n), k.lifecycle, k.config, k.static)
+	}
+	for k, n := range pending {
+		to <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), k[0], k[1])
+	}
+	to <- prometheus.MustNewConstMetric(resizingDesc, prometheus.GaugeValue, float64(resizing))
+}
+
+// bucket classifies the priority of a pod.
+func bucket(pod *corev1.Pod) string {
+	p := int32(0)
+	if pod.Spec.Priority != nil {
+		p = *pod.Spec.Priority
+	}
+	switch {
+	case p >= systemCritical:
+		return "system-critical"
+	case p >= 100000:
+		return "high"
+	case p >= 1:
+		return "medium"
+	case p == 0:
+		return "normal"
+	case p >= -999:
+		return "low"
+	}
+	return "very-low"
 }
 
 // countEnded counts containers that have ended, each end once.

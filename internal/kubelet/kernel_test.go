@@ -233,7 +233,7 @@ func TestRealMetrics(t *testing.T) {
 
 // dashboards are metrics that published dashboards and alerts read, or that tell of
 // a pod without volumes of its own in a run without failures.
-var dashboards = []string{"kubelet_node_name{", "kubelet_running_pods ", "kubelet_running_containers{", "kubelet_desired_pods{static=\"\"} 1\n", "kubelet_active_pods{static=\"\"} 1\n", "kubelet_mirror_pods 0\n",
+var dashboards = []string{"kubelet_node_name{", "kubelet_running_pods ", "kubelet_running_containers{", "kubelet_desired_pods{static=\"\"} 1\n", "kubelet_active_pods{static=\"\"} 1\n", "kubelet_mirror_pods 0\n", "kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"\"} 1\n", "kubelet_pod_in_progress_resizes 0\n",
 	"kubelet_runtime_operations_total{", "kubelet_runtime_operations_duration_seconds_bucket{", "kubelet_pod_start_duration_seconds_bucket{", "kubelet_pod_worker_duration_seconds_bucket{",
 	"kubelet_pod_start_sli_duration_seconds_count 1\n", "kubelet_pod_start_total_duration_seconds_count 1\n", "kubelet_pod_worker_start_duration_seconds_count 1\n", "kubelet_containers_per_pod_count_count 1\n",
 	"kubelet_pod_status_sync_duration_seconds_count ", "kubelet_cgroup_manager_duration_seconds_bucket{", "kubelet_pleg_relist_duration_seconds_bucket{", "kubelet_pleg_relist_interval_seconds_count ",

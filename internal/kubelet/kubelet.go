@@ -358,7 +358,7 @@ func New(cfg Config) (*Kubelet, error) {
 		DesiredPods: func(static bool) float64 { return float64(countStatic(k.pool.Pods(), static)) },
 		ActivePods:  func(static bool) float64 { return float64(countStatic(k.others(""), static)) },
 		MirrorPods:  func() float64 { return float64(countStatic(k.others(""), true)) }, Ephemeral: k.ephemeral})
-	k.meter.Register(volumeStats{k})
+	k.meter.Register(moment{k})
 	metrics, _ := cfg.Runtime.(cri.Metrics) // what else it may have is not counted
 	k.checkpoints, _ = cfg.Runtime.(cri.Checkpoints)
 	cfg.Runtime, cfg.Images = k.meter.Runtime(cfg.Runtime, cfg.RuntimeTimeout), k.meter.Images(cfg.Images)

@@ -395,5 +395,17 @@ func (m *Manager) Allocatable() []int {
 	return m.cfg.Layout.All().Difference(m.reserved).List()
 }
 
+// Shares are how many processors containers share, and how many single ones have.
+func (m *Manager) Shares() (shared, exclusive int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, containers := range m.state.Entries {
+		for _, set := range containers {
+			exclusive += set.Size()
+		}
+	}
+	return m.free().Size(), exclusive
+}
+
 // Active says whether containers are bound to processors at all.
 func (m *Manager) Active() bool { return m.cfg.Policy == Static }
