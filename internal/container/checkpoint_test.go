@@ -3,6 +3,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,6 +149,32 @@ func restoring(sandbox string, pod *runtimeapi.PodSandboxConfig, archive string,
 		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
 			NamespaceOptions: pod.GetLinux().GetSecurityContext().GetNamespaceOptions()}},
 	}}
+}
+
+// TestDiesWhileSaving finds a container paused by a runtime that was killed while it
+// saved it: the next lets it go on.
+func TestDiesWhileSaving(t *testing.T) {
+	dir := directory(t)
+	r := open(t, dir)
+	stop := run(t, r)
+	image := pull(t, r)
+	sandbox, pod := runSandbox(t, r, "paused")
+	id := createBox(t, r, sandbox, pod, image, "sleep")
+	startBox(t, r, id)
+	awaitLog(t, r, id, "ready")
+	left := filepath.Join(r.containerRoot(id), dumpPrefix+"1", imagesDir)
+	if err := errors.Join(os.MkdirAll(left, 0o700), r.cgroups.Freeze(r.containers[id].record.Load().Cgroup, true)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	r = open(t, dir)
+	run(t, r)
+	ended(t, r, id)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its files are left: %v", err)
+	}
+	removeAll(t, r)
+	empty(t, dir)
 }
 
 // TestCheckpointPod saves a pod of two containers and makes another pod of it,
