@@ -179,6 +179,10 @@ func (d Driver) Kill(path string) error {
 // kill returns how many processes it met.
 func kill(m cgroups.Manager) (int, error) {
 	pids, err := m.GetAllPids()
+	// As above.
+	if path := m.Path("freezer"); len(pids) == 0 && path != "" && !V2() {
+		pids, err = cgroups.GetAllPids(path)
+	}
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return 0, nil
 	}
@@ -191,6 +195,10 @@ func kill(m cgroups.Manager) (int, error) {
 			errs = append(errs, os.NewSyscallError("kill", err))
 		}
 	}
+	// On version 1 a paused process does not die.
+	if state, err := m.GetFreezerState(); err == nil && state == cgroups.Frozen && len(pids) > 0 {
+		errs = append(errs, m.Freeze(cgroups.Thawed))
+	}
 	return len(pids), errors.Join(errs...)
 }
 
@@ -201,7 +209,9 @@ func (d Driver) Remove(path string) error {
 	if err != nil {
 		return err
 	}
-	if !m.Exists() {
+	// On version 1 the first asks for the controller of devices only, which
+	// containers have and sandboxes have not.
+	if path := m.Path("freezer"); !m.Exists() && (path == "" || !cgroups.PathExists(path)) {
 		return m.Destroy() // perhaps some of its parts
 	}
 	start := time.Now()

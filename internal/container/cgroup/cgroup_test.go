@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -164,4 +165,27 @@ func TestPath(t *testing.T) {
 			t.Errorf("%q becomes %+v", path, config)
 		}
 	}
+}
+
+// TestRemoveFrozen removes a group whose processes somebody has paused.
+func TestRemoveFrozen(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	path := "/kaji-cgroup-test/" + filepath.Base(t.TempDir()) + strconv.Itoa(cmd.Process.Pid)
+	d := Driver{}
+	if err := errors.Join(d.Join(path, cmd.Process.Pid), d.Freeze(path, true)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(d.Freeze(path, false), d.Remove(path), d.Remove("/kaji-cgroup-test")) })
+	if err := d.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	<-done
 }
