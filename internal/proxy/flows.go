@@ -31,13 +31,17 @@ func (f *flows) add(at plan.Frontend, before, now plan.Target) {
 	if at.Protocol != corev1.ProtocolUDP {
 		return
 	}
-	lost := slices.ContainsFunc(before.Backends, func(b plan.Backend) bool { return !slices.Contains(now.Backends, b) })
-	if lost || len(before.Backends) == 0 && len(now.Backends) > 0 {
+	if lost(before, now) || len(before.Backends) == 0 && len(now.Backends) > 0 {
 		if f.now == nil {
 			f.now = map[plan.Frontend]plan.Target{}
 		}
 		f.now[at] = now
 	}
+}
+
+// lost says whether a frontend has a backend no more.
+func lost(before, now plan.Target) bool {
+	return slices.ContainsFunc(before.Backends, func(b plan.Backend) bool { return !slices.Contains(now.Backends, b) })
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter: it picks flows
@@ -46,21 +50,28 @@ func (f *flows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	to, from := address(flow.Forward.DstIP), plan.Backend{Addr: address(flow.Reverse.SrcIP), Port: flow.Reverse.SrcPort}
-	now, known := f.now[plan.Frontend{Addr: to, Protocol: corev1.ProtocolUDP, Port: flow.Forward.DstPort}]
+	return f.stale(plan.Frontend{Addr: address(flow.Forward.DstIP), Protocol: corev1.ProtocolUDP, Port: flow.Forward.DstPort},
+		plan.Backend{Addr: address(flow.Reverse.SrcIP), Port: flow.Reverse.SrcPort})
+}
+
+// stale says whether what was asked of an address and went to a backend would go
+// elsewhere now.
+func (f *flows) stale(at plan.Frontend, from plan.Backend) bool {
+	to := at.Addr
+	now, known := f.now[at]
 	if !known {
 		anywhere := netip.IPv4Unspecified()
 		if to.Is6() {
 			anywhere = netip.IPv6Unspecified()
 		}
-		if now, known = f.now[plan.Frontend{Addr: anywhere, Protocol: corev1.ProtocolUDP, Port: flow.Forward.DstPort}]; !known || !f.own[to] {
+		if now, known = f.now[plan.Frontend{Addr: anywhere, Protocol: at.Protocol, Port: at.Port}]; !known || !f.own[to] {
 			return false
 		}
 	}
 	if slices.Contains(now.Backends, from) || slices.Contains(now.Local, from) {
 		return false
 	}
-	translated := from.Addr != to || from.Port != flow.Forward.DstPort
+	translated := from.Addr != to || from.Port != at.Port
 	// One that passes untranslated was seen before there was an endpoint.
 	return translated || len(now.Backends) > 0
 }

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +80,7 @@ type Proxy struct {
 	changes  *changes
 	health   *healthServer
 	metrics  *metrics
+	halfOpen *halfOpen
 
 	// What follows belongs to the goroutine of Run.
 	node          plan.Node
@@ -104,7 +106,7 @@ func New(c Config) (*Proxy, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{c: c, changes: newChanges(), metrics: newMetrics(c.Metrics, c.IPv4, c.IPv6), owners: newOwners(), lacks: map[key]lacking{}}
+	p := &Proxy{c: c, changes: newChanges(), metrics: newMetrics(c.Metrics, c.IPv4, c.IPv6), owners: newOwners(), lacks: map[key]lacking{}, halfOpen: newHalfOpen()}
 	p.health = newHealthServer(c.NetNS, c.Logger, p.metrics)
 	p.services = client.For[*corev1.Service](c.Client)
 	p.slices = client.For[*discoveryv1.EndpointSlice](c.Client)
@@ -178,6 +180,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if !client.WaitForSync(ctx, p.services.Informer(), p.slices.Informer(), p.nodes.Informer()) {
 		return nil
 	}
+	var forgetting sync.WaitGroup
+	defer forgetting.Wait()
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	forgetting.Go(func() { p.forgetHalfOpen(inner) })
 	fresh := false
 	for {
 		batch := p.changes.take()
@@ -307,6 +314,7 @@ func (p *Proxy) forgetStale(f flows) {
 func (p *Proxy) sync(keys []key) error {
 	set, removed := map[plan.Frontend]plan.Target{}, map[plan.Frontend]struct{}{}
 	var stale flows
+	var changed []func() // what is done once the rules are in force
 	for len(keys) > 0 {
 		k := keys[0]
 		keys = keys[1:]
@@ -316,11 +324,13 @@ func (p *Proxy) sync(keys []key) error {
 			set[f] = t
 			delete(removed, f)
 			stale.add(f, before[f], t)
+			changed = append(changed, func() { p.halfOpen.add(f, before[f], t) })
 		}
 		for _, f := range gone {
 			delete(set, f)
 			removed[f] = struct{}{}
 			stale.add(f, before[f], plan.Target{})
+			changed = append(changed, func() { p.halfOpen.add(f, before[f], plan.Target{}) })
 			// Another Service may have waited for the address.
 			keys = append(keys, p.owners.waiting(f)...)
 		}
@@ -340,6 +350,9 @@ func (p *Proxy) sync(keys []key) error {
 		}
 	}
 	p.forgetStale(stale)
+	for _, done := range changed {
+		done()
+	}
 	return nil
 }
 

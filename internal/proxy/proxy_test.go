@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -159,6 +160,87 @@ func TestLastingFlow(t *testing.T) {
 	w.leads("dns", 1, corev1.ProtocolUDP, 53)
 	defer w.run(nil)()
 	w.becomes("after a restart", answered("pod1"))
+}
+
+// A connection that is being made to a pod that is gone gets to another as soon as
+// there is one: the client's next packet goes there.
+func TestHalfOpenConnection(t *testing.T) {
+	w := newTown(t)
+	const gone = "10.244.0.77"
+	w.node.Do(func() error { // it swallows all packets
+		link, err := netlink.LinkByName("pod0")
+		if err != nil {
+			return err
+		}
+		return netlink.NeighAdd(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(gone), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
+	})
+	svc := w.service("web", corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080}}})
+	create(w, &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To(""), Port: ptr.To(int32(80)), Protocol: ptr.To(corev1.ProtocolTCP)}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{gone}, NodeName: ptr.To("here")}}})
+	defer w.run(nil)()
+	tracked := func() (n int) {
+		w.node.Do(func() error {
+			all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
+			for _, flow := range all {
+				if flow.Reverse.SrcIP.String() == gone {
+					n++
+				}
+			}
+			return err
+		})
+		return n
+	}
+	targets := []string{svc.Spec.ClusterIP + ":80", nodeIP + ":30080"}
+	answers := make(chan error, len(targets))
+	dial := func(to string) {
+		var conn net.Conn
+		w.outside.Do(func() (err error) {
+			conn, err = net.DialTimeout("tcp", to, time.Minute)
+			if err != nil {
+				answers <- fmt.Errorf("%s: %w", to, err)
+			}
+			return nil
+		})
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err == nil && !strings.HasPrefix(line, "pod1 ") {
+			err = fmt.Errorf("%s: answered %q", to, line)
+		}
+		answers <- err
+	}
+	w.becomes("the rules", func() error {
+		w.outside.Do(func() error {
+			conn, err := net.DialTimeout("tcp", targets[0], 10*time.Millisecond)
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		})
+		if tracked() == 0 {
+			return fmt.Errorf("nothing goes to the pod that is gone")
+		}
+		return nil
+	})
+	before := tracked()
+	for _, to := range targets {
+		go dial(to)
+	}
+	w.becomes("the connections", func() error {
+		if n := tracked(); n < before+len(targets) {
+			return fmt.Errorf("%d go to the pod that is gone", n)
+		}
+		return nil
+	})
+	w.leads("web", 1, corev1.ProtocolTCP, 80)
+	for range targets {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestHealthAndLocalhost(t *testing.T) {
