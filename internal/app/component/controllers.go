@@ -26,6 +26,7 @@ import (
 	"k8s.io/component-base/version"
 
 	"kaji/internal/apiserver/metrics"
+	"kaji/internal/app/zpages"
 	"kaji/internal/client"
 	"kaji/internal/client/lease"
 	"kaji/internal/client/remote"
@@ -361,9 +362,9 @@ func controllerHandler(metrics prometheus.Gatherer, p *process, checks []string)
 		mux.HandleFunc("/configz", serveConfigz(p.configz))
 	}
 	if p.flags != nil {
-		z := newZpages(p.name, p.flags, "/configz", "/flagz", "/healthz", "/metrics")
-		mux.HandleFunc("/flagz", z.flagz)
-		mux.HandleFunc("/statusz", z.statusz)
+		z := zpages.New(p.name, p.flags, "/configz", "/flagz", "/healthz", "/metrics")
+		mux.HandleFunc("/flagz", z.Flagz)
+		mux.HandleFunc("/statusz", z.Statusz)
 	}
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.Handle("/metrics/slis", health)

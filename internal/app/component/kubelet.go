@@ -32,6 +32,7 @@ import (
 	"k8s.io/utils/cpuset"
 	"k8s.io/utils/ptr"
 
+	"kaji/internal/app/zpages"
 	"kaji/internal/client"
 	"kaji/internal/client/remote"
 	"kaji/internal/cri/socket"
@@ -241,8 +242,7 @@ func pages(args []string) (map[string]http.Handler, error) {
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
-	z := newZpages("kubelet", fs, "/attach", "/checkpoint", "/configz", "/containerLogs", "/debug", "/exec", "/flagz", "/healthz", "/logs", "/metrics", "/pods", "/portForward", "/run", "/runningpods", "/stats")
-	return map[string]http.Handler{"/flagz": http.HandlerFunc(z.flagz), "/statusz": http.HandlerFunc(z.statusz)}, nil
+	return zpages.Agent(fs), nil
 }
 
 // measure adds to the agent's metrics what is counted here.

@@ -40,6 +40,7 @@ import (
 	"kaji/internal/app/engine"
 	"kaji/internal/app/home"
 	"kaji/internal/app/image"
+	"kaji/internal/app/zpages"
 	"kaji/internal/client"
 	"kaji/internal/cni/mesh"
 	"kaji/internal/container"
@@ -339,7 +340,7 @@ func (n *Node) kubelet(group *lifecycle.Group) error {
 		Cgroups:  &cgroup.Config{Root: cgroupRoot(c.Name), Systemd: c.CgroupDriver == CgroupSystemd, Quota: true},
 		Listener: listener, Authenticator: c.Authenticator, Authorizer: c.Authorizer,
 		ImageVerification: configv1beta1.NeverVerifyPreloadedImages,
-		Eviction:          thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(),
+		Eviction:          thresholds(), ImageGC: images.Policy{High: 95, Low: 90, MinAge: 2 * time.Minute}, Settings: n.settings(), Pages: zpages.Agent(nil),
 		Logger: c.Logger.With("component", "kubelet"),
 	})
 	if err != nil {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package component
+// Package zpages serves /flagz and /statusz, the pages that tell what a process is
+// and how it was started.
+package zpages
 
 import (
 	"encoding/json"
@@ -18,21 +20,32 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// zpages are /flagz and /statusz of a process (KEP-4828, KEP-4827): as text for
+// Pages are /flagz and /statusz of a process (KEP-4828, KEP-4827): as text for
 // people, or as objects of config.k8s.io for those that ask for them.
-type zpages struct {
+type Pages struct {
 	name    string
 	flags   map[string]string
 	paths   []string // what else is served
 	started time.Time
 }
 
-// newZpages tells of the flags as they are now.
-func newZpages(name string, fs *pflag.FlagSet, paths ...string) *zpages {
-	z := &zpages{name: name, flags: map[string]string{}, paths: paths, started: time.Now()}
+// New tells of the flags as they are now.
+func New(name string, fs *pflag.FlagSet, paths ...string) *Pages {
+	z := &Pages{name: name, flags: map[string]string{}, paths: paths, started: time.Now()}
 	fs.VisitAll(func(f *pflag.Flag) { z.flags[f.Name] = f.Value.String() })
 	slices.Sort(z.paths)
 	return z
+}
+
+// Agent is what a node agent serves: /statusz, and /flagz if it has a command line.
+func Agent(fs *pflag.FlagSet) map[string]http.Handler {
+	paths := []string{"/attach", "/checkpoint", "/configz", "/containerLogs", "/debug", "/exec", "/healthz", "/logs", "/metrics", "/pods", "/portForward", "/run", "/runningpods", "/stats"}
+	if fs == nil {
+		z := New("kubelet", pflag.NewFlagSet("", pflag.ContinueOnError), paths...)
+		return map[string]http.Handler{"/statusz": http.HandlerFunc(z.Statusz)}
+	}
+	z := New("kubelet", fs, append(paths, "/flagz")...)
+	return map[string]http.Handler{"/flagz": http.HandlerFunc(z.Flagz), "/statusz": http.HandlerFunc(z.Statusz)}
 }
 
 // zmeta begins both objects.
@@ -43,7 +56,7 @@ type zmeta struct {
 	} `json:"metadata"`
 }
 
-func (z *zpages) meta(kind, version string) zmeta {
+func (z *Pages) meta(kind, version string) zmeta {
 	m := zmeta{TypeMeta: metav1.TypeMeta{Kind: kind, APIVersion: "config.k8s.io/" + version}}
 	m.Metadata.Name = z.name
 	return m
@@ -51,8 +64,8 @@ func (z *zpages) meta(kind, version string) zmeta {
 
 const zwarning = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n"
 
-// flagz serves the flags.
-func (z *zpages) flagz(w http.ResponseWriter, r *http.Request) {
+// Flagz serves the flags.
+func (z *Pages) Flagz(w http.ResponseWriter, r *http.Request) {
 	serveZ(w, r, "Flagz", func() string {
 		var b strings.Builder
 		fmt.Fprintf(&b, "\n%s flagz\n%s", z.name, zwarning)
@@ -68,8 +81,8 @@ func (z *zpages) flagz(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// statusz serves how long the process runs, and what it is.
-func (z *zpages) statusz(w http.ResponseWriter, r *http.Request) {
+// Statusz serves how long the process runs, and what it is.
+func (z *Pages) Statusz(w http.ResponseWriter, r *http.Request) {
 	up := time.Since(z.started)
 	binary := strings.TrimPrefix(version.Get().GitVersion, "v")
 	binary, _, _ = strings.Cut(binary, "+")
