@@ -3,6 +3,7 @@
 package verbs
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +122,40 @@ func TestKillAndUp(t *testing.T) {
 	}
 }
 
+// A cluster that ends while `kaji up` waits for it, since it was about to, is
+// started.
+func TestUpOfADyingCluster(t *testing.T) {
+	m := machine.New(t)
+	m.Must(t, "kaji", "up")
+	pid := processOf(t, m)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	up := m.Command(t.Context(), "kaji", "up")
+	out, err := up.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(up); err != nil {
+		t.Fatal(err)
+	}
+	told := bufio.NewScanner(out)
+	for told.Scan() && !strings.Contains(told.Text(), "running already") {
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for told.Scan() {
+	}
+	if err := up.Wait(); err != nil {
+		t.Error(err)
+	}
+	if now := processOf(t, m); now == pid {
+		t.Error("it was not started")
+	}
+	m.Must(t, "kubectl", "get", "nodes")
+}
+
 // runs says whether a process runs a program, itself or by its front.
 func runs(t *testing.T, pid int, program string) bool {
 	t.Helper()
@@ -233,7 +268,8 @@ func TestBackupRestore(t *testing.T) {
 			t.Errorf("the deployment's UID is %s, was %s", got, uid)
 		}
 		other.Eventually(t, contains("condition met"), "kubectl", "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=60s")
-		other.Must(t, "kubectl", "exec", "deploy/web", "--", "hostname")
+		// It was ready when it was kept; here its container is another.
+		other.Eventually(t, contains("web-"), "kubectl", "exec", "deploy/web", "--", "hostname")
 		other.Must(t, "kaji", "down", "--purge")
 	}
 }

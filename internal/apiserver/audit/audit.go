@@ -83,14 +83,15 @@ func (a *Audit) Wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		long := a.cfg.LongRunning(request.From(ctx))
+		in := request.From(ctx)
+		long := a.cfg.LongRunning(in)
 		out := &writer{ResponseWriter: w, rec: rec, started: long}
 		defer func() {
 			if reason := recover(); reason != nil {
 				rec.panicked(reason)
 				panic(reason)
 			}
-			rec.complete(long)
+			in.AtEnd(func() { rec.complete(long) })
 		}()
 		next.ServeHTTP(out, r.WithContext(ctx))
 	})

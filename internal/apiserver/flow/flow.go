@@ -96,7 +96,7 @@ func (f *Flow) Wrap(next http.Handler) http.Handler {
 			return
 		}
 		if watching {
-			defer f.watches.add(in)()
+			defer in.AtEnd(f.watches.add(in))
 		}
 		who := request.User(r.Context())
 		s := f.table.Load().match(who, in)
@@ -105,7 +105,7 @@ func (f *Flow) Wrap(next http.Handler) http.Handler {
 		if s.level.exempt {
 			s.dispatched.Inc()
 			s.executing.Inc()
-			defer s.executing.Dec()
+			defer in.AtEnd(s.executing.Dec)
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -150,7 +150,7 @@ func (f *Flow) serve(w http.ResponseWriter, r *http.Request, in *request.Info, w
 			ticket.Release()
 		})
 	}
-	defer release()
+	defer in.AtEnd(release)
 	if in.Verb == "watch" {
 		r = r.WithContext(request.WithStarted(r.Context(), release))
 	}

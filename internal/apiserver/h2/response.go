@@ -17,12 +17,13 @@ import (
 // handler's goroutine.
 type response struct {
 	st      *stream
-	request *http.Request
+	method  string
 	header  http.Header
 	status  int         // zero before WriteHeader
 	sealed  http.Header // the header as it was at WriteHeader
 	sent    bool        // the head is sent
-	done    bool        // the handler has returned
+	done    bool        // the handler has returned, or the answer ended
+	then    func()      // goes on when the handler has returned, when set
 	buf     *[]byte     // what is written and not yet sent; nil when empty
 	length  int64       // the Content-Length that was promised, or -1
 	written int64
@@ -152,7 +153,7 @@ func (w *response) finish() {
 func (w *response) send(a, b []byte, end bool) error {
 	st := w.st
 	c := st.c
-	head := w.request.Method == http.MethodHead
+	head := w.method == http.MethodHead
 	var trailer http.Header
 	if end {
 		trailer = w.trailer()
@@ -193,7 +194,7 @@ func (w *response) send(a, b []byte, end bool) error {
 func (w *response) complete(a, b []byte, end bool) {
 	h := w.sealed
 	size := len(a) + len(b)
-	if end && w.length < 0 && w.bodyAllowed() && (size > 0 || w.request.Method != http.MethodHead) {
+	if end && w.length < 0 && w.bodyAllowed() && (size > 0 || w.method != http.MethodHead) {
 		h.Set("Content-Length", strconv.Itoa(size))
 	}
 	if _, ok := h["Content-Type"]; !ok && h.Get("Content-Encoding") == "" && w.bodyAllowed() && size > 0 {

@@ -85,8 +85,7 @@ func refusal(code int, text string) http.Handler {
 // streams: one that resets streams as fast as it opens them waits.
 func (c *conn) schedule(st *stream) error {
 	if c.running < c.cfg.MaxStreams {
-		c.running++
-		c.all.Go(st.start)
+		c.begin(st)
 		return nil
 	}
 	if len(c.waiting) >= 4*c.cfg.MaxStreams {
@@ -94,6 +93,12 @@ func (c *conn) schedule(st *stream) error {
 	}
 	c.waiting = append(c.waiting, st)
 	return nil
+}
+
+func (c *conn) begin(st *stream) {
+	c.running++
+	c.all.Go(st.start)
+	st.start = nil // an answer may go on for long without its request
 }
 
 // scheduleNext is told that a handler has ended.
@@ -104,8 +109,7 @@ func (c *conn) scheduleNext() {
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]
 		if st.err == nil {
-			c.running++
-			c.all.Go(st.start)
+			c.begin(st)
 			return
 		}
 	}
@@ -193,30 +197,52 @@ func (st *stream) fail(err error) {
 // run answers the request.
 func (st *stream) run(h http.Handler, r *http.Request) {
 	c := st.c
-	w := &response{st: st, request: r, header: http.Header{}}
+	w := &response{st: st, method: r.Method, header: http.Header{}}
 	defer func() {
-		reason := recover()
-		if reason != nil && reason != http.ErrAbortHandler { //nolint:errorlint // the value itself is the signal
-			c.cfg.Logger.Error("handler panicked", "client", c.remote, "panic", reason, "stack", string(debug.Stack()))
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		switch {
-		case st.err != nil:
-			c.forget(st)
+		switch reason := recover(); {
 		case reason != nil:
-			c.reset(st.id, http2.ErrCodeInternal)
-		case !st.ended:
-			st.linger()
+			c.panicked(reason)
+			st.over(reason)
+			if w.then != nil {
+				c.all.Done()
+			}
+		case w.then != nil:
+			w.Go(w.then)
 		default:
-			st.fail(errOver)
-			c.forget(st)
+			st.over(nil)
 		}
-		c.flush()
-		c.scheduleNext()
 	}()
 	h.ServeHTTP(w, r)
-	w.finish()
+	if w.then == nil {
+		w.finish()
+	}
+}
+
+// panicked tells of a handler's panic.
+func (c *conn) panicked(reason any) {
+	if reason != http.ErrAbortHandler { //nolint:errorlint // the value itself is the signal
+		c.cfg.Logger.Error("handler panicked", "client", c.remote, "panic", reason, "stack", string(debug.Stack()))
+	}
+}
+
+// over ends the stream of a request that is answered, or whose handler panicked.
+func (st *stream) over(reason any) {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case st.err != nil:
+		c.forget(st)
+	case reason != nil:
+		c.reset(st.id, http2.ErrCodeInternal)
+	case !st.ended:
+		st.linger()
+	default:
+		st.fail(errOver)
+		c.forget(st)
+	}
+	c.flush()
+	c.scheduleNext()
 }
 
 // linger ends a stream that is answered and whose body still comes, which

@@ -13,6 +13,14 @@ type Answer interface {
 	TrySend(a, b, c []byte) Outcome
 	// Conn returns the connection that the answer is sent on.
 	Conn() Conn
+
+	// Detach lets an answer whose head is sent outlive its handler: when that has
+	// returned, then runs in a goroutine of the answer. The answer goes on until End.
+	Detach(then func())
+	// Go runs f in a goroutine of a detached answer.
+	Go(f func())
+	// End ends a detached answer.
+	End()
 }
 
 // Conn is a connection with many answers. It is comparable, and its methods are
@@ -80,6 +88,35 @@ func (w *response) TrySend(a, b, c []byte) Outcome {
 		}
 	}
 	return Sent
+}
+
+// Detach implements Answer.
+func (w *response) Detach(then func()) {
+	w.then = then
+	if len(w.sealed["Trailer"]) == 0 {
+		w.sealed = nil // it is sent
+	}
+	w.st.c.all.Add(1) // which is done at the end
+}
+
+// Go implements Answer.
+func (w *response) Go(f func()) {
+	c := w.st.c
+	c.all.Go(func() {
+		defer func() {
+			if reason := recover(); reason != nil {
+				c.panicked(reason)
+			}
+		}()
+		f()
+	})
+}
+
+// End implements Answer.
+func (w *response) End() {
+	w.finish()
+	w.st.over(nil)
+	w.st.c.all.Done()
 }
 
 // Flush implements Conn.

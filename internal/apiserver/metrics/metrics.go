@@ -222,13 +222,15 @@ func (m *Metrics) Instrument(next http.Handler) http.Handler {
 		out := &recorder{ResponseWriter: w}
 		verb := verbOf(in, r)
 		done := m.enter(in, verb)
-		defer func() {
+		// What is needed at the end, and not all of a request that may last.
+		size, dryRun := r.ContentLength, strings.Contains(r.URL.RawQuery, "dryRun=All")
+		defer in.AtEnd(func() {
 			done()
 			key := seriesKey{verb: verb, scope: scopeOf(in), code: out.status()}
 			if in.IsResourceRequest && in.Served != nil {
 				// Only what is served is named: paths must not become series.
 				key.group, key.version, key.resource, key.subresource = in.APIGroup, in.APIVersion, in.Resource, in.Subresource
-				key.dryRun = strings.Contains(r.URL.RawQuery, "dryRun=All")
+				key.dryRun = dryRun
 			}
 			s := m.of(key, in)
 			s.total.Inc()
@@ -238,13 +240,13 @@ func (m *Metrics) Instrument(next http.Handler) http.Handler {
 				s.sli.Observe(took)
 				s.size.Observe(float64(out.bytes))
 			}
-			if s.body != nil && r.ContentLength >= 0 {
-				s.body.Observe(float64(r.ContentLength))
+			if s.body != nil && size >= 0 {
+				s.body.Observe(float64(size))
 			}
 			if s.deprecated != nil {
 				s.deprecated.Set(1)
 			}
-		}()
+		})
 		next.ServeHTTP(out, r)
 	})
 }

@@ -27,6 +27,9 @@ type Info struct {
 	*Served
 	// UserAgent names the client, for managedFields.
 	UserAgent string
+
+	outlives bool
+	atEnd    []func()
 }
 
 var factory = apirequest.RequestInfoFactory{
@@ -117,6 +120,27 @@ func (in *Info) ObjectNamespace() string {
 		return ""
 	}
 	return in.Namespace
+}
+
+// AtEnd calls f at the end of the request. Stations defer it in place of f: a
+// request may go on behind its handler's back, and f is called then.
+func (in *Info) AtEnd(f func()) {
+	if in.outlives {
+		in.atEnd = append(in.atEnd, f)
+		return
+	}
+	f()
+}
+
+// Outlive is told by a handler that the request goes on when it returns. The
+// function that it returns is called at the end, after that.
+func (in *Info) Outlive() (end func()) {
+	in.outlives = true
+	return func() {
+		for _, f := range in.atEnd {
+			f()
+		}
+	}
 }
 
 type startedKey struct{}

@@ -15,14 +15,14 @@ import (
 // would wake for itself otherwise, which costs several times what the event
 // does. The zero value is ready; its methods are safe for concurrent use.
 //
-//	handler: join ──▶ waits (bookmarks, end) ──▶ leave
-//	               ╲                          ╱
+//	watch: join ──▶ waits, without a goroutine ──▶ wakes (a bookmark, its end) ──▶ leave
+//	              ╲                                ╱
 //	  group (a connection's watches of a kind): follows the feed,
 //	  moved by ─ the kind's goroutine, or, while its client has much to read,
 //	             a goroutine of its own, so that it holds up nobody
 //
-// A watch whose client does not take what is sent to it alone leaves the group,
-// and its handler goes on, waiting as it may.
+// A watch whose client does not take what is sent to it alone is let go, and goes
+// on in a goroutine of its own, waiting as it may.
 type Dispatcher struct {
 	mu    sync.Mutex
 	kinds map[<-chan struct{}]*dispatch // by the end of the feed
@@ -51,16 +51,12 @@ type group struct {
 	left    int        // how many have
 }
 
-// waiting is a watch in a group.
-type waiting struct {
-	*server
-	answer h2.Answer
-	group  *group
-	ended  <-chan struct{} // of the group's kind
-	in     bool            // the group has it, at index
-	index  int
-	// wake is told when the group has let it go.
-	wake chan struct{}
+// place is where a watch is in a group, nowhere when group is nil.
+type place struct {
+	group *group
+	ended <-chan struct{} // of the group's kind
+	in    bool            // the group has it, at index
+	index int
 }
 
 // join takes a watch that has sent everything into its connection's group. It
@@ -111,16 +107,17 @@ func (d *Dispatcher) join(w *waiting) bool {
 func (d *Dispatcher) leave(w *waiting) {
 	d.mu.Lock()
 	g := w.group
+	if g == nil {
+		d.mu.Unlock()
+		return
+	}
+	w.group = nil
 	g.mu.Lock()
 	if w.in {
 		g.release(w)
 	}
 	empty := g.left == len(g.waiting)
 	g.mu.Unlock()
-	select {
-	case <-w.wake:
-	default:
-	}
 	kind := d.kinds[w.ended]
 	if empty && kind != nil && kind.groups[g.conn] == g {
 		delete(kind.groups, g.conn)
@@ -261,10 +258,7 @@ func (g *group) release(w *waiting) {
 	if g.event != nil && w.index >= g.next {
 		*w.stream.cursor = g.before // it has not seen the event
 	}
-	select {
-	case w.wake <- struct{}{}:
-	default: // it is awake already
-	}
+	w.wake()
 }
 
 // compact forgets those who have left, once they are many. Nothing is being sent.

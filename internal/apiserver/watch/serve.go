@@ -5,6 +5,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -44,7 +45,8 @@ const (
 	bookmarkBefore = 2 * time.Second
 )
 
-// Serve answers r with a watch until it ends. An error is returned before
+// Serve answers r with a watch until it ends, or until it has nothing to do but
+// wait: then the request outlives its handler. An error is returned before
 // anything was written, and is to be answered.
 func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 	frame, err := newFrame(cfg.Form)
@@ -59,105 +61,130 @@ func Serve(w http.ResponseWriter, r *http.Request, cfg Config) error {
 		timeout = time.Duration(float64(cfg.MinTimeout) * (1 + rand.Float64()))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
-	defer cancel()
+	s := &server{cfg: cfg, ctx: ctx, frame: frame, end: cancel}
 	if cfg.Stopping != nil {
-		defer context.AfterFunc(cfg.Stopping, cancel)()
+		forget := context.AfterFunc(cfg.Stopping, cancel)
+		s.end = func() { forget(); cancel() }
 	}
-	out, err := accept(w, r, frame)
-	if err != nil {
+	if s.out, err = accept(w, r, frame); err != nil {
+		s.end()
 		return nil // a failed handshake was answered
 	}
-	defer out.close()
-	stream, err := Open(ctx, cfg.Cache, cfg.Options)
-	if err != nil {
-		if ctx.Err() == nil {
-			_ = out.send(string(watch.Error), frame.status(err))
-			_ = out.flush()
-		}
+	if !s.begin(timeout) {
+		s.out.close()
+		s.end()
 		return nil
 	}
-	// What cannot be prepared fails again where it is sent.
-	_ = cfg.Form.Prepare(stream.Initial())
-	s := &server{cfg: cfg, frame: frame, stream: stream, out: out}
 	// A form that asks a webhook holds up only its own watch.
-	if cfg.Dispatcher != nil && !codec.Asks(cfg.Options.Served) {
-		if answer, ok := innermost(w).(h2.Answer); ok {
-			s.waiting = &waiting{server: s, answer: answer, wake: make(chan struct{}, 1)}
-		}
+	if answer, ok := innermost(w).(h2.Answer); ok && cfg.Dispatcher != nil && !codec.Asks(cfg.Options.Served) {
+		detach(s, request.From(r.Context()), answer)
+		return nil
 	}
-	if cfg.Options.Bookmarks {
-		deadline := time.NewTimer(max(timeout-bookmarkBefore, 0))
-		defer deadline.Stop()
-		every := time.NewTicker(bookmarkEvery)
-		defer every.Stop()
-		s.bookmark, s.last = every.C, deadline.C
+	for s.wait() && s.step() {
 	}
-	s.serve(ctx)
+	s.out.close()
+	s.end()
 	return nil
 }
 
 // server is one watch being served.
 type server struct {
-	cfg      Config
-	frame    frame
-	stream   *Stream
-	out      sink
-	waiting  *waiting // nil where the dispatcher cannot serve it
-	bookmark <-chan time.Time
-	last     <-chan time.Time
+	cfg    Config
+	ctx    context.Context //nolint:containedctx // of the watch
+	end    func()          // ends ctx
+	frame  frame
+	stream *Stream
+	out    sink
+	// bookmark is when the next one is due, and last when the watch is about to
+	// end; both zero for none.
+	bookmark, last time.Time
 }
 
-// serve sends events until the watch ends for one reason or another.
-func (s *server) serve(ctx context.Context) {
-	for first := true; ; first = false {
-		sent, err := s.drain(ctx)
-		if sent && s.out.flush() != nil || err != nil {
-			return
+// begin opens the stream and sends what there is. It is false when the watch is
+// over.
+func (s *server) begin(timeout time.Duration) bool {
+	stream, err := Open(s.ctx, s.cfg.Cache, s.cfg.Options)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			_ = s.out.send(string(watch.Error), s.frame.status(err))
+			_ = s.out.flush()
 		}
-		if first {
-			request.Started(ctx)
-		}
-		more, ok := s.wait(ctx)
-		if !ok {
-			return
-		}
-		if more {
-			continue
-		}
-		if event, ok := s.stream.Bookmark(); ok {
-			if s.send(event) != nil || s.out.flush() != nil {
-				return
-			}
-		}
+		return false
 	}
+	s.stream = stream
+	// What cannot be prepared fails again where it is sent.
+	_ = s.cfg.Form.Prepare(stream.Initial())
+	if s.cfg.Options.Bookmarks {
+		now := time.Now()
+		s.bookmark, s.last = now.Add(bookmarkEvery), now.Add(max(timeout-bookmarkBefore, 0))
+	}
+	if !s.step() {
+		return false
+	}
+	request.Started(s.ctx)
+	return true
 }
 
-// wait waits until there is more to send, or a bookmark is due; ok is false when
+// step sends what there is to send, a bookmark when it is due. It is false when
 // the watch is over.
-func (s *server) wait(ctx context.Context) (more, ok bool) {
-	ready := s.stream.Ready()
-	if s.waiting != nil && s.cfg.Dispatcher.join(s.waiting) {
-		defer s.cfg.Dispatcher.leave(s.waiting)
-		ready = s.waiting.wake
+func (s *server) step() bool {
+	sent, err := s.drain()
+	if sent && s.out.flush() != nil || err != nil {
+		return false
 	}
-	// Thousands of watches wait here for one channel: each further one that they
-	// have in common would cost as much again.
+	if s.untilBookmark() > 0 {
+		return true
+	}
+	for now := time.Now(); !s.bookmark.After(now); {
+		s.bookmark = s.bookmark.Add(bookmarkEvery)
+	}
+	if !s.last.After(time.Now()) {
+		s.last = s.last.Add(time.Hour) // there is none after the last
+	}
+	if event, ok := s.stream.Bookmark(); ok {
+		return s.send(event) == nil && s.out.flush() == nil
+	}
+	return true
+}
+
+// untilBookmark returns how long it is until a bookmark is due; for watches
+// without them that never is.
+func (s *server) untilBookmark() time.Duration {
+	if s.bookmark.IsZero() {
+		return math.MaxInt64
+	}
+	if s.last.Before(s.bookmark) {
+		return time.Until(s.last)
+	}
+	return time.Until(s.bookmark)
+}
+
+// wait waits until there is something to send. It is false when the watch is
+// over.
+func (s *server) wait() bool {
+	var due <-chan time.Time
+	if !s.bookmark.IsZero() {
+		timer := time.NewTimer(s.untilBookmark())
+		defer timer.Stop()
+		due = timer.C
+	}
+	// Thousands of watches may wait here for one channel: each further one that
+	// they have in common would cost as much again.
 	select {
-	case <-ready:
-		return true, true
-	case <-s.bookmark:
-	case <-s.last:
+	case <-s.stream.Ready():
+		return true
+	case <-due:
+		return true
 	case <-s.out.gone():
-		return false, false
-	case <-ctx.Done():
-		return false, false
+		return false
+	case <-s.ctx.Done():
+		return false
 	}
-	return false, true
 }
 
 // drain sends the events there are.
-func (s *server) drain(ctx context.Context) (sent bool, err error) {
-	for ctx.Err() == nil {
+func (s *server) drain() (sent bool, err error) {
+	for s.ctx.Err() == nil {
 		event, ok, err := s.stream.TryNext()
 		if err != nil || !ok {
 			return sent, err
@@ -167,7 +194,7 @@ func (s *server) drain(ctx context.Context) (sent bool, err error) {
 		}
 		sent = true
 	}
-	return sent, ctx.Err()
+	return sent, s.ctx.Err()
 }
 
 func (s *server) send(event Event) error {

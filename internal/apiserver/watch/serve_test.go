@@ -44,6 +44,7 @@ func serveBy(t *testing.T, cfg cache.Config, d *Dispatcher, start func(http.Hand
 	s := &serving{Bench: cachetest.Start(t, cfg, kind), kind: kind}
 	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		in := &request.Info{RequestInfo: apirequest.RequestInfo{Verb: "watch", Namespace: "ns"}, Served: cachetest.Served(kind)}
+		r = r.WithContext(request.With(r.Context(), in))
 		o, err := list.Parse(in, r.URL.Query())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)

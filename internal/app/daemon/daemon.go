@@ -73,6 +73,28 @@ func Running(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(data)))
 }
 
+// Gone returns a channel that receives nil when nobody holds the PID file any more,
+// unless ctx ends first.
+func Gone(ctx context.Context, path string) <-chan error {
+	gone := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if pid, err := Running(path); err == nil && pid == 0 {
+				gone <- nil
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return gone
+}
+
 // Start runs a program, this one when the path is empty, with args as a session of
 // its own, its output appended to the file log. The channel receives the
 // process's end.

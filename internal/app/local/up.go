@@ -62,10 +62,20 @@ func Up(ctx context.Context, c Cluster, args []string, out io.Writer) error {
 		if !sameArguments(before, args) {
 			fmt.Fprintf(out, "   It runs with other settings than these: %s. To change them, `%s` first; its data stays.\n", strings.Join(before, " "), c.verb("down"))
 		}
-		if err := wait(ctx, c, before, display, nil); err != nil {
-			return err
+		waiting, cancel := context.WithCancel(ctx)
+		err = wait(waiting, c, before, display, daemon.Gone(waiting, c.Dir.PID()))
+		cancel()
+		if errors.Is(err, errEnded) { // it was about to
+			display.Done("it has ended")
+			if len(args) == 0 {
+				args = before
+			}
+			err = start(ctx, c, args, display)
 		}
-	} else if err := start(ctx, c, args, display); err != nil {
+	} else {
+		err = start(ctx, c, args, display)
+	}
+	if err != nil {
 		return err
 	}
 	path, err := kubeconfig.UserPath()
@@ -238,7 +248,7 @@ func wait(ctx context.Context, c Cluster, args []string, display *progress.Displ
 			select {
 			case <-tick.C:
 			case <-ended:
-				return fmt.Errorf("the cluster ended while starting. Its last words:\n%s", lastLines(c.Dir.Log(), 10))
+				return fmt.Errorf("%w while starting. Its last words:\n%s", errEnded, lastLines(c.Dir.Log(), 10))
 			case <-ctx.Done():
 				return fmt.Errorf("%s: not ready in time (%w). The log is %s; its last words:\n%s", s.what, err, c.Dir.Log(), lastLines(c.Dir.Log(), 5))
 			}
@@ -246,6 +256,9 @@ func wait(ctx context.Context, c Cluster, args []string, display *progress.Displ
 	}
 	return nil
 }
+
+// errEnded says that the cluster's process is gone.
+var errEnded = errors.New("the cluster ended")
 
 // lastLines returns the end of a file for an error message.
 func lastLines(path string, n int) string {
