@@ -22,7 +22,9 @@ func TestWatchIsCountedUntilItEnds(t *testing.T) {
 	p := start(t, "--audit-policy-file", write(t, "policy.yaml", policy), "--audit-log-path", path, "--audit-log-mode", "blocking")
 	root := p.as(t, "root")
 	root.client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
-	under := func() float64 { return root.counted(`apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps"`) }
+	under := func() float64 {
+		return root.counted(`apiserver_longrunning_requests{component="apiserver",group="",resource="configmaps"`)
+	}
 	done := func() float64 {
 		return root.counted(`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="WATCH"`)
 	}
