@@ -70,7 +70,7 @@ deps-build: ## install what the build needs (Debian; as root)
 
 .PHONY: deps-test
 deps-test: deps-build ## install what the tests need (Debian; as root)
-	@for c in nft curl jq conntrack iptables; do command -v $$c >/dev/null || exec ./tools/install nftables curl jq conntrack iptables; done
+	@for c in nft curl jq conntrack iptables fuse-overlayfs; do command -v $$c >/dev/null || exec ./tools/install nftables curl jq conntrack iptables fuse-overlayfs; done
 	@test -e /usr/lib/cni/bridge || ./tools/install containernetworking-plugins
 
 .PHONY: test

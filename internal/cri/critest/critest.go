@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -82,7 +83,8 @@ func BoxImage(t testing.TB) v1.Image {
 		"data/a":     {mode: 0o644, content: []byte("from the image\n")},
 		"tmp/":       {mode: 0o1777},
 	}
-	layer, err := tarball.LayerFromReader(bytes.NewReader(archive(t, files)))
+	data := archive(t, files)
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
