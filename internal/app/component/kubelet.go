@@ -73,7 +73,7 @@ func Kubelet(ctx context.Context, o *flags.Options, args []string, log *slog.Log
 	}
 	a.measure(k)
 	group := lifecycle.New(ctx, log)
-	if err := a.serve(group, k); err != nil {
+	if err := a.serve(ctx, group, k); err != nil {
 		group.Stop()
 		return errors.Join(err, group.Wait())
 	}
@@ -452,7 +452,7 @@ func (a *agent) derive(ctx context.Context) (err error) {
 		return err
 	}
 	k.Unbound = !slices.Contains(c.EnforceNodeAllocatable, "pods")
-	return a.judge()
+	return a.judge(ctx)
 }
 
 // reservations are the groups besides pods' that enforceNodeAllocatable names.

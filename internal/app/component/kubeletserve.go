@@ -31,7 +31,7 @@ import (
 )
 
 // judge says who may ask the agent's server, and listens for it.
-func (a *agent) judge() error {
+func (a *agent) judge(ctx context.Context) error {
 	c := a.settings
 	d := &server.Delegate{Client: a.config.Client, Anonymous: *c.Authentication.Anonymous.Enabled, NoWebhook: !*c.Authentication.Webhook.Enabled,
 		KeepTokens: c.Authentication.Webhook.CacheTTL.Duration, KeepAllowed: c.Authorization.Webhook.CacheAuthorizedTTL.Duration, KeepDenied: c.Authorization.Webhook.CacheUnauthorizedTTL.Duration}
@@ -55,7 +55,7 @@ func (a *agent) judge() error {
 		return err
 	}
 	address := net.JoinHostPort(c.Address, strconv.Itoa(int(c.Port)))
-	listener, err := net.Listen("tcp", address)
+	listener, err := kubelet.Listen(ctx, address, a.log)
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
@@ -213,7 +213,7 @@ func (f *pairFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // serve adds to a group what is served besides the agent's own port.
-func (a *agent) serve(group *lifecycle.Group, k *kubelet.Kubelet) error {
+func (a *agent) serve(ctx context.Context, group *lifecycle.Group, k *kubelet.Kubelet) error {
 	c := a.settings
 	if a.serving != nil {
 		group.Go("serving certificate", func(ctx context.Context) error {
@@ -227,7 +227,7 @@ func (a *agent) serve(group *lifecycle.Group, k *kubelet.Kubelet) error {
 		if port == 0 {
 			return nil
 		}
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+		l, err := kubelet.Listen(ctx, net.JoinHostPort(host, strconv.Itoa(int(port))), a.log)
 		if err != nil {
 			return fmt.Errorf("kubelet: %s: %w", name, err)
 		}

@@ -421,12 +421,12 @@ func (n *Node) listen() (net.Listener, error) {
 	if _, err := serving.get(nil); err != nil {
 		return nil, err
 	}
-	l, err := tls.Listen("tcp", net.JoinHostPort("", strconv.Itoa(int(c.KubeletPort))), &tls.Config{
-		GetCertificate: serving.get, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}})
+	l, err := kubelet.Listen(context.Background(), net.JoinHostPort("", strconv.Itoa(int(c.KubeletPort))), c.Logger.With("component", "kubelet"))
 	if err != nil {
 		return nil, fmt.Errorf("kubelet: cannot listen on port %d: %w", c.KubeletPort, err)
 	}
-	return l, nil
+	return tls.NewListener(l, &tls.Config{
+		GetCertificate: serving.get, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}}), nil
 }
 
 // imported never asks a registry for images named localhost/…: such a name
