@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"kaji/internal/kubelet/actual"
+	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/podworker"
@@ -75,7 +76,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 	}
 	out := podworker.Outcome{RetryAt: deadline}
 	if at, ok := k.mount(ctx, pod); !ok {
-		out.RetryAt = earliest(out.RetryAt, at)
+		out.RetryAt, out.Over = earliest(out.RetryAt, at), k.refuse(pod) // now, perhaps
 		return out, nil
 	}
 	if err := k.prepareClaims(ctx, pod); err != nil {
@@ -189,6 +190,10 @@ func (k *Kubelet) mount(ctx context.Context, pod *corev1.Pod) (time.Time, bool) 
 		var shown *volume.Error
 		if errors.As(one, &shown) {
 			reason = shown.Reason
+		}
+		if reason == volume.AttachLimit {
+			k.meter.Rejections.WithLabelValues(reason).Inc()
+			k.mu.rejected[pod.UID] = admit.Rejection{Reason: reason, Message: one.Error()}
 		}
 		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, reason, one.Error())
 	}

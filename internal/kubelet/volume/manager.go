@@ -161,7 +161,11 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		}
 		if err != nil {
 			var shown *Error
-			if errors.As(err, &shown) {
+			if errors.As(err, &shown) && shown.Reason == AttachLimit {
+				return mounted, &Error{AttachLimit, fmt.Sprintf("Node has reached its volume attachment limit, rejecting pod. unmounted volumes=%v, unattached volumes=[%s], failed to process volumes=[]: %s",
+					m.unmounted(pod), v.Name, shown.Message)}
+			}
+			if shown != nil {
 				return mounted, shown
 			}
 			if source.Block() {

@@ -82,9 +82,13 @@ type Driver interface {
 	Teardown(ctx context.Context, dir, podUID, name string) error
 }
 
+// AttachLimit is the reason of an Error where the node cannot take as many volumes
+// as the pod needs: it is not to wait for them here.
+const AttachLimit = "VolumeAttachmentLimitExceeded"
+
 // Error is a failure that is shown in an event of the pod as upstream words it.
 type Error struct {
-	// Reason is "FailedMount", "FailedAttachVolume" or "FailedMapVolume".
+	// Reason is "FailedMount", "FailedAttachVolume", "FailedMapVolume" or AttachLimit.
 	Reason, Message string
 }
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	csispec "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -286,7 +287,7 @@ func (v *described) complete(ctx context.Context, d *Driver, settings *storagev1
 	if persistent && ptr.Deref(settings.AttachRequired, true) {
 		v.data.Attach = true
 		d.use(v.unique(), true)
-		if v.published, err = d.attached(ctx, v); err != nil {
+		if v.published, err = d.attached(ctx, v, settings); err != nil {
 			return err
 		}
 	}
@@ -336,8 +337,9 @@ func (d *Driver) use(name corev1.UniqueVolumeName, on bool) {
 	}
 }
 
-// attached waits a while for the volume to be attached to the node.
-func (d *Driver) attached(ctx context.Context, v *described) (map[string]string, error) {
+// attached waits a while for the volume to be attached to the node. Where it cannot
+// be for the number of those that are, drivers whose limit changes are asked for it.
+func (d *Driver) attached(ctx context.Context, v *described, settings *storagev1.CSIDriverSpec) (map[string]string, error) {
 	name := fmt.Sprintf("csi-%x", sha256.Sum256([]byte(v.data.Handle+v.data.Driver+d.NodeName)))
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -347,6 +349,11 @@ func (d *Driver) attached(ctx context.Context, v *described) (map[string]string,
 		switch {
 		case err == nil && a.Status.Attached && a.DeletionTimestamp == nil:
 			return a.Status.AttachmentMetadata, nil
+		case err == nil && a.Status.AttachError != nil && a.Status.AttachError.ErrorCode != nil &&
+			codes.Code(*a.Status.AttachError.ErrorCode) == codes.ResourceExhausted && settings.NodeAllocatableUpdatePeriodSeconds != nil: //nolint:gosec // validated
+			_ = d.Registry.Refresh(ctx, v.data.Driver) // the next look of Limits tries again
+			d.use(v.unique(), false)
+			return nil, &volume.Error{Reason: volume.AttachLimit, Message: a.Status.AttachError.Message}
 		case err == nil && a.Status.AttachError != nil:
 			return nil, &volume.Error{Reason: "FailedAttachVolume", Message: fmt.Sprintf("AttachVolume.Attach failed for volume %q : %s", v.data.Name, a.Status.AttachError.Message)}
 		case err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err):

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubelet_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	csispec "github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"kaji/internal/client"
+	"kaji/internal/kubelet/memcri"
+)
+
+// storage is a CSI driver that has nothing but a limit.
+type storage struct {
+	csispec.UnimplementedNodeServer
+	registrationv1.UnimplementedRegistrationServer
+	socket string
+	limit  atomic.Int64
+}
+
+const storageName = "csi.example.com"
+
+func (s *storage) GetInfo(context.Context, *registrationv1.InfoRequest) (*registrationv1.PluginInfo, error) {
+	return &registrationv1.PluginInfo{Type: registrationv1.CSIPlugin, Name: storageName, Endpoint: s.socket, SupportedVersions: []string{"1.0.0"}}, nil
+}
+
+func (s *storage) NotifyRegistrationStatus(context.Context, *registrationv1.RegistrationStatus) (*registrationv1.RegistrationStatusResponse, error) {
+	return &registrationv1.RegistrationStatusResponse{}, nil
+}
+
+func (s *storage) NodeGetInfo(context.Context, *csispec.NodeGetInfoRequest) (*csispec.NodeGetInfoResponse, error) {
+	return &csispec.NodeGetInfoResponse{NodeId: "n1", MaxVolumesPerNode: s.limit.Load()}, nil
+}
+
+func (s *storage) NodeGetCapabilities(context.Context, *csispec.NodeGetCapabilitiesRequest) (*csispec.NodeGetCapabilitiesResponse, error) {
+	return &csispec.NodeGetCapabilitiesResponse{}, nil
+}
+
+// startStorage registers the driver at the agent.
+func (a *agent) startStorage(limit int64) *storage {
+	a.t.Helper()
+	root := filepath.Join(filepath.Dir(a.static), "root")
+	s := &storage{socket: filepath.Join(root, "csi.sock")}
+	s.limit.Store(limit)
+	server := grpc.NewServer()
+	csispec.RegisterNodeServer(server, s)
+	registrationv1.RegisterRegistrationServer(server, s)
+	var serving sync.WaitGroup
+	a.t.Cleanup(func() { server.Stop(); serving.Wait() })
+	registry := filepath.Join(root, "plugins_registry")
+	if err := os.MkdirAll(registry, 0o750); err != nil {
+		a.t.Fatal(err)
+	}
+	for _, path := range []string{s.socket, filepath.Join(registry, "csi-reg.sock")} {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		serving.Go(func() { _ = server.Serve(l) })
+	}
+	a.eventually("the driver is in the CSINode", func() bool { return a.volumeLimit() == limit })
+	return s
+}
+
+// volumeLimit is the limit of the driver as the cluster knows it.
+func (a *agent) volumeLimit() int64 {
+	n, err := client.For[*storagev1.CSINode](a.client).Get(a.t.Context(), "", "n1")
+	if err != nil || len(n.Spec.Drivers) != 1 || n.Spec.Drivers[0].Allocatable == nil {
+		return -1
+	}
+	return int64(*n.Spec.Drivers[0].Allocatable.Count)
+}
+
+// A pod whose volume cannot be attached, for the node has as many as it can have, is
+// rejected, and the cluster learns the limit that there is now.
+func TestAttachLimit(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	driver := a.startStorage(9)
+	period, pv := int64(10), "v1"
+	for _, err := range []error{
+		made(a, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: storageName}, Spec: storagev1.CSIDriverSpec{NodeAllocatableUpdatePeriodSeconds: &period}}),
+		made(a, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: pv}, Spec: corev1.PersistentVolumeSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: storageName, VolumeHandle: "h1"}}}}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	claims, volumes := client.For[*corev1.PersistentVolumeClaim](a.client), client.For[*corev1.PersistentVolume](a.client)
+	claim, err := claims.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: pv,
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.Status.Phase = corev1.ClaimBound
+	if _, err := claims.UpdateStatus(t.Context(), claim); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := volumes.MergePatch(t.Context(), "", pv, map[string]any{"spec": map[string]any{"claimRef": map[string]any{"namespace": "default", "name": "c", "uid": claim.UID}}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	attachments := client.For[*storagev1.VolumeAttachment](a.client)
+	attachment, err := attachments.Create(t.Context(), &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("csi-%x", sha256.Sum256([]byte("h1"+storageName+"n1")))},
+		Spec: storagev1.VolumeAttachmentSpec{Attacher: storageName, NodeName: "n1", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &pv}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exhausted := int32(codes.ResourceExhausted)
+	attachment.Status.AttachError = &storagev1.VolumeError{Message: "no slot is free", ErrorCode: &exhausted}
+	if _, err := attachments.UpdateStatus(t.Context(), attachment); err != nil {
+		t.Fatal(err)
+	}
+	driver.limit.Store(3)
+	a.create(simple("p", func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	}))
+	pod := a.waitPhase("p", corev1.PodFailed)
+	if pod.Status.Reason != "VolumeAttachmentLimitExceeded" || !strings.HasPrefix(pod.Status.Message, "Pod was rejected: Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[data], unattached volumes=[data]") ||
+		!strings.Contains(pod.Status.Message, "no slot is free") {
+		t.Errorf("got %s: %s", pod.Status.Reason, pod.Status.Message)
+	}
+	if n := a.volumeLimit(); n != 3 {
+		t.Errorf("the CSINode has a limit of %d, want 3", n)
+	}
+}
+
+func made[T client.Object](a *agent, o T) error {
+	_, err := client.For[T](a.client).Create(a.t.Context(), o)
+	return err
+}
