@@ -5,6 +5,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,4 +79,19 @@ func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
 		return nil, err
 	}
 	return event(s.client.Patch(s.ctx, s.resource(e), e.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{}))
+}
+
+// setupFailed tells of an agent that is about to end. It waits until that is written,
+// some seconds.
+func (k *Kubelet) setupFailed(ctx context.Context, why error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	now := metav1.Now()
+	_, err := eventSink{ctx: ctx, client: k.cfg.Client}.Create(&corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("%s.%x", k.cfg.NodeName, now.UnixNano())}, InvolvedObject: *k.nodeReference(),
+		Type: corev1.EventTypeWarning, Reason: "KubeletSetupFailed", Message: why.Error(), Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		Source: corev1.EventSource{Component: "kubelet", Host: k.cfg.NodeName}, ReportingController: "kubelet", ReportingInstance: k.cfg.NodeName})
+	if err != nil {
+		k.log.Warn("an event was not written", "reason", "KubeletSetupFailed", "err", err)
+	}
 }

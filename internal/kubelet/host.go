@@ -37,7 +37,7 @@ func (k *Kubelet) drivers() []volume.Driver {
 	drivers := []volume.Driver{
 		&emptydir.Driver{Mounter: k.cfg.Mounter, Memory: k.cfg.Machine.Memory},
 		&hostpath.Driver{},
-		&local.Driver{Mounter: k.cfg.Mounter, DevicesDir: filepath.Join(k.cfg.RootDir, "plugins", "kubernetes.io", "local-volume", "mounts")},
+		&local.Driver{Mounter: k.cfg.Mounter, DevicesDir: filepath.Join(k.cfg.RootDir, "plugins", "kubernetes.io", "local-volume", "mounts"), PodsDir: filepath.Join(k.cfg.RootDir, "pods")},
 		&nfs.Driver{Mounter: k.cfg.Mounter},
 		&imagevolume.Driver{},
 		&csi.Driver{Registry: k.csi, Mounter: k.cfg.Mounter, Client: k.cfg.Client, NodeName: k.cfg.NodeName, PluginsDir: filepath.Join(k.cfg.RootDir, "plugins"),

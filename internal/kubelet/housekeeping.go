@@ -41,14 +41,14 @@ func (k *Kubelet) housekeep(ctx context.Context) error {
 	defer grow.Stop()
 	defer rotate.Stop()
 	defer collect.Stop()
-	for {
+	for failed := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-rotate.C:
 			k.rotateLogs(ctx)
 		case <-collect.C:
-			k.collectImages(ctx)
+			failed = k.collectImages(ctx, failed)
 		case <-grow.C:
 			for _, pod := range k.activePods() {
 				if err := k.volumes.Resize(ctx, pod); err != nil && ctx.Err() == nil {
@@ -128,23 +128,42 @@ func (k *Kubelet) usedImages(ctx context.Context) (map[string]bool, error) {
 	return used, nil
 }
 
-func (k *Kubelet) collectImages(ctx context.Context) {
+// collectImages removes images by the policy and says whether that failed. The first
+// failure of several (again) is no event: what the node has may not be known yet.
+func (k *Kubelet) collectImages(ctx context.Context, again bool) (failed bool) {
+	if k.cfg.ImageGC.High >= 100 && k.cfg.ImageGC.MaxAge == 0 {
+		return false
+	}
+	err := k.collect(ctx)
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	k.log.Warn("images were not collected", "err", err)
+	if again {
+		k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "ImageGCFailed", err.Error())
+	}
+	return true
+}
+
+func (k *Kubelet) collect(ctx context.Context) error {
 	used, err := k.usedImages(ctx)
 	if err != nil {
-		k.log.Warn("images were not collected", "err", err)
-		return
+		return err
 	}
 	space, _, err := k.stats.ImageSpace(ctx)
 	if err != nil {
-		k.log.Warn("images were not collected", "err", err)
-		return
+		return err
 	}
-	if _, err := k.images.Collect(ctx, k.cfg.ImageGC, used, space.Available, space.Capacity); err != nil && ctx.Err() == nil {
-		if strings.HasPrefix(err.Error(), "Failed to garbage collect required amount of images.") {
-			k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "FreeDiskSpaceFailed", err.Error())
-		}
-		k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "ImageGCFailed", err.Error())
+	if space.Capacity == 0 {
+		err := errors.New("invalid capacity 0 on image filesystem")
+		k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "InvalidDiskCapacity", err.Error())
+		return err
 	}
+	_, err = k.images.Collect(ctx, k.cfg.ImageGC, used, space.Available, space.Capacity)
+	if err != nil && ctx.Err() == nil && strings.HasPrefix(err.Error(), "Failed to garbage collect required amount of images.") {
+		k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "FreeDiskSpaceFailed", err.Error())
+	}
+	return err
 }
 
 func (k *Kubelet) nodeReference() *corev1.ObjectReference {
@@ -277,6 +296,12 @@ func (k *Kubelet) endPod(pod *corev1.Pod, reason, message string, grace time.Dur
 			s.Conditions = append(s.Conditions, c)
 		}
 	}})
+	// Half as long again may pass, and ten seconds in any case.
+	time.AfterFunc(max(grace+grace/2, 10*time.Second), func() {
+		if state, known := k.pool.State(pod.UID); known && state < podworker.Terminated {
+			k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, "ExceededGracePeriod", "Container runtime did not kill the pod within specified grace period.")
+		}
+	})
 }
 
 // reclaim frees disk without ending pods. Neither containers nor images take
@@ -287,9 +312,7 @@ func (k *Kubelet) reclaim(ctx context.Context, s evict.Signal) {
 	}
 	for _, pod := range k.pool.Pods() {
 		if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && !podspec.Static(pod) {
-			if err := k.removeDead(ctx, pod); err != nil {
-				k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-			}
+			k.uncollected(ctx, pod, k.removeDead(ctx, pod))
 		}
 	}
 	used, err := k.usedImages(ctx)

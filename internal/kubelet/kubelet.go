@@ -425,7 +425,9 @@ func New(cfg Config) (*Kubelet, error) {
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume,
-		Label: labels(), Took: k.countVolume})
+		Label: labels(), Took: k.countVolume, Warn: func(pod *corev1.Pod, reason, message string) {
+			k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, reason, message)
+		}})
 	if err := k.resources(); err != nil {
 		return nil, err
 	}
@@ -521,8 +523,8 @@ func defaults(cfg *Config) {
 	cfg.IDsPerPod = cmp.Or(cfg.IDsPerPod, userns.Length)
 }
 
-// Run works until ctx ends. Pods keep running after it.
-func (k *Kubelet) Run(ctx context.Context) error {
+// setup makes what the agent works in.
+func (k *Kubelet) setup(ctx context.Context) error {
 	for _, dir := range []string{filepath.Join(k.cfg.RootDir, "pods"), filepath.Join(k.cfg.RootDir, "plugins"), k.cfg.LogDir, k.cfg.LegacyLogDir} {
 		if dir == "" {
 			continue
@@ -541,6 +543,15 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		if err := k.enforce(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Run works until ctx ends. Pods keep running after it.
+func (k *Kubelet) Run(ctx context.Context) error {
+	if err := k.setup(ctx); err != nil {
+		k.setupFailed(ctx, err)
+		return err
 	}
 	sink := k.events.StartRecordingToSink(newEventSink(ctx, k.cfg))
 	defer k.events.Shutdown()

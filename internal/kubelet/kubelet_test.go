@@ -472,3 +472,24 @@ func TestPreempt(t *testing.T) {
 		t.Errorf("the status is %s: %s, %v", pod.Status.Reason, pod.Status.Message, why)
 	}
 }
+
+// An agent that cannot make what it works in says so in the cluster before it ends.
+func TestSetupFailed(t *testing.T) {
+	api, dir := kajitest.Start(t).Client(), t.TempDir()
+	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runtime := memcri.New(memcri.Config{})
+	k, err := kubelet.New(kubelet.Config{NodeName: "n1", Client: api, Runtime: runtime, Images: runtime, RootDir: dir + "/root", LogDir: dir + "/file/pods", LegacyLogDir: "-",
+		Machine: &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Run(t.Context()); err == nil {
+		t.Fatal("it ran")
+	}
+	events, err := client.For[*corev1.Event](api).List(t.Context(), "default", metav1.ListOptions{})
+	if err != nil || len(events) != 1 || events[0].Reason != "KubeletSetupFailed" || events[0].InvolvedObject.Name != "n1" {
+		t.Errorf("got %+v, %v", events, err)
+	}
+}

@@ -27,7 +27,7 @@ func TestSubPathsMode(t *testing.T) {
 		}
 	})
 	group := int64(123)
-	if err := volume.Own(dir, &group, false, nil); err != nil {
+	if err := (volume.Request{FSGroup: &group}).Own(dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	target, err := k.subPath("u", "c", 0, "v", dir, "a/b")

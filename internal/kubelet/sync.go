@@ -53,7 +53,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		k.mirror(ctx, pod)
 	}
 	k.objects.Register(pod)
-	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	a, err := k.determine(ctx, pod)
 	if err != nil {
 		return podworker.Outcome{}, err
 	}
@@ -104,9 +104,7 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		if !result.RetryAt.IsZero() {
 			k.publish(pod, a, false, nil) // a container waits for another reason than before
 		}
-		if err := k.runner.Prune(ctx, pod, a); err != nil {
-			k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-		}
+		k.uncollected(ctx, pod, k.runner.Prune(ctx, pod, a))
 		out.RetryAt = earliest(out.RetryAt, k.tokens.refreshAt(pod.UID))
 		out.RetryAt = earliest(out.RetryAt, k.certificates.RefreshAt(pod.UID))
 		out.RetryAt = earliest(out.RetryAt, k.volumes.Again(pod.UID))
@@ -115,6 +113,24 @@ func (s *syncer) Sync(ctx context.Context, pod *corev1.Pod) (podworker.Outcome, 
 		}
 	}
 	return out, nil
+}
+
+// determine asks the runtime how a pod fares.
+func (k *Kubelet) determine(ctx context.Context, pod *corev1.Pod) (*actual.Pod, error) {
+	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	if err != nil && ctx.Err() == nil {
+		k.recorder.Eventf(podrun.Reference(pod), corev1.EventTypeWarning, "FailedSync", "error determining status: %v", err)
+	}
+	return a, err
+}
+
+// uncollected tells that dead containers could not be removed.
+func (k *Kubelet) uncollected(ctx context.Context, pod *corev1.Pod, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	k.log.Warn("dead containers were not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	k.recorder.Event(k.nodeReference(), corev1.EventTypeWarning, "ContainerGCFailed", err.Error())
 }
 
 // ensureGroup makes the control group of a pod, or brings it up to date.
@@ -311,7 +327,7 @@ func (k *Kubelet) refresh(uid types.UID) {
 func (s *syncer) Terminate(ctx context.Context, pod *corev1.Pod, end podworker.End) error {
 	k := (*Kubelet)(s)
 	defer since(k.meter.PodWorker.WithLabelValues("terminating"), time.Now())
-	a, err := actual.Observe(ctx, k.cfg.Runtime, pod.Namespace, pod.Name, pod.UID)
+	a, err := k.determine(ctx, pod)
 	if err != nil {
 		return err
 	}
@@ -390,9 +406,7 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	if err == nil {
 		err = k.runner.Remove(ctx, a)
 	}
-	if err != nil && ctx.Err() == nil {
-		k.log.Warn("the rest of a pod was not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-	}
+	k.uncollected(ctx, pod, err)
 	if err := os.RemoveAll(k.podDir(pod.UID)); err != nil {
 		k.log.Warn("a pod's directory was not removed", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 	}

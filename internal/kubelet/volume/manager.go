@@ -38,6 +38,8 @@ type ManagerConfig struct {
 	// Client reads claims and persistent volumes, and writes the sizes of claims.
 	Client client.Interface
 	Logger *slog.Logger
+	// Warn sends an event about a pod; nil sends none.
+	Warn func(pod *corev1.Pod, reason, message string)
 }
 
 // Manager makes volumes ready. Its methods are safe for concurrent use for
@@ -151,6 +153,9 @@ func (m *Manager) setup(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) 
 		}
 		r := Request{Pod: pod, Source: source, Dir: m.Dir(pod.UID, d.Name(), name)}
 		r.Label = m.cfg.Label
+		if m.cfg.Warn != nil {
+			r.Warn = func(reason, message string) { m.cfg.Warn(pod, reason, message) }
+		}
 		if s := pod.Spec.SecurityContext; s != nil {
 			r.FSGroup = s.FSGroup
 		}

@@ -45,6 +45,8 @@ type Request struct {
 	// Label is the SELinux label of files for containers with some options; nil where
 	// the machine has no SELinux.
 	Label func(*corev1.SELinuxOptions) (string, error)
+	// Warn sends an event about the pod; nil sends none.
+	Warn func(reason, message string)
 	// Device is that of an attached volume, "" where the driver
 	// attaches nothing.
 	Device string

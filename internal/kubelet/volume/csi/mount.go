@@ -178,5 +178,5 @@ func (v *described) own(settings *storagev1.CSIDriverSpec, driver *registered, r
 	if s := r.Pod.Spec.SecurityContext; s != nil {
 		policy = s.FSGroupChangePolicy
 	}
-	return volume.Own(v.data.Target, r.FSGroup, false, policy)
+	return r.Own(v.data.Target, policy)
 }

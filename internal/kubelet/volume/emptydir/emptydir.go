@@ -57,7 +57,7 @@ func (d *Driver) Setup(_ context.Context, r volume.Request) (volume.Mounted, err
 	case spec.Medium != corev1.StorageMediumDefault:
 		return mounted, d.hugePages(r.Dir, spec.Medium)
 	}
-	return mounted, volume.Own(r.Dir, r.FSGroup, false, nil)
+	return mounted, r.Own(r.Dir, nil)
 }
 
 // size bounds a volume in memory by its limit, by the pod's and by the node.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	utilexec "k8s.io/utils/exec"
 
@@ -25,6 +26,8 @@ type Driver struct {
 	Mounter volume.Mounter
 	// DevicesDir is where devices with a file system are mounted for all pods.
 	DevicesDir string
+	// PodsDir is "<root>/pods".
+	PodsDir string
 }
 
 var _ volume.Driver = (*Driver)(nil)
@@ -58,6 +61,9 @@ func (d *Driver) Setup(_ context.Context, r volume.Request) (volume.Mounted, err
 			return mounted, err
 		}
 	}
+	if err := d.shared(r, path); err != nil {
+		return mounted, err
+	}
 	if err := os.MkdirAll(r.Dir, 0o750); err != nil {
 		return mounted, fmt.Errorf("make the directory: %w", err)
 	}
@@ -71,7 +77,33 @@ func (d *Driver) Setup(_ context.Context, r volume.Request) (volume.Mounted, err
 	if s := r.Pod.Spec.SecurityContext; s != nil {
 		policy = s.FSGroupChangePolicy
 	}
-	return mounted, volume.Own(r.Dir, r.FSGroup, false, policy)
+	return mounted, r.Own(r.Dir, policy)
+}
+
+// shared tells of a pod that wants another group than the volume has, whose files
+// belong to pods that have it already.
+func (d *Driver) shared(r volume.Request, path string) error {
+	if r.FSGroup == nil || r.Warn == nil {
+		return nil
+	}
+	others, err := filepath.Glob(filepath.Join(d.PodsDir, "*", "volumes", "kubernetes.io~local-volume", r.Source.Persistent.Name))
+	if err != nil {
+		return err
+	}
+	for _, dir := range others {
+		if mounted, err := d.Mounter.Mounted(dir); err != nil || !mounted || dir == r.Dir {
+			continue // it is being taken away, or this pod's
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("failed to check fsGroup for %s (%w)", path, err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && int64(stat.Gid) != *r.FSGroup {
+			r.Warn("AlreadyMountedVolume", fmt.Sprintf("The requested fsGroup is %d, but the volume %s has GID %d. The volume may not be shareable.", *r.FSGroup, r.Source.Persistent.Name, stat.Gid))
+		}
+		return nil
+	}
+	return nil
 }
 
 func device(path string) error {
