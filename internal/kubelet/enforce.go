@@ -84,10 +84,14 @@ func bound(cfg Config) corev1.ResourceList {
 
 // thresholds are those of evictions.
 func (k *Kubelet) thresholds() []evict.Threshold {
-	if k.cgroups == nil || k.cfg.Unbound {
-		return k.cfg.Eviction
+	all, conflict := evict.Layers(k.cfg.Eviction)
+	if conflict {
+		k.log.Error("thresholds of containerfs follow those of nodefs or imagefs, those that were given do not count")
 	}
-	return evict.Allocatable(k.cfg.Eviction)
+	if k.cgroups == nil || k.cfg.Unbound {
+		return all
+	}
+	return evict.Allocatable(all)
 }
 
 // enforce limits pods as a whole, and what is reserved for others. That pods are

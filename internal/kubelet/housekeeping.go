@@ -190,6 +190,10 @@ func (k *Kubelet) observe(ctx context.Context) (evict.Observation, error) {
 		o[evict.ImageFsAvailable] = evict.Amount{Available: images.Available, Capacity: images.Capacity}
 		o[evict.ImageFsInodes] = evict.Amount{Available: images.InodesFree, Capacity: images.Inodes}
 	}
+	if layers, split := k.stats.LayerSpace(ctx); split {
+		o[evict.ContainerFsAvailable] = evict.Amount{Available: layers.Available, Capacity: layers.Capacity}
+		o[evict.ContainerFsInodes] = evict.Amount{Available: layers.InodesFree, Capacity: layers.Inodes}
+	}
 	most, now := stats.Processes()
 	o[evict.PIDAvailable] = evict.Amount{Available: uint64(max(most-now, 0)), Capacity: uint64(most)}
 	return o, nil
@@ -223,12 +227,13 @@ func (k *Kubelet) use(ctx context.Context) (map[*corev1.Pod]evict.Use, error) {
 		return *n
 	}
 	all, apart := map[*corev1.Pod]evict.Use{}, k.stats.ImagesApart(ctx)
+	_, split := k.stats.LayerSpace(ctx)
 	for _, pod := range k.activePods() {
 		p := byUID[string(pod.UID)]
 		if p == nil {
 			continue
 		}
-		u := evict.Use{Apart: apart, Volumes: map[string]uint64{}, Containers: map[string]uint64{}, ContainerMemory: map[string]uint64{}}
+		u := evict.Use{Apart: apart && !split, Split: apart && split, Volumes: map[string]uint64{}, Containers: map[string]uint64{}, ContainerMemory: map[string]uint64{}}
 		if p.Memory != nil {
 			u.Memory = value(p.Memory.WorkingSetBytes)
 		}
@@ -305,15 +310,20 @@ func (k *Kubelet) endPod(pod *corev1.Pod, reason, message string, grace time.Dur
 }
 
 // reclaim frees disk without ending pods. Neither containers nor images take
-// anything of the node's own file system where they have another.
+// anything of the node's own file system where they have another; where images alone
+// have it, removing containers does not help it.
 func (k *Kubelet) reclaim(ctx context.Context, s evict.Signal) {
-	if (s == evict.NodeFsAvailable || s == evict.NodeFsInodes) && k.stats.ImagesApart(ctx) {
-		return
+	containers, unused := true, true
+	if k.stats.ImagesApart(ctx) {
+		_, split := k.stats.LayerSpace(ctx)
+		ofImages := s == evict.ImageFsAvailable || s == evict.ImageFsInodes
+		containers, unused = ofImages != split, ofImages
 	}
-	for _, pod := range k.pool.Pods() {
-		if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && !podspec.Static(pod) {
-			k.uncollected(ctx, pod, k.removeDead(ctx, pod))
-		}
+	if containers {
+		k.removeEnded(ctx)
+	}
+	if !unused {
+		return
 	}
 	used, err := k.usedImages(ctx)
 	if err == nil {
@@ -321,6 +331,15 @@ func (k *Kubelet) reclaim(ctx context.Context, s evict.Signal) {
 	}
 	if err != nil && ctx.Err() == nil {
 		k.log.Warn("images were not removed", "err", err)
+	}
+}
+
+// removeEnded removes the containers of pods that are over.
+func (k *Kubelet) removeEnded(ctx context.Context) {
+	for _, pod := range k.pool.Pods() {
+		if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && !podspec.Static(pod) {
+			k.uncollected(ctx, pod, k.removeDead(ctx, pod))
+		}
 	}
 }
 

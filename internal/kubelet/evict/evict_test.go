@@ -153,3 +153,40 @@ func TestRankApart(t *testing.T) {
 		}
 	}
 }
+
+// What containers write has the thresholds of the node's own file system, whatever
+// was given for it, and counts only where it was seen.
+func TestLayers(t *testing.T) {
+	given, err := Parse(map[string]string{"nodefs.available": "10%", "containerfs.available": "3%", "imagefs.available": "15%"}, map[string]string{"nodefs.inodesFree": "7%"}, map[string]string{"nodefs.inodesFree": "1m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, conflict := Layers(given)
+	if !conflict {
+		t.Error("what was given for containerfs was taken")
+	}
+	got := map[Signal]Threshold{}
+	for _, one := range all {
+		got[one.Signal] = one
+	}
+	if len(all) != 5 || got[ContainerFsAvailable].Percent != 0.10 || got[ContainerFsInodes].Percent != 0.07 || got[ContainerFsInodes].Grace != time.Minute {
+		t.Errorf("got %+v", all)
+	}
+	full := Amount{Available: 1, Capacity: 100}
+	if hard := got[ContainerFsAvailable]; hard.Met(Observation{NodeFsAvailable: full}) || !hard.Met(Observation{ContainerFsAvailable: full}) {
+		t.Error("it counts where it was not seen, or not where it was")
+	}
+	if again, conflict := Layers(Defaults()); conflict || len(again) != len(Defaults())+2 {
+		t.Errorf("the defaults became %+v", again)
+	}
+}
+
+// Where images alone lie apart pods are to blame for what they write, and for no image.
+func TestRankSplit(t *testing.T) {
+	u := Use{Disk: 100, Layers: 90, Inodes: 10, LayerInodes: 9, Split: true}
+	for signal, want := range map[Signal]uint64{NodeFsAvailable: 100, ContainerFsAvailable: 100, ImageFsAvailable: 0, NodeFsInodes: 10, ContainerFsInodes: 10, ImageFsInodes: 0} {
+		if got := u.of(signal); got != want {
+			t.Errorf("%s: got %d, want %d", signal, got, want)
+		}
+	}
+}

@@ -18,9 +18,10 @@ type Use struct {
 	// Memory is the working set; Disk and Inodes are ephemeral storage.
 	Memory, Disk, Inodes, Processes uint64
 	// Layers and LayerInodes are what of Disk and Inodes containers have written to
-	// their images' file systems; Apart says that those are not the node's own.
+	// their images' file systems; Apart says that those are not the node's own. Split
+	// says that images alone lie on another one.
 	Layers, LayerInodes uint64
-	Apart               bool
+	Apart, Split        bool
 	// Volumes and Containers are bytes on disk by name.
 	Volumes, Containers map[string]uint64
 	// ContainerMemory is the working set by name.
@@ -28,12 +29,15 @@ type Use struct {
 }
 
 func (u Use) of(s Signal) uint64 {
+	if u.Split && (s == ImageFsAvailable || s == ImageFsInodes) {
+		return 0 // images are no pod's
+	}
 	switch s {
 	case MemoryAvailable, AllocatableMemory:
 		return u.Memory
 	case PIDAvailable:
 		return u.Processes
-	case NodeFsInodes, ImageFsInodes:
+	case NodeFsInodes, ImageFsInodes, ContainerFsInodes:
 		switch {
 		case !u.Apart:
 			return u.Inodes

@@ -24,6 +24,10 @@ const (
 	ImageFsAvailable Signal = "imagefs.available"
 	ImageFsInodes    Signal = "imagefs.inodesFree"
 	PIDAvailable     Signal = "pid.available"
+	// Those of what containers write are looked at where it lies on another file system
+	// than images, with the thresholds of the node's own: see Layers.
+	ContainerFsAvailable Signal = "containerfs.available"
+	ContainerFsInodes    Signal = "containerfs.inodesFree"
 	// AllocatableMemory is what all pods together still may have. No configuration
 	// names it: see Allocatable.
 	AllocatableMemory Signal = "allocatableMemory.available"
@@ -50,7 +54,7 @@ func (s Signal) Resource() corev1.ResourceName {
 		return corev1.ResourceMemory
 	case PIDAvailable:
 		return "pids"
-	case NodeFsInodes, ImageFsInodes:
+	case NodeFsInodes, ImageFsInodes, ContainerFsInodes:
 		return "inodes"
 	}
 	return corev1.ResourceEphemeralStorage
@@ -120,6 +124,31 @@ func Allocatable(all []Threshold) []Threshold {
 	return out
 }
 
+// Layers adds thresholds of what containers write, equal to those of the node's own
+// file system. Others were not for the configuration to give: conflict says that it did.
+func Layers(all []Threshold) (out []Threshold, conflict bool) {
+	for _, t := range all {
+		switch t.Signal {
+		case ContainerFsAvailable, ContainerFsInodes:
+			conflict = true
+		default:
+			out = append(out, t)
+		}
+	}
+	for _, t := range out {
+		switch t.Signal {
+		case NodeFsAvailable:
+			t.Signal = ContainerFsAvailable
+		case NodeFsInodes:
+			t.Signal = ContainerFsInodes
+		default:
+			continue
+		}
+		out = append(out, t)
+	}
+	return out, conflict
+}
+
 // Defaults are the hard thresholds of Linux nodes.
 func Defaults() []Threshold {
 	return []Threshold{
@@ -174,7 +203,7 @@ func WithMinimum(all []Threshold, minimum map[string]string) ([]Threshold, error
 func parse(name, text string) (Threshold, error) {
 	t := Threshold{Signal: Signal(name)}
 	switch t.Signal {
-	case MemoryAvailable, NodeFsAvailable, NodeFsInodes, ImageFsAvailable, ImageFsInodes, PIDAvailable:
+	case MemoryAvailable, NodeFsAvailable, NodeFsInodes, ImageFsAvailable, ImageFsInodes, PIDAvailable, ContainerFsAvailable, ContainerFsInodes:
 	default:
 		return t, fmt.Errorf("unsupported eviction signal %v", name)
 	}

@@ -158,6 +158,22 @@ func (r *Reader) ImageSpace(ctx context.Context) (space Space, used uint64, err 
 	return space, used, err
 }
 
+// LayerSpace is what the file system has that containers write to, where that is
+// another one than that of images.
+func (r *Reader) LayerSpace(ctx context.Context) (space Space, split bool) {
+	answer, err := r.cfg.Images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+	if err != nil || len(answer.ImageFilesystems) == 0 || len(answer.ContainerFilesystems) == 0 {
+		return space, false
+	}
+	images, layers := answer.ImageFilesystems[0].GetFsId().GetMountpoint(), answer.ContainerFilesystems[0].GetFsId().GetMountpoint()
+	var one, other unix.Stat_t
+	if layers == "" || unix.Stat(images, &one) != nil || unix.Stat(layers, &other) != nil || one.Dev == other.Dev {
+		return space, false
+	}
+	space, err = SpaceOf(layers)
+	return space, err == nil
+}
+
 // ImagesApart says whether images and what containers write lie on another file
 // system than the node's own.
 func (r *Reader) ImagesApart(ctx context.Context) bool {
@@ -185,6 +201,9 @@ func (r *Reader) runtime(ctx context.Context, at time.Time) *statsapi.RuntimeSta
 	}
 	images := space.stats(at)
 	images.UsedBytes = &used
+	if layers, split := r.LayerSpace(ctx); split {
+		space = layers
+	}
 	containers := space.stats(at)
 	return &statsapi.RuntimeStats{ImageFs: images, ContainerFs: containers}
 }
