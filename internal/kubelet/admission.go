@@ -39,24 +39,28 @@ func (k *Kubelet) admitNode(uid types.UID) admit.Node {
 }
 
 // take decides on a pod that is new or changed and returns it with the
-// resources that it is granted.
-func (k *Kubelet) take(pod *corev1.Pod) *corev1.Pod {
+// resources that it is granted. Why is what led to it, as metrics name it.
+func (k *Kubelet) take(pod *corev1.Pod, why string) *corev1.Pod {
 	k.mu.Lock()
 	granted, known := k.mu.grants[pod.UID]
 	k.mu.Unlock()
 	if !known {
 		return k.admit(pod)
 	}
+	if k.countResizes(pod) {
+		why = "pod_resized"
+	}
 	if pod.DeletionTimestamp != nil || podspec.Finished(pod) {
 		return granted.Apply(pod)
 	}
 	if granted.Same(pod) {
 		k.mu.Lock()
+		k.undefer(pod, "reverted")
 		delete(k.mu.pending, pod.UID)
 		k.mu.Unlock()
 		return pod
 	}
-	return k.resize(pod, granted)
+	return k.resize(pod, granted, why)
 }
 
 func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
@@ -75,7 +79,7 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 		}
 	}
 	k.mu.Lock()
-	k.mu.grants[pod.UID] = granted
+	k.mu.grants[pod.UID], k.mu.asked[pod.UID] = granted, admit.Allocate(pod)
 	if refusal != nil {
 		k.mu.rejected[pod.UID] = *refusal
 	}
@@ -86,7 +90,7 @@ func (k *Kubelet) admit(pod *corev1.Pod) *corev1.Pod {
 		k.recorder.Event(podrun.Reference(pod), corev1.EventTypeWarning, refusal.Reason, refusal.Message)
 	}
 	if !granted.Same(pod) {
-		return k.resize(pod, granted)
+		return k.resize(pod, granted, "pods_added")
 	}
 	return pod
 }
@@ -120,14 +124,22 @@ func (k *Kubelet) preempt(pods []*corev1.Pod, resource string) {
 }
 
 // resize grants a pod what it asks for now, or notes why not.
-func (k *Kubelet) resize(pod *corev1.Pod, granted admit.Allocation) *corev1.Pod {
+func (k *Kubelet) resize(pod *corev1.Pod, granted admit.Allocation, why string) *corev1.Pod {
 	refusal := admit.Resize(k.admitNode(pod.UID), pod)
 	k.mu.Lock()
 	former, was := k.mu.pending[pod.UID]
 	if refusal == nil {
 		k.mu.grants[pod.UID] = admit.Allocate(pod)
 		delete(k.mu.pending, pod.UID)
+		if k.undefer(pod, "accepted") {
+			k.meter.Accepted.WithLabelValues(why).Inc()
+		}
 	} else {
+		if _, waits := k.mu.deferred[pod.UID]; !waits && refusal.Reason == corev1.PodReasonDeferred {
+			k.mu.deferred[pod.UID] = time.Now()
+		} else if refusal.Reason != corev1.PodReasonDeferred {
+			delete(k.mu.deferred, pod.UID)
+		}
 		k.mu.pending[pod.UID] = *refusal
 	}
 	k.mu.Unlock()
@@ -158,7 +170,7 @@ func (k *Kubelet) reconsider() {
 	})
 	for _, pod := range waiting {
 		if api, err := k.pods.Cached(pod.Namespace, pod.Name); err == nil && api.UID == pod.UID {
-			k.pool.Update(k.take(api))
+			k.pool.Update(k.take(api, "pods_removed"))
 		}
 	}
 }

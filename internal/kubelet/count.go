@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"kaji/internal/kubelet/admit"
 	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
@@ -202,12 +204,13 @@ var (
 	resizingDesc  = prometheus.NewDesc("kubelet_pod_in_progress_resizes", "[ALPHA] Number of in-progress resizes for pods.", nil, nil)
 	sharedDesc    = prometheus.NewDesc("kubelet_cpu_manager_shared_pool_size_millicores", "[ALPHA] The size of the shared CPU pool for non-guaranteed QoS pods, in millicores.", nil, nil)
 	exclusiveDesc = prometheus.NewDesc("kubelet_cpu_manager_exclusive_cpu_allocation_count", "[ALPHA] The total number of CPUs exclusively allocated to containers running on this node", nil, nil)
+	nearDesc      = prometheus.NewDesc("kubelet_cpu_manager_allocation_per_numa", "[ALPHA] Number of CPUs allocated per NUMA node", []string{"numa_node"}, nil)
 	volumesDesc   = prometheus.NewDesc("volume_manager_total_volumes", "[ALPHA] Number of volumes in Volume Manager", []string{"plugin_name", "state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (moment) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range append([]*prometheus.Desc{volumesDesc, workingDesc, pendingDesc, resizingDesc, sharedDesc, exclusiveDesc}, volumeDescs...) {
+	for _, d := range append([]*prometheus.Desc{volumesDesc, workingDesc, pendingDesc, resizingDesc, sharedDesc, exclusiveDesc, nearDesc}, volumeDescs...) {
 		to <- d
 	}
 }
@@ -219,6 +222,9 @@ func (v moment) Collect(to chan<- prometheus.Metric) {
 		shared, exclusive := v.cpus.Shares()
 		to <- prometheus.MustNewConstMetric(sharedDesc, prometheus.GaugeValue, float64(shared)*1000)
 		to <- prometheus.MustNewConstMetric(exclusiveDesc, prometheus.GaugeValue, float64(exclusive))
+		for node, n := range v.cpus.Near() {
+			to <- prometheus.MustNewConstMetric(nearDesc, prometheus.GaugeValue, float64(n), strconv.Itoa(node))
+		}
 	}
 	for driver, n := range v.volumes.Count() {
 		for _, state := range []string{"actual_state_of_world", "desired_state_of_world"} {
@@ -375,4 +381,50 @@ func (k *Kubelet) runningContainers(s *corev1.PodStatus) int {
 		}
 	}
 	return n
+}
+
+// countResizes counts what a pod asks for otherwise than before, and says whether it does.
+func (k *Kubelet) countResizes(pod *corev1.Pod) (any bool) {
+	now := admit.Allocate(pod)
+	k.mu.Lock()
+	before := k.mu.asked[pod.UID]
+	k.mu.asked[pod.UID] = now
+	k.mu.Unlock()
+	for name, resources := range now {
+		was, known := before[name]
+		if !known || name == "" { // that of the pod is not counted
+			continue
+		}
+		for _, what := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceCPU} {
+			for requirement, list := range map[string][2]corev1.ResourceList{"requests": {was.Requests, resources.Requests}, "limits": {was.Limits, resources.Limits}} {
+				if operation := change(list[0][what], list[1][what]); operation != "" {
+					any = true
+					k.meter.Resizes.WithLabelValues(string(what), requirement, operation).Inc()
+				}
+			}
+		}
+	}
+	return any
+}
+
+// change names what became of an amount, "" for nothing.
+func change(before, now resource.Quantity) string {
+	switch {
+	case now.IsZero() && !before.IsZero():
+		return "remove"
+	case before.IsZero() && !now.IsZero():
+		return "add"
+	}
+	return map[int]string{-1: "decrease", 1: "increase"}[now.Cmp(before)]
+}
+
+// undefer notes how the wait of a resize for room ended, and says whether it waited. It
+// is called with the lock held.
+func (k *Kubelet) undefer(pod *corev1.Pod, how string) bool {
+	since, waited := k.mu.deferred[pod.UID]
+	if waited {
+		delete(k.mu.deferred, pod.UID)
+		k.meter.DeferredTime.WithLabelValues(how, bucket(pod)).Observe(time.Since(since).Seconds())
+	}
+	return waited
 }

@@ -140,6 +140,7 @@ func TestAttachLimit(t *testing.T) {
 	if n := a.volumeLimit(); n != 3 {
 		t.Errorf("the CSINode has a limit of %d, want 3", n)
 	}
+	a.counted(`csi_operations_seconds_count{driver_name="csi.example.com",grpc_status_code="OK",method_name="/csi.v1.Node/NodeGetInfo",migrated="false"} 2`)
 }
 
 func made[T client.Object](a *agent, o T) error {

@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,9 +23,12 @@ import (
 
 	"kaji/internal/kubelet/image"
 	"kaji/internal/kubelet/memcri"
+	"kaji/internal/kubelet/meter"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/stats"
 	"kaji/internal/kubelet/status"
+	"kaji/internal/kubelet/userns"
+	"kaji/internal/kubelet/volume"
 )
 
 // odd is a runtime whose images lie where there is no room at all, and that cannot
@@ -125,4 +132,31 @@ func TestExceededGracePeriod(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+// What is left of pods that are gone is cleaned, and counted: a volume of an unknown
+// driver stays.
+func TestSweep(t *testing.T) {
+	k, _ := observed()
+	k.cfg.RootDir = t.TempDir()
+	pods := filepath.Join(k.cfg.RootDir, "pods")
+	k.meter = meter.New(meter.Gauges{})
+	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: pods, Logger: k.log})
+	k.ranges = userns.New(pods, 10, 65536)
+	for _, dir := range []string{"u1/plugins", "u2/volumes/unknown/v"} {
+		if err := os.MkdirAll(filepath.Join(pods, dir), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.sweepDirs(t.Context(), nil)
+	left, err := os.ReadDir(pods)
+	if err != nil || len(left) != 1 || left[0].Name() != "u2" {
+		t.Errorf("left is %v, %v", left, err)
+	}
+	for want, gauge := range map[float64]prometheus.Gauge{2: k.meter.OrphanVolumes, 1: k.meter.OrphanVolumeErrors} {
+		var got dto.Metric
+		if err := gauge.Write(&got); err != nil || got.GetGauge().GetValue() != want {
+			t.Errorf("got %v, %v, want %v", &got, err, want)
+		}
+	}
 }

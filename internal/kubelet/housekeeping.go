@@ -359,14 +359,23 @@ func (k *Kubelet) sweepDirs(ctx context.Context, running map[types.UID]bool) {
 		k.log.Warn("directories of pods were not read", "err", err)
 		return
 	}
+	cleaned, failed := 0, 0
+	defer func() {
+		k.meter.OrphanVolumes.Set(float64(cleaned))
+		k.meter.OrphanVolumeErrors.Set(float64(failed))
+	}()
 	for _, e := range entries {
 		uid := types.UID(e.Name())
 		if _, known := k.pool.State(uid); known || running[uid] {
 			continue
 		}
+		cleaned++
 		err := errors.Join(k.volumes.Teardown(ctx, uid), k.removeSubPaths(uid), k.ranges.Release(uid))
 		if err == nil {
 			err = os.RemoveAll(k.podDir(uid))
+		}
+		if err != nil {
+			failed++
 		}
 		if err != nil && ctx.Err() == nil {
 			k.log.Warn("the directory of a pod that is gone was not removed", "uid", uid, "err", err)

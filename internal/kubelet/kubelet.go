@@ -306,6 +306,9 @@ type Kubelet struct {
 		rejected map[types.UID]admit.Rejection
 		pending  map[types.UID]admit.Rejection
 		resizing map[types.UID]bool
+		// asked are what pods asked for last, deferred since when resizes wait for room.
+		asked    map[types.UID]admit.Allocation
+		deferred map[types.UID]time.Time
 		cidrs    []string
 		// seen is when pods were seen first, pulls how long their images took.
 		seen  map[types.UID]time.Time
@@ -343,6 +346,8 @@ func New(cfg Config) (*Kubelet, error) {
 	k.mu.rejected = map[types.UID]admit.Rejection{}
 	k.mu.pending = map[types.UID]admit.Rejection{}
 	k.mu.resizing = map[types.UID]bool{}
+	k.mu.asked = map[types.UID]admit.Allocation{}
+	k.mu.deferred = map[types.UID]time.Time{}
 	k.mu.seen = map[types.UID]time.Time{}
 	k.mu.pulls = map[types.UID]time.Duration{}
 	k.mu.locks = map[types.UID]*sync.Mutex{}
@@ -400,7 +405,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.probes = probe.New(probe.Config{Runtime: cfg.Runtime, Recorder: k.recorder, Logger: k.log, Changed: k.changed, Counted: k.countProbe})
 	k.runner = podrun.New(podrun.Config{Runtime: cfg.Runtime, Host: (*host)(k), Probes: k.probes, Recorder: k.recorder, Logger: k.log,
 		LogDir: cfg.LogDir, LegacyLogDir: cfg.LegacyLogDir, SeccompRoot: filepath.Join(cfg.RootDir, "seccomp"),
-		SeccompDefault: cfg.SeccompDefault, Sysctls: cfg.DefaultSysctls, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart,
+		SeccompDefault: cfg.SeccompDefault, Sysctls: cfg.DefaultSysctls, NoCPUQuota: cfg.NoCPUQuota, CPUPeriod: cfg.CPUPeriod, Memory: memory, MaxBackOff: cfg.MaxContainerBackOff, Counted: k.countStart, FellBack: k.meter.Fallbacks.Inc,
 		Exclusive: func(pod types.UID, container string) bool { return len(k.cpus.Exclusive(pod, container)) > 0 }})
 	k.shown = podsapi.New(podsapi.Config{Dir: filepath.Join(cfg.RootDir, "pods-api"), Pods: func() []*corev1.Pod { return (*served)(k).Pods() },
 		Ready: k.complete.Load, Counted: k.countPods, Dropped: func() { k.meter.PodEventsDropped.Inc() }})
@@ -421,7 +426,9 @@ func New(cfg Config) (*Kubelet, error) {
 			return n.UID, nil
 		}})
 	k.ranges = userns.New(filepath.Join(cfg.RootDir, "pods"), cfg.MaxPods, cfg.IDsPerPod)
-	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName}
+	k.csi = &csi.Registry{Client: cfg.Client, NodeName: cfg.NodeName, Took: func(driver, method, code string, took time.Duration) {
+		k.meter.CSICalls.WithLabelValues(driver, method, code, "false").Observe(took.Seconds())
+	}}
 	k.plugins = &plugin.Watcher{Dir: filepath.Join(cfg.RootDir, "plugins_registry"), Logger: k.log,
 		Handlers: map[string]plugin.Handler{registrationv1.CSIPlugin: k.csi}}
 	k.volumes = volume.NewManager(volume.ManagerConfig{PodsDir: filepath.Join(cfg.RootDir, "pods"), Client: cfg.Client, Logger: k.log, Drivers: k.drivers(), Resized: k.resizedVolume,
@@ -432,7 +439,10 @@ func New(cfg Config) (*Kubelet, error) {
 		return nil, err
 	}
 	k.plugins.Handlers[registrationv1.DevicePlugin] = k.devices
-	k.claims = dra.New(dra.Config{Client: cfg.Client, Path: filepath.Join(cfg.RootDir, "dra_manager_state.json"), Logger: k.log})
+	k.claims = dra.New(dra.Config{Client: cfg.Client, Path: filepath.Join(cfg.RootDir, "dra_manager_state.json"), Logger: k.log,
+		Took: func(driver, method, code string, took time.Duration) {
+			k.meter.ClaimCalls.WithLabelValues(driver, method, code).Observe(took.Seconds())
+		}})
 	k.plugins.Handlers[registrationv1.DRAPlugin] = k.claims
 	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
 	k.node = node.New(node.Config{
@@ -451,7 +461,9 @@ func New(cfg Config) (*Kubelet, error) {
 		}})
 	k.evictor = evict.New(evict.Config{Thresholds: k.thresholds(), Observe: k.observe, Pods: k.activePods, Use: k.use, Evict: k.evict, Reclaim: k.reclaim, Met: k.thresholdMet,
 		Changed: func() { k.node.Wake() }, Logger: k.log, Interval: cfg.EvictionCheck, Transition: cfg.EvictionTransition, MaxGrace: cfg.EvictionMaxGrace,
-		NoLimits: cfg.NoLocalStorage})
+		NoLimits: cfg.NoLocalStorage, Aged: func(s evict.Signal, age time.Duration) {
+			k.meter.EvictionAge.WithLabelValues(string(s)).Observe(age.Seconds())
+		}})
 	k.watcher = &actual.Watcher{Runtime: cfg.Runtime, Logger: k.log, Changed: k.changed, Listed: k.listed, Took: k.countList, Streams: k.countStreams}
 	return k, nil
 }

@@ -5,9 +5,12 @@ package kubelet_test
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -492,4 +495,45 @@ func TestSetupFailed(t *testing.T) {
 	if err != nil || len(events) != 1 || events[0].Reason != "KubeletSetupFailed" || events[0].InvolvedObject.Name != "n1" {
 		t.Errorf("got %+v, %v", events, err)
 	}
+}
+
+// metrics reads what the agent serves at /metrics.
+func (a *agent) metrics() string {
+	w := httptest.NewRecorder()
+	a.kubelet.Handler().ServeHTTP(w, httptest.NewRequestWithContext(a.t.Context(), http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}
+
+// counted waits until a line is among the metrics.
+func (a *agent) counted(line string) {
+	a.t.Helper()
+	a.eventually(line, func() bool { return strings.Contains(a.metrics(), line+"\n") })
+}
+
+// A resize that waits for room is granted when there is some, and counted.
+func TestDeferredResize(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	sized := func(cpu string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+		}
+	}
+	a.create(simple("p", sized("100m")))
+	a.create(simple("big", sized("3500m")))
+	a.waitPhase("p", corev1.PodRunning)
+	a.waitPhase("big", corev1.PodRunning)
+	patch := map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": "app:1", "resources": map[string]any{"requests": map[string]any{"cpu": "1"}}}}}}
+	if _, err := a.pods.MergePatch(t.Context(), "default", "p", patch, "resize"); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the resize waits", func() bool {
+		c := status.Condition(a.get("p").Status.Conditions, corev1.PodResizePending)
+		return c != nil && c.Reason == corev1.PodReasonDeferred
+	})
+	if err := a.pods.Delete(t.Context(), "default", "big", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a.counted(`kubelet_pod_deferred_accepted_resizes_total{retry_trigger="pods_removed"} 1`)
+	a.counted(`kubelet_container_requested_resizes_total{operation="increase",requirement="requests",resource="cpu"} 1`)
+	a.counted(`kubelet_pod_deferred_resize_duration_seconds_count{priority_bucket="normal",resolution="accepted"} 1`)
 }

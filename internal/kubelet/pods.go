@@ -23,7 +23,7 @@ var _ source.Sink = (*sinkOf)(nil)
 // Add implements source.Sink.
 func (s *sinkOf) Add(pod *corev1.Pod) {
 	k := (*Kubelet)(s)
-	k.pool.Update(k.take(pod))
+	k.pool.Update(k.take(pod, "pod_updated"))
 	k.statuses.Seen(pod)
 	k.shared()
 	if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && pod.DeletionTimestamp != nil {

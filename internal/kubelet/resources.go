@@ -43,12 +43,12 @@ func (k *Kubelet) resources() (err error) {
 			case k.rebind <- struct{}{}:
 			default:
 			}
-		}})
+		}, Pinned: k.meter.PinnedCPUs})
 	if err != nil {
 		return fmt.Errorf("cpu manager: %w", err)
 	}
 	k.memories, err = memorymanager.New(memorymanager.Config{Policy: k.cfg.MemoryManagerPolicy, Layout: layout, Reserved: k.cfg.ReservedMemory,
-		NodeReserved: reserved(k.cfg), Path: filepath.Join(k.cfg.RootDir, "memory_manager_state"), Logger: k.log})
+		NodeReserved: reserved(k.cfg), Path: filepath.Join(k.cfg.RootDir, "memory_manager_state"), Logger: k.log, Pinned: k.meter.PinnedMemory})
 	if err != nil {
 		return fmt.Errorf("memory manager: %w", err)
 	}
@@ -59,7 +59,7 @@ func (k *Kubelet) resources() (err error) {
 			k.meter.DeviceTime.WithLabelValues(resource).Observe(took.Seconds())
 		}})
 	k.topology, err = topologymanager.New(topologymanager.Config{Policy: k.cfg.TopologyPolicy, Scope: k.cfg.TopologyScope, Options: k.cfg.TopologyOptions,
-		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus, k.memories}})
+		Nodes: layout.Nodes, Providers: []topologymanager.Provider{k.devices, k.cpus, k.memories}, Aligned: k.meter.Aligned})
 	if err != nil {
 		return fmt.Errorf("topology manager: %w", err)
 	}

@@ -415,6 +415,8 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	k.shown.Gone(pod)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.undefer(pod, "terminated")
+	delete(k.mu.asked, pod.UID)
 	delete(k.mu.retries, pod.UID)
 	delete(k.mu.fails, pod.UID)
 	delete(k.mu.grants, pod.UID)

@@ -45,6 +45,9 @@ type Config struct {
 	Path     string // "<root>/cpu_manager_state"
 	Changed  func() // called when the shared processors are others than before
 	Logger   *slog.Logger
+	// Pinned is told of each container that is to get some for itself, and why it did
+	// not; nil tells nobody.
+	Pinned func(error)
 }
 
 // Manager manages processors. It is safe for concurrent use.
@@ -197,7 +200,7 @@ func (m *Manager) smt(count int) error {
 var _ topologymanager.Provider = (*Manager)(nil)
 
 // Allocate implements topologymanager.Provider.
-func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Container, from topologymanager.Hint) error {
+func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Container, from topologymanager.Hint) (failed error) {
 	if m.cfg.Policy != Static {
 		return nil
 	}
@@ -206,6 +209,9 @@ func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Contain
 	defer m.mu.Unlock()
 	if _, has := m.state.Entries[string(pod.UID)][c.Name]; has || count == 0 {
 		return nil
+	}
+	if m.cfg.Pinned != nil {
+		defer func() { m.cfg.Pinned(failed) }()
 	}
 	if err := m.smt(count); err != nil {
 		return err
@@ -405,6 +411,28 @@ func (m *Manager) Shares() (shared, exclusive int) {
 		}
 	}
 	return m.free().Size(), exclusive
+}
+
+// Near is how many processors single containers have of each NUMA node.
+func (m *Manager) Near() map[int]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[int]int{}
+	for _, id := range m.cfg.Layout.NodeIDs() {
+		out[id] = 0
+	}
+	given := cpuset.New()
+	for _, containers := range m.state.Entries {
+		for _, set := range containers {
+			given = given.Union(set)
+		}
+	}
+	for _, c := range m.cfg.Layout.CPUs {
+		if given.Contains(c.ID) {
+			out[c.Node]++
+		}
+	}
+	return out
 }
 
 // Active says whether containers are bound to processors at all.

@@ -84,6 +84,13 @@ func start(t *testing.T, path string, options map[string]string) *Manager {
 func TestStatic(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cpu_manager_state")
 	m := start(t, path, nil)
+	pins, failures := 0, 0
+	m.cfg.Pinned = func(err error) {
+		pins++
+		if err != nil {
+			failures++
+		}
+	}
 	give := func(pod *corev1.Pod, from topologymanager.Mask) error {
 		return m.Allocate(t.Context(), pod, &pod.Spec.Containers[0], topologymanager.Hint{Affinity: from})
 	}
@@ -100,6 +107,12 @@ func TestStatic(t *testing.T) {
 		}
 	}
 	look("0-3,6-11,14-15")
+	if err := give(guaranteed("huge", "100"), 0); err == nil || pins != 2 || failures != 1 {
+		t.Errorf("%v after %d requests and %d failures, want 2 and 1", err, pins, failures)
+	}
+	if near := m.Near(); len(near) != 2 || near[0] != 0 || near[1] != 4 {
+		t.Errorf("processors are given near %v", near)
+	}
 	m = start(t, path, nil)
 	look("0-3,6-11,14-15")
 	if err := give(guaranteed("big", "12"), 0); err == nil || err.Error() != "not enough cpus available to satisfy request: requested=12, available=10" {

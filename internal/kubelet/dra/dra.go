@@ -62,6 +62,8 @@ type Config struct {
 	// Path is "<root>/dra_manager_state.json".
 	Path   string
 	Logger *slog.Logger
+	// Took is told of each call of a driver.
+	Took plugin.Took
 }
 
 // Manager prepares claims. It is safe for concurrent use.
@@ -100,7 +102,7 @@ func (m *Manager) Register(_ context.Context, name, endpoint string, versions []
 	if at < 0 {
 		return fmt.Errorf("DRA driver %s supports none of the gRPC services %v: %v", name, services(), versions)
 	}
-	conn, err := plugin.Dial(endpoint)
+	conn, err := plugin.DialCounted(endpoint, name, m.cfg.Took)
 	if err != nil {
 		return err
 	}

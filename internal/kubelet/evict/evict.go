@@ -33,6 +33,9 @@ type Config struct {
 	Evict func(pod *corev1.Pod, message string, grace time.Duration, signal Signal, annotations map[string]string)
 	// Met is told of each threshold that pods may be ended for; nil tells nobody.
 	Met func(Signal)
+	// Aged is told how old an observation is that a pod is about to be ended for; nil
+	// tells nobody.
+	Aged func(signal Signal, age time.Duration)
 	// Reclaim frees disk without ending pods: dead containers, unused images.
 	Reclaim func(ctx context.Context, signal Signal)
 	// Changed is told that pressure began or ended.
@@ -102,6 +105,7 @@ func (m *Manager) Pressure() map[corev1.NodeConditionType]bool {
 
 // look compares the node with the thresholds and evicts at most one pod.
 func (m *Manager) look(ctx context.Context) error {
+	at := time.Now()
 	seen, err := m.cfg.Observe(ctx)
 	if err != nil {
 		return err
@@ -122,6 +126,7 @@ func (m *Manager) look(ctx context.Context) error {
 				m.cfg.Reclaim(ctx, t.Signal)
 			}
 		}
+		at = time.Now()
 		if seen, err = m.cfg.Observe(ctx); err != nil {
 			return err
 		}
@@ -130,7 +135,7 @@ func (m *Manager) look(ctx context.Context) error {
 			return nil
 		}
 	}
-	return m.evictOne(ctx, due[0], seen)
+	return m.evictOne(ctx, due[0], seen, at)
 }
 
 // note keeps the times of thresholds and returns those that ask for action,
@@ -164,7 +169,7 @@ func (m *Manager) note(seen Observation, now time.Time) (due []Threshold, change
 	return due, changed
 }
 
-func (m *Manager) evictOne(ctx context.Context, t Threshold, seen Observation) error {
+func (m *Manager) evictOne(ctx context.Context, t Threshold, seen Observation, at time.Time) error {
 	use, err := m.cfg.Use(ctx)
 	if err != nil {
 		return err
@@ -179,6 +184,9 @@ func (m *Manager) evictOne(ctx context.Context, t Threshold, seen Observation) e
 	grace := time.Duration(0)
 	if t.Grace > 0 {
 		grace = min(m.cfg.MaxGrace, podspec.Grace(victim))
+	}
+	if m.cfg.Aged != nil {
+		m.cfg.Aged(t.Signal, time.Since(at))
 	}
 	m.cfg.Evict(victim, Message(victim, use[victim], t, seen), grace, t.Signal, map[string]string{"starved_resource": string(t.Signal.Resource())})
 	return nil

@@ -37,6 +37,7 @@ func TestPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		left := uint64(50 << 20)
 		evicted := make(chan string, 100)
+		var ages []time.Duration
 		victim := pod("victim", "1Mi", 0)
 		m := New(Config{Thresholds: Defaults(), Logger: slog.New(slog.DiscardHandler), Changed: func() {},
 			Observe: func(context.Context) (Observation, error) {
@@ -44,8 +45,10 @@ func TestPressure(t *testing.T) {
 			},
 			Pods: func() []*corev1.Pod { return []*corev1.Pod{victim} },
 			Use: func(context.Context) (map[*corev1.Pod]Use, error) {
+				time.Sleep(time.Second)
 				return map[*corev1.Pod]Use{victim: {Memory: 1 << 30}}, nil
 			},
+			Aged: func(_ Signal, age time.Duration) { ages = append(ages, age) },
 			Evict: func(_ *corev1.Pod, message string, _ time.Duration, _ Signal, _ map[string]string) {
 				evicted <- message
 			},
@@ -55,6 +58,9 @@ func TestPressure(t *testing.T) {
 		}
 		if got, want := <-evicted, "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "; got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+		if len(ages) != 1 || ages[0] != time.Second {
+			t.Errorf("what the pod was ended for is %v old, want a second", ages)
 		}
 		left = 1 << 30
 		if err := m.look(t.Context()); err != nil {

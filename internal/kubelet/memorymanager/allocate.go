@@ -168,7 +168,7 @@ func (m *Manager) reuse(pod *corev1.Pod, set topologymanager.Mask, name corev1.R
 }
 
 // Allocate implements topologymanager.Provider.
-func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Container, from topologymanager.Hint) error {
+func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Container, from topologymanager.Hint) (failed error) {
 	if m.cfg.Policy != Static {
 		return nil
 	}
@@ -181,6 +181,9 @@ func (m *Manager) Allocate(_ context.Context, pod *corev1.Pod, c *corev1.Contain
 	if had := m.state.Entries[string(pod.UID)][c.Name]; had != nil {
 		m.keepReusable(pod, c, had)
 		return nil
+	}
+	if m.cfg.Pinned != nil {
+		defer func() { m.cfg.Pinned(failed) }()
 	}
 	from, err := m.place(pod, want, from)
 	if err != nil {

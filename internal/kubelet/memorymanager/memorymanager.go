@@ -46,6 +46,9 @@ type Config struct {
 	NodeReserved corev1.ResourceList
 	Path         string // "<root>/memory_manager_state"
 	Logger       *slog.Logger
+	// Pinned is told of each container that is to get some for itself, and why it did
+	// not; nil tells nobody.
+	Pinned func(error)
 }
 
 // Manager manages memory. It is safe for concurrent use.

@@ -235,3 +235,29 @@ func write(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// Containers that are to get memory of single nodes are counted, and those that do not.
+func TestPinned(t *testing.T) {
+	c := config(t, t.TempDir())
+	pins, failures := 0, 0
+	c.Pinned = func(err error) {
+		pins++
+		if err != nil {
+			failures++
+		}
+	}
+	m, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for memory, fails := range map[string]bool{"1Gi": false, "100Gi": true} {
+		list := corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse(memory)}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(memory)}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: list, Limits: list}}}}}
+		if err := m.Allocate(t.Context(), pod, &pod.Spec.Containers[0], topologymanager.Hint{}); (err != nil) != fails {
+			t.Errorf("%s: %v", memory, err)
+		}
+	}
+	if pins != 2 || failures != 1 {
+		t.Errorf("%d requests and %d failures were told, want 2 and 1", pins, failures)
+	}
+}

@@ -26,7 +26,16 @@ type More struct {
 	TopologyErrors, ImageVolumes, ImageVolumesMounted, ImageVolumeErrs prometheus.Counter
 	Rejections, Preemptions, ImagesCollected, ImageRequests            *prometheus.CounterVec
 	Plugins, PodResources, SandboxFailures                             *prometheus.CounterVec
-	PodEventsDropped                                                   prometheus.Counter
+	PodEventsDropped, Fallbacks                                        prometheus.Counter
+	// OrphanVolumes is the number of pods that were gone and whose volumes were cleaned
+	// when it was last looked for them, OrphanVolumeErrors that of failures.
+	OrphanVolumes, OrphanVolumeErrors prometheus.Gauge
+	// Resizes counts what pods asked for anew; Accepted what had to wait before.
+	Resizes, Accepted                    *prometheus.CounterVec
+	DeferredTime                         *prometheus.HistogramVec
+	EvictionAge, CSICalls, ClaimCalls    *prometheus.HistogramVec
+	cpuPins, cpuErrors, memPins, memErrs prometheus.Counter
+	aligned, misaligned                  *prometheus.CounterVec
 	// PodRequests are by the method, all of them under "".
 	PodRequests map[string]*prometheus.CounterVec
 	// PodResourceRequests and PodResourceErrors are by the method.
@@ -81,6 +90,21 @@ func (m *Meter) more() {
 	m.TopologyRequests = counter("topology_manager_admission_requests_total", "The number of admission requests where resources have to be aligned.")
 	m.TopologyErrors = counter("topology_manager_admission_errors_total", "The number of admission request failures where resources could not be aligned.")
 	m.TopologyTime = one("topology_manager_admission_duration_ms", "Duration in milliseconds to serve a pod admission request.", prometheus.ExponentialBuckets(.05, 2, 15))
+	m.Fallbacks = counter("lifecycle_handler_http_fallbacks_total", "The number of times lifecycle handlers successfully fell back to http from https.")
+	m.OrphanVolumes = gauge("orphan_pod_cleaned_volumes", "The total number of orphaned Pods whose volumes were cleaned in the last periodic sweep.")
+	m.OrphanVolumeErrors = gauge("orphan_pod_cleaned_volumes_errors", "The number of orphaned Pods whose volumes failed to be cleaned in the last periodic sweep.")
+	m.cpuPins = counter("cpu_manager_pinning_requests_total", "The number of cpu core allocations which required pinning.")
+	m.cpuErrors = counter("cpu_manager_pinning_errors_total", "The number of cpu core allocations which required pinning failed.")
+	m.memPins = counter("memory_manager_pinning_requests_total", "The number of memory pages allocations which required pinning.")
+	m.memErrs = counter("memory_manager_pinning_errors_total", "The number of memory pages allocations which required pinning that failed.")
+	m.aligned = counters("kubelet_container_aligned_compute_resources_count", "Cumulative number of aligned compute resources allocated to containers by alignment type.", "scope", "boundary")
+	m.misaligned = counters("kubelet_container_aligned_compute_resources_failure_count", "Cumulative number of failures to allocate aligned compute resources to containers by alignment type.", "scope", "boundary")
+	m.Resizes = counters("kubelet_container_requested_resizes_total", "Number of requested resizes, counted at the container level. Different resources on the same container are counted separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', 'increase' or 'decrease'.", "resource", "requirement", "operation")
+	m.Accepted = counters("kubelet_pod_deferred_accepted_resizes_total", "Cumulative number of resizes that were accepted after being deferred.", "retry_trigger")
+	m.DeferredTime = times("kubelet_pod_deferred_resize_duration_seconds", "Duration in seconds that a pod resize remains deferred before completion. Label 'priority_bucket' classifies the pod priority.", []float64{5, 10, 15, 20, 30, 45, 60, 90, 120, 150, 180, 300, 600, 1200, 1800, 3600}, "resolution", "priority_bucket")
+	m.EvictionAge = times("kubelet_eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal", prometheus.DefBuckets, "eviction_signal")
+	m.CSICalls = times("csi_operations_seconds", "Container Storage Interface operation duration with gRPC error code status total", []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}, "driver_name", "method_name", "grpc_status_code", "migrated")
+	m.ClaimCalls = times("dra_grpc_operations_duration_seconds", "Duration in seconds of the DRA gRPC operations", prometheus.ExponentialBucketsRange(.1, 40, 15), "driver_name", "method_name", "grpc_status_code")
 	m.ImageVolumes = counter("image_volume_requested_total", "Number of requested image volumes.")
 	m.ImageVolumesMounted = counter("image_volume_mounted_succeed_total", "Number of successful image volume mounts.")
 	m.ImageVolumeErrs = counter("image_volume_mounted_errors_total", "Number of failed image volume mounts.")
@@ -148,6 +172,28 @@ func sizeLabel(bytes uint64) string {
 // known are the paths that requests are counted by; others are "other".
 var known = []string{"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics", "healthz", "pods", "stats", "spec", "attach", "containerLogs", "exec", "portForward", "run",
 	"runningpods", "logs", "debug", "configz", "checkpoint", "flagz", "statusz"}
+
+// PinnedCPUs counts a container that is to have processors for itself.
+func (m *Meter) PinnedCPUs(err error) { pinned(m.cpuPins, m.cpuErrors, err) }
+
+// PinnedMemory counts a container that is to have memory of single NUMA nodes.
+func (m *Meter) PinnedMemory(err error) { pinned(m.memPins, m.memErrs, err) }
+
+func pinned(all, failed prometheus.Counter, err error) {
+	all.Inc()
+	if err != nil {
+		failed.Inc()
+	}
+}
+
+// Aligned counts a pod or a container (scope) that was to get what is near to each other.
+func (m *Meter) Aligned(scope string, ok bool) {
+	if ok {
+		m.aligned.WithLabelValues(scope, "numa_node").Inc()
+	} else {
+		m.misaligned.WithLabelValues(scope, "numa_node").Inc()
+	}
+}
 
 // Counted counts the requests to a handler; kind is "readwrite" or "readonly".
 func (m *Meter) Counted(kind string, h http.Handler) http.Handler {

@@ -19,6 +19,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
@@ -160,7 +161,23 @@ func (w *Watcher) register(ctx context.Context, path string, info fs.FileInfo) e
 	return err
 }
 
+// Took is told how long a call of a driver took; method is the full one, code that of
+// gRPC: "OK". Nil is told nothing.
+type Took func(driver, method, code string, took time.Duration)
+
 // Dial connects to a plug-in's socket; the connection is made at the first call.
-func Dial(path string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func Dial(path string) (*grpc.ClientConn, error) { return DialCounted(path, "", nil) }
+
+// DialCounted is Dial for a driver whose calls are counted.
+func DialCounted(path, driver string, took Took) (*grpc.ClientConn, error) {
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	if took != nil {
+		options = append(options, grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			begun := time.Now()
+			err := invoke(ctx, method, req, reply, conn, opts...)
+			took(driver, method, grpcstatus.Code(err).String(), time.Since(begun))
+			return err
+		}))
+	}
+	return grpc.NewClient("unix://"+path, options...)
 }

@@ -128,6 +128,9 @@ func (r *Runner) httpHook(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		plain.URL.Scheme = "http"
 		plain.Header.Del("Authorization")
 		if answer, err = r.cfg.Hooks.Do(plain); err == nil {
+			if r.cfg.FellBack != nil {
+				r.cfg.FellBack()
+			}
 			r.cfg.Recorder.Eventf(Reference(pod), corev1.EventTypeWarning, "LifecycleHTTPFallback",
 				"request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", req.URL.Host)
 		}

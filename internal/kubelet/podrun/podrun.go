@@ -114,6 +114,8 @@ type Config struct {
 	// be, by kind: container, init_container, ephemeral_container, podsandbox; and
 	// as user_namespace of the first steps of each pod with a user namespace.
 	Counted func(kind string, err error)
+	// FellBack is told of hooks by HTTPS whose server answered HTTP.
+	FellBack func()
 }
 
 // Runner runs pods. Its methods are safe for concurrent use for different pods.

@@ -62,6 +62,9 @@ type Config struct {
 	Nodes         []hardware.Node
 	// Providers are asked in their order.
 	Providers []Provider
+	// Aligned is told, where the policy guarantees it, whether a pod or a container
+	// (scope) got what is near to each other; nil tells nobody.
+	Aligned func(scope string, ok bool)
 }
 
 // Manager admits pods. Calls of Admit must not overlap.
@@ -123,6 +126,7 @@ func (m *Manager) Admit(ctx context.Context, pod *corev1.Pod) *Refusal {
 	if m.cfg.Policy != None && m.cfg.Scope == PodScope {
 		var ok bool
 		if hint, ok = m.affinity(pod, nil); !ok {
+			m.aligned(false)
 			return refused()
 		}
 	}
@@ -132,6 +136,7 @@ func (m *Manager) Admit(ctx context.Context, pod *corev1.Pod) *Refusal {
 			if m.cfg.Policy != None && m.cfg.Scope == ContainerScope {
 				var ok bool
 				if hint, ok = m.affinity(pod, c); !ok {
+					m.aligned(false)
 					return refused()
 				}
 			}
@@ -140,9 +145,22 @@ func (m *Manager) Admit(ctx context.Context, pod *corev1.Pod) *Refusal {
 					return refusal(err)
 				}
 			}
+			if m.cfg.Scope == ContainerScope {
+				m.aligned(true)
+			}
 		}
 	}
+	if m.cfg.Scope == PodScope {
+		m.aligned(true)
+	}
 	return nil
+}
+
+// aligned tells of a success or a failure where there is a guarantee.
+func (m *Manager) aligned(ok bool) {
+	if m.cfg.Aligned != nil && (m.cfg.Policy == Restricted || m.cfg.Policy == SingleNUMANode) {
+		m.cfg.Aligned(m.cfg.Scope, ok)
+	}
 }
 
 func refused() *Refusal {

@@ -48,11 +48,15 @@ func TestAdmit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := &scripted{hints: map[string][]Hint{"a": c.a}}, &scripted{hints: map[string][]Hint{"b": c.b}}
-			m, err := New(Config{Policy: c.policy, Nodes: []hardware.Node{{ID: 0}, {ID: 1}}, Providers: []Provider{a, b}})
+			var aligned []bool
+			m, err := New(Config{Policy: c.policy, Nodes: []hardware.Node{{ID: 0}, {ID: 1}}, Providers: []Provider{a, b}, Aligned: func(_ string, ok bool) { aligned = append(aligned, ok) }})
 			if err != nil {
 				t.Fatal(err)
 			}
 			r := m.Admit(t.Context(), &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}})
+			if promised := c.policy == Restricted || c.policy == SingleNUMANode; promised && (len(aligned) != 1 || aligned[0] != (c.reason == "")) || !promised && len(aligned) > 0 {
+				t.Errorf("alignment was told as %v", aligned)
+			}
 			if c.reason != "" {
 				if r == nil || r.Reason != c.reason || r.Message != "Resources cannot be allocated with Topology locality" || len(a.got) > 0 {
 					t.Fatalf("got %v after %v, want %s", r, a.got, c.reason)

@@ -36,6 +36,8 @@ type Registry struct {
 	// Check is how often it is looked for drivers that want to be asked for their limits
 	// again; zero means 10 s.
 	Check time.Duration
+	// Took is told of each call of a driver.
+	Took plugin.Took
 
 	mu      sync.Mutex
 	drivers map[string]*registered // guarded by mu
@@ -61,7 +63,7 @@ func (r *Registry) Register(ctx context.Context, name, endpoint string, versions
 	if !slices.ContainsFunc(versions, func(v string) bool { return len(v) > 1 && (v[0] == '1' || v[:2] == "v1") }) {
 		return fmt.Errorf("unsupported version of the driver %s: %v, want 1.x", name, versions)
 	}
-	conn, err := plugin.Dial(endpoint)
+	conn, err := plugin.DialCounted(endpoint, name, r.Took)
 	if err != nil {
 		return err
 	}
