@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"kaji/internal/kubelet/admit"
+	"kaji/internal/kubelet/node"
 	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
@@ -427,4 +429,20 @@ func (k *Kubelet) undefer(pod *corev1.Pod, how string) bool {
 		k.meter.DeferredTime.WithLabelValues(how, bucket(pod)).Observe(time.Since(since).Seconds())
 	}
 	return waited
+}
+
+// countStartup tells how long the parts of a new node's start took.
+func (k *Kubelet) countStartup(s node.Startup) {
+	var now unix.Timespec
+	up := time.Duration(0)
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) == nil {
+		up = time.Duration(now.Nano()) - time.Since(k.began) // that of the machine when the agent began
+	}
+	k.meter.StartupBefore.Set(up.Seconds())
+	k.meter.StartupAgent.Set(s.Attempt.Sub(k.began).Seconds())
+	k.meter.StartupRegistration.Set(s.Registered.Sub(s.Attempt).Seconds())
+	if !s.Ready.IsZero() {
+		k.meter.StartupAfter.Set(s.Ready.Sub(s.Registered).Seconds())
+		k.meter.Startup.Set((up + s.Ready.Sub(k.began)).Seconds())
+	}
 }

@@ -285,6 +285,7 @@ type Kubelet struct {
 	stats        *stats.Reader
 	cgroups      *cgroup.Tree
 	reshare      chan struct{} // see share
+	began        time.Time     // when the agent was made
 	unbound      error         // why pods as a whole were not limited, see enforce
 	evictor      *evict.Manager
 	watcher      *actual.Watcher
@@ -337,7 +338,7 @@ func New(cfg Config) (*Kubelet, error) {
 		}
 		cfg.Machine = &machine
 	}
-	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/"), reshare: make(chan struct{}, 1)}
+	k := &Kubelet{cfg: cfg, log: cfg.Logger, appArmor: admit.AppArmor("/"), reshare: make(chan struct{}, 1), began: time.Now()}
 	k.selinux = labels() != nil
 	k.mu.mirrors = map[types.UID]*corev1.Pod{}
 	k.mu.retries = map[types.UID]retry{}
@@ -451,7 +452,7 @@ func New(cfg Config) (*Kubelet, error) {
 		ExternalCloud: cfg.ExternalCloud, Port: cfg.Port, Machine: *cfg.Machine, Version: cfg.Version, Reserved: reserved(cfg),
 		NoRegister: cfg.NoRegister, Beat: cfg.Beat, Report: cfg.Report, LeaseDuration: cfg.LeaseDuration,
 		Registered: k.nodeChanged, Resources: k.capacity, Fresh: k.devices.Fresh(), Runtime: k.askRuntime, Images: k.images.List, Pressure: k.pressure,
-		Notices: k.notices,
+		Notices: k.notices, Startup: k.countStartup,
 	})
 	k.stats = stats.New(stats.Config{NodeName: cfg.NodeName, Runtime: cfg.Runtime, Metrics: metrics, Group: k.groupOf, Images: cfg.Images, RootDir: cfg.RootDir, LogDir: cfg.LogDir, System: k.systemUse, DiskKeep: cfg.VolumeCheck,
 		Machine: *cfg.Machine, Logger: k.log, Pods: func() []*corev1.Pod { return (*served)(k).Pods() },

@@ -5,11 +5,14 @@ package kubelet_test
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -536,4 +539,28 @@ func TestDeferredResize(t *testing.T) {
 	a.counted(`kubelet_pod_deferred_accepted_resizes_total{retry_trigger="pods_removed"} 1`)
 	a.counted(`kubelet_container_requested_resizes_total{operation="increase",requirement="requests",resource="cpu"} 1`)
 	a.counted(`kubelet_pod_deferred_resize_duration_seconds_count{priority_bucket="normal",resolution="accepted"} 1`)
+}
+
+// How long the parts of a new node's start took is told, and adds up.
+func TestStartup(t *testing.T) {
+	a := start(t, memcri.Config{})
+	part := func(name string) float64 {
+		m := regexp.MustCompile(`(?m)^kubelet_node_startup_` + name + `duration_seconds (\S+)$`).FindStringSubmatch(a.metrics())
+		if m == nil {
+			t.Fatalf("there is no %s", name)
+		}
+		n, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	a.eventually("the node has started", func() bool { return part("") > 0 })
+	sum := 0.0
+	for _, name := range []string{"pre_kubelet_", "pre_registration_", "registration_", "post_registration_"} {
+		sum += part(name)
+	}
+	if all := part(""); math.Abs(all-sum) > 0.001 || part("pre_kubelet_") <= 0 || part("registration_") <= 0 || part("post_registration_") <= 0 {
+		t.Errorf("all is %v, the parts %v", all, sum)
+	}
 }

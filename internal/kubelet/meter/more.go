@@ -31,11 +31,14 @@ type More struct {
 	// when it was last looked for them, OrphanVolumeErrors that of failures.
 	OrphanVolumes, OrphanVolumeErrors prometheus.Gauge
 	// Resizes counts what pods asked for anew; Accepted what had to wait before.
-	Resizes, Accepted                    *prometheus.CounterVec
-	DeferredTime                         *prometheus.HistogramVec
-	EvictionAge, CSICalls, ClaimCalls    *prometheus.HistogramVec
-	cpuPins, cpuErrors, memPins, memErrs prometheus.Counter
-	aligned, misaligned                  *prometheus.CounterVec
+	Resizes, Accepted *prometheus.CounterVec
+	// The steps of a node's start: before the agent, before its registration, during and
+	// after it, and all of them.
+	StartupBefore, StartupAgent, StartupRegistration, StartupAfter, Startup prometheus.Gauge
+	DeferredTime                                                            *prometheus.HistogramVec
+	EvictionAge, CSICalls, ClaimCalls                                       *prometheus.HistogramVec
+	cpuPins, cpuErrors, memPins, memErrs                                    prometheus.Counter
+	aligned, misaligned                                                     *prometheus.CounterVec
 	// PodRequests are by the method, all of them under "".
 	PodRequests map[string]*prometheus.CounterVec
 	// PodResourceRequests and PodResourceErrors are by the method.
@@ -102,6 +105,11 @@ func (m *Meter) more() {
 	m.Resizes = counters("kubelet_container_requested_resizes_total", "Number of requested resizes, counted at the container level. Different resources on the same container are counted separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', 'increase' or 'decrease'.", "resource", "requirement", "operation")
 	m.Accepted = counters("kubelet_pod_deferred_accepted_resizes_total", "Cumulative number of resizes that were accepted after being deferred.", "retry_trigger")
 	m.DeferredTime = times("kubelet_pod_deferred_resize_duration_seconds", "Duration in seconds that a pod resize remains deferred before completion. Label 'priority_bucket' classifies the pod priority.", []float64{5, 10, 15, 20, 30, 45, 60, 90, 120, 150, 180, 300, 600, 1200, 1800, 3600}, "resolution", "priority_bucket")
+	m.StartupBefore = gauge("node_startup_pre_kubelet_duration_seconds", "Duration in seconds of node startup before kubelet starts.")
+	m.StartupAgent = gauge("node_startup_pre_registration_duration_seconds", "Duration in seconds of node startup before registration.")
+	m.StartupRegistration = gauge("node_startup_registration_duration_seconds", "Duration in seconds of node startup during registration.")
+	m.StartupAfter = gauge("node_startup_post_registration_duration_seconds", "Duration in seconds of node startup after registration.")
+	m.Startup = gauge("node_startup_duration_seconds", "Duration in seconds of node startup in total.")
 	m.EvictionAge = times("kubelet_eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal", prometheus.DefBuckets, "eviction_signal")
 	m.CSICalls = times("csi_operations_seconds", "Container Storage Interface operation duration with gRPC error code status total", []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}, "driver_name", "method_name", "grpc_status_code", "migrated")
 	m.ClaimCalls = times("dra_grpc_operations_duration_seconds", "Duration in seconds of the DRA gRPC operations", prometheus.ExponentialBucketsRange(.1, 40, 15), "driver_name", "method_name", "grpc_status_code")

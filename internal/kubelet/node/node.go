@@ -66,6 +66,9 @@ type Config struct {
 	// Registered gets the node as it is found or made, before its first status: what
 	// it says of the network must not be news to the network then.
 	Registered func(*corev1.Node)
+	// Startup is told of a node that was made, and again when it is ready first; nil is
+	// told nothing.
+	Startup func(Startup)
 	// Runtime tells the runtime's name and version, and whether it and the
 	// network are ready.
 	Runtime func(ctx context.Context) Runtime
@@ -85,6 +88,10 @@ type Config struct {
 	// LeaseDuration is what the Lease promises; zero means 40 s.
 	LeaseDuration time.Duration
 }
+
+// Startup is when the node was tried to be made first, when that succeeded, and when it
+// was ready, zero if it is not yet.
+type Startup struct{ Attempt, Registered, Ready time.Time }
 
 // Notice is an event about the node; Type is "Normal" or "Warning".
 type Notice struct{ Type, Reason, Message string }
@@ -112,6 +119,7 @@ type Keeper struct {
 		known     bool // a status was written
 		// unschedulable is what was told last.
 		unschedulable bool
+		startup       Startup
 		ready         corev1.ConditionStatus
 	}
 }
@@ -232,6 +240,11 @@ func (k *Keeper) event(kind, reason, format string, args ...any) {
 // register creates the node, or brings an existing one to today's labels. It
 // tries until it succeeds; nil says that ctx ended.
 func (k *Keeper) register(ctx context.Context) *corev1.Node {
+	k.mu.Lock()
+	if k.mu.startup.Attempt.IsZero() {
+		k.mu.startup.Attempt = time.Now()
+	}
+	k.mu.Unlock()
 	wait := 100 * time.Millisecond
 	nodes := client.For[*corev1.Node](k.cfg.Client)
 	for {
@@ -242,6 +255,7 @@ func (k *Keeper) register(ctx context.Context) *corev1.Node {
 				return node
 			}
 		} else if node, err = nodes.Create(ctx, k.initial(ctx)); err == nil {
+			k.started(false)
 			return node
 		}
 		if apierrors.IsAlreadyExists(err) {
@@ -347,7 +361,29 @@ func (k *Keeper) publish(ctx context.Context, known *corev1.Node) (*corev1.Node,
 	k.mu.published, k.mu.known = time.Now(), true
 	k.mu.Unlock()
 	k.announce(&node.Status, &changed.Status)
+	if k.Ready() {
+		k.started(true)
+	}
 	return answer, nil
+}
+
+// started notes that the node was made, or that it is ready, the first time of each.
+func (k *Keeper) started(ready bool) {
+	k.mu.Lock()
+	at := &k.mu.startup.Registered
+	if ready {
+		at = &k.mu.startup.Ready
+	}
+	// A node that was there before the agent does not start up.
+	fresh := at.IsZero() && (!ready || !k.mu.startup.Registered.IsZero())
+	if fresh {
+		*at = time.Now()
+	}
+	startup := k.mu.startup
+	k.mu.Unlock()
+	if fresh && k.cfg.Startup != nil {
+		k.cfg.Startup(startup)
+	}
 }
 
 // schedulable records an event where pods may be bound to the node, or no longer.

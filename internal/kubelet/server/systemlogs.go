@@ -185,7 +185,8 @@ func (s *systemLogs) exists(file string) error {
 		return err
 	}
 	defer root.Close()
-	_, err = root.Stat(file)
+	// The slash that a query for a file may begin with means the directory.
+	_, err = root.Stat(path.Join(".", path.Clean("/"+strings.ReplaceAll(file, `\`, "/"))))
 	return err
 }
 
