@@ -5,14 +5,17 @@ package kubelet_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	csispec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -23,7 +26,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	registrationv1 "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
+	"kaji/internal/api/catalog"
+	"kaji/internal/apiserver"
 	"kaji/internal/client"
+	"kaji/internal/kubelet"
 	"kaji/internal/kubelet/memcri"
 )
 
@@ -33,6 +39,8 @@ type storage struct {
 	registrationv1.UnimplementedRegistrationServer
 	socket string
 	limit  atomic.Int64
+	health atomic.Pointer[csispec.VolumeHealth]
+	mounts *noMounts
 }
 
 const storageName = "csi.example.com"
@@ -50,14 +58,30 @@ func (s *storage) NodeGetInfo(context.Context, *csispec.NodeGetInfoRequest) (*cs
 }
 
 func (s *storage) NodeGetCapabilities(context.Context, *csispec.NodeGetCapabilitiesRequest) (*csispec.NodeGetCapabilitiesResponse, error) {
-	return &csispec.NodeGetCapabilitiesResponse{}, nil
+	return &csispec.NodeGetCapabilitiesResponse{Capabilities: []*csispec.NodeServiceCapability{{Type: &csispec.NodeServiceCapability_Rpc{
+		Rpc: &csispec.NodeServiceCapability_RPC{Type: csispec.NodeServiceCapability_RPC_GET_VOLUME_HEALTH}}}}}, nil
+}
+
+func (s *storage) NodePublishVolume(_ context.Context, q *csispec.NodePublishVolumeRequest) (*csispec.NodePublishVolumeResponse, error) {
+	return &csispec.NodePublishVolumeResponse{}, errors.Join(os.MkdirAll(q.TargetPath, 0o750), s.mounts.set(q.TargetPath, true))
+}
+
+func (s *storage) NodeUnpublishVolume(_ context.Context, q *csispec.NodeUnpublishVolumeRequest) (*csispec.NodeUnpublishVolumeResponse, error) {
+	return &csispec.NodeUnpublishVolumeResponse{}, s.mounts.set(q.TargetPath, false)
+}
+
+func (s *storage) NodeGetVolumeHealth(_ context.Context, q *csispec.NodeGetVolumeHealthRequest) (*csispec.NodeGetVolumeHealthResponse, error) {
+	if q.VolumeId != "h1" || q.VolumePublishPath == "" {
+		return nil, fmt.Errorf("no volume %s at %s", q.VolumeId, q.VolumePublishPath)
+	}
+	return &csispec.NodeGetVolumeHealthResponse{VolumeHealth: s.health.Load()}, nil
 }
 
 // startStorage registers the driver at the agent.
 func (a *agent) startStorage(limit int64) *storage {
 	a.t.Helper()
 	root := filepath.Join(filepath.Dir(a.static), "root")
-	s := &storage{socket: filepath.Join(root, "csi.sock")}
+	s := &storage{socket: filepath.Join(root, "csi.sock"), mounts: a.mounts}
 	s.limit.Store(limit)
 	server := grpc.NewServer()
 	csispec.RegisterNodeServer(server, s)
@@ -94,28 +118,10 @@ func TestAttachLimit(t *testing.T) {
 	a := start(t, memcri.Config{Images: []string{"app:1"}})
 	driver := a.startStorage(9)
 	period, pv := int64(10), "v1"
-	for _, err := range []error{
-		made(a, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: storageName}, Spec: storagev1.CSIDriverSpec{NodeAllocatableUpdatePeriodSeconds: &period}}),
-		made(a, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: pv}, Spec: corev1.PersistentVolumeSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: storageName, VolumeHandle: "h1"}}}}),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	claims, volumes := client.For[*corev1.PersistentVolumeClaim](a.client), client.For[*corev1.PersistentVolume](a.client)
-	claim, err := claims.Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: pv,
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}})
-	if err != nil {
+	if err := made(a, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: storageName}, Spec: storagev1.CSIDriverSpec{NodeAllocatableUpdatePeriodSeconds: &period}}); err != nil {
 		t.Fatal(err)
 	}
-	claim.Status.Phase = corev1.ClaimBound
-	if _, err := claims.UpdateStatus(t.Context(), claim); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := volumes.MergePatch(t.Context(), "", pv, map[string]any{"spec": map[string]any{"claimRef": map[string]any{"namespace": "default", "name": "c", "uid": claim.UID}}}, ""); err != nil {
-		t.Fatal(err)
-	}
+	a.claim(pv)
 	attachments := client.For[*storagev1.VolumeAttachment](a.client)
 	attachment, err := attachments.Create(t.Context(), &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("csi-%x", sha256.Sum256([]byte("h1"+storageName+"n1")))},
 		Spec: storagev1.VolumeAttachmentSpec{Attacher: storageName, NodeName: "n1", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &pv}}})
@@ -128,10 +134,7 @@ func TestAttachLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	driver.limit.Store(3)
-	a.create(simple("p", func(p *corev1.Pod) {
-		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
-		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
-	}))
+	a.create(withClaim())
 	pod := a.waitPhase("p", corev1.PodFailed)
 	if pod.Status.Reason != "VolumeAttachmentLimitExceeded" || !strings.HasPrefix(pod.Status.Message, "Pod was rejected: Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[data], unattached volumes=[data]") ||
 		!strings.Contains(pod.Status.Message, "no slot is free") {
@@ -146,4 +149,62 @@ func TestAttachLimit(t *testing.T) {
 func made[T client.Object](a *agent, o T) error {
 	_, err := client.For[T](a.client).Create(a.t.Context(), o)
 	return err
+}
+
+// claim makes a volume of the driver and the claim "c" that has it.
+func (a *agent) claim(pv string) {
+	a.t.Helper()
+	err := made(a, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: pv}, Spec: corev1.PersistentVolumeSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: storageName, VolumeHandle: "h1"}}}})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	claims, volumes := client.For[*corev1.PersistentVolumeClaim](a.client), client.For[*corev1.PersistentVolume](a.client)
+	claim, err := claims.Create(a.t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{VolumeName: pv,
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}}}})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	claim.Status.Phase = corev1.ClaimBound
+	if _, err := claims.UpdateStatus(a.t.Context(), claim); err != nil {
+		a.t.Fatal(err)
+	}
+	if _, err := volumes.MergePatch(a.t.Context(), "", pv, map[string]any{"spec": map[string]any{"claimRef": map[string]any{"namespace": "default", "name": "c", "uid": claim.UID}}}, ""); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// What a driver says is wrong with a volume stands in the pod's status, until it is well again.
+func TestVolumeHealth(t *testing.T) {
+	a := startWith(t, memcri.Config{Images: []string{"app:1"}}, func(c *apiserver.Config) { c.Kinds = catalog.WithVolumeHealth(catalog.Current()) },
+		func(c *kubelet.Config) { c.VolumeHealth, c.VolumeCheck = true, 20*time.Millisecond })
+	driver := a.startStorage(9)
+	no := false
+	if err := made(a, &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: storageName}, Spec: storagev1.CSIDriverSpec{AttachRequired: &no}}); err != nil {
+		t.Fatal(err)
+	}
+	a.claim("v1")
+	a.create(withClaim())
+	a.waitPhase("p", corev1.PodRunning)
+	if h := a.get("p").Status.VolumeHealth; len(h) != 0 {
+		t.Errorf("a volume that is well is %+v", h)
+	}
+	told := func(want ...corev1.VolumeHealthCondition) {
+		t.Helper()
+		a.eventually("the health is told", func() bool {
+			h := a.get("p").Status.VolumeHealth
+			return len(h) == 1 && h[0].Name == "data" && slices.Equal(h[0].HealthConditions, want) && !h[0].LastTransitionTime.IsZero()
+		})
+	}
+	driver.health.Store(&csispec.VolumeHealth{HealthStatuses: []*csispec.VolumeHealth_VolumeHealthEntry{{Status: csispec.VolumeHealthErrorType_DEGRADED, Reason: "DiskSlow", Message: "slow"}}})
+	told(corev1.VolumeHealthCondition{Status: corev1.VolumeHealthDegraded, Reason: "DiskSlow", Message: "slow"})
+	driver.health.Store(&csispec.VolumeHealth{})
+	told()
+}
+
+func withClaim() *corev1.Pod {
+	return simple("p", func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	})
 }

@@ -190,6 +190,9 @@ type Config struct {
 	// VolumeCheck is how long the size of a volume is taken to be what it was; zero
 	// means a minute, a negative time leaves volumes unmeasured.
 	VolumeCheck time.Duration
+	// VolumeHealth has CSI drivers asked what is wrong with volumes, and pods' statuses
+	// tell it, as often as VolumeCheck (CSIVolumeHealth).
+	VolumeHealth bool
 	// Rebind is how often containers are looked at that run on other processors than
 	// they should; zero means 10 s.
 	Rebind time.Duration
@@ -310,7 +313,9 @@ type Kubelet struct {
 		// asked are what pods asked for last, deferred since when resizes wait for room.
 		asked    map[types.UID]admit.Allocation
 		deferred map[types.UID]time.Time
-		cidrs    []string
+		// health is what is wrong with pods' volumes.
+		health map[types.UID][]corev1.PodVolumeHealth
+		cidrs  []string
 		// seen is when pods were seen first, pulls how long their images took.
 		seen  map[types.UID]time.Time
 		pulls map[types.UID]time.Duration
@@ -349,6 +354,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k.mu.resizing = map[types.UID]bool{}
 	k.mu.asked = map[types.UID]admit.Allocation{}
 	k.mu.deferred = map[types.UID]time.Time{}
+	k.mu.health = map[types.UID][]corev1.PodVolumeHealth{}
 	k.mu.seen = map[types.UID]time.Time{}
 	k.mu.pulls = map[types.UID]time.Duration{}
 	k.mu.locks = map[types.UID]*sync.Mutex{}
@@ -596,6 +602,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	part("plug-ins", k.watchPlugins)
 	part("lack of memory", k.optional("lack of the machine's memory is not told of", (&oom.Watcher{Killed: k.outOfMemory}).Run))
 	part("limits of volumes", k.csi.Limits)
+	if k.cfg.VolumeHealth {
+		part("health of volumes", k.watchVolumes)
+	}
 	part("device plug-ins", k.optional("device plug-ins cannot register", k.devices.Run))
 	part("processors", k.bind)
 	if len(k.cfg.ShutdownGroups) > 0 {

@@ -64,28 +64,38 @@ type agent struct {
 	pods    client.Typed[*corev1.Pod]
 	// static is the directory of static pods.
 	static  string
+	mounts  *noMounts
 	kubelet *kubelet.Kubelet
 }
 
 func start(t *testing.T, cfg memcri.Config) *agent {
 	t.Helper()
+	return startWith(t, cfg, func(*apiserver.Config) {}, func(*kubelet.Config) {})
+}
+
+func startWith(t *testing.T, cfg memcri.Config, server func(*apiserver.Config), change func(*kubelet.Config)) *agent {
+	t.Helper()
 	// Kubelets judge resizes, too: nobody is to refuse them before.
 	cluster := kajitest.Start(t, kajitest.WithServer(func(c *apiserver.Config) {
 		c.DisabledAdmission = append(c.DisabledAdmission, "PodResizeValidator")
+		server(c)
 	}))
-	a := &agent{t: t, client: cluster.Client(), runtime: memcri.New(cfg), pods: client.For[*corev1.Pod](cluster.Client())}
+	a := &agent{t: t, client: cluster.Client(), runtime: memcri.New(cfg), pods: client.For[*corev1.Pod](cluster.Client()),
+		mounts: &noMounts{mounted: map[string]bool{}}}
 	dir := t.TempDir()
 	a.static = dir + "/static"
 	if err := os.MkdirAll(a.static, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	k, err := kubelet.New(kubelet.Config{
+	settings := kubelet.Config{
 		NodeName: "n1", Client: a.client, Runtime: a.runtime, Images: a.runtime, RootDir: dir + "/root", LogDir: dir + "/pods", LegacyLogDir: "-",
 		NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
 		Machine:       &node.Machine{OS: "linux", Arch: "amd64", MilliCPU: 4000, Memory: 8 << 30, Disk: 100 << 30},
 		StaticPodPath: dir + "/static", Eviction: []evict.Threshold{}, // however full this machine is
-		Mounter: &noMounts{mounted: map[string]bool{}}, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-	})
+		Mounter: a.mounts, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	}
+	change(&settings)
+	k, err := kubelet.New(settings)
 	if err != nil {
 		t.Fatal(err)
 	}

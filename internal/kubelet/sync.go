@@ -300,6 +300,7 @@ func (k *Kubelet) publishLocked(pod *corev1.Pod, a *actual.Pod, ending bool, cha
 	k.countRunning(known, &old, &s)
 	k.countEnded(&old, &s)
 	k.deviceStatus(pod.UID, &s)
+	k.healthStatus(pod.UID, &old, &s)
 	if change != nil {
 		change(&s)
 	}
@@ -417,6 +418,7 @@ func (s *syncer) Forget(ctx context.Context, pod *corev1.Pod) {
 	defer k.mu.Unlock()
 	k.undefer(pod, "terminated")
 	delete(k.mu.asked, pod.UID)
+	delete(k.mu.health, pod.UID)
 	delete(k.mu.retries, pod.UID)
 	delete(k.mu.fails, pod.UID)
 	delete(k.mu.grants, pod.UID)

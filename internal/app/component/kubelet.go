@@ -293,7 +293,7 @@ func (a *agent) amounts() {
 		k.PodCIDR = c.PodCIDR
 	}
 	gates, _ := featuregate.New(c.FeatureGates) // judged by settle
-	k.NoMemoryQoS = !gates.Enabled("MemoryQoS")
+	k.NoMemoryQoS, k.VolumeHealth = !gates.Enabled("MemoryQoS"), gates.Enabled("CSIVolumeHealth")
 	if !k.NoMemoryQoS {
 		k.MemoryQoS = cgroup.MemoryQoS{Reserve: c.MemoryReservationPolicy == configv1beta1.TieredReservationMemoryReservationPolicy, Throttle: ptr.Deref(c.MemoryThrottlingFactor, 0)}
 	}

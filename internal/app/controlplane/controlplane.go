@@ -130,6 +130,9 @@ func (p *Plane) assemble(ctx context.Context) error {
 	if p.PodGroups() {
 		all = catalog.WithGroups(all)
 	}
+	if p.features.Enabled("CSIVolumeHealth") {
+		all = catalog.WithVolumeHealth(all)
+	}
 	if o.ServeMetrics {
 		all = append(all, metrics.Kinds()...)
 	}

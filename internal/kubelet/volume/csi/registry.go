@@ -56,6 +56,8 @@ type registered struct {
 	expand bool
 	// single says that it tells one writer from all of a node.
 	single bool
+	// health says that it tells what is wrong with volumes.
+	health bool
 }
 
 // Register implements plugin.Handler.
@@ -107,6 +109,8 @@ func (d *registered) capabilities(ctx context.Context) error {
 			d.expand = true
 		case csispec.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER:
 			d.single = true
+		case csispec.NodeServiceCapability_RPC_GET_VOLUME_HEALTH:
+			d.health = true
 		}
 	}
 	return nil
