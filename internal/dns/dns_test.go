@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,21 +193,21 @@ func TestNames(t *testing.T) {
 }
 
 // upstream is a name server on loopback that counts what it is asked.
-func upstream(t *testing.T, answer func(*dns.Msg) *dns.Msg) (netip.AddrPort, *int) {
+func upstream(t *testing.T, answer func(*dns.Msg) *dns.Msg) (netip.AddrPort, *atomic.Int32) {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := 0
+	asked := &atomic.Int32{}
 	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		asked++
+		asked.Add(1)
 		_ = w.WriteMsg(answer(q))
 	})}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.ActivateAndServe() }()
 	t.Cleanup(func() { conn.Close(); <-done })
-	return netip.MustParseAddrPort(conn.LocalAddr().String()), &asked
+	return netip.MustParseAddrPort(conn.LocalAddr().String()), asked
 }
 
 func TestForwardAndCorefile(t *testing.T) {
@@ -235,9 +236,9 @@ stub.example:53 { # elsewhere
 }
 `, at)}})
 	until(t, "the stub domain", func() bool { return len(ask(s, "a.stub.example.", dns.TypeA).Answer) == 1 })
-	before := *asked
+	before := asked.Load()
 	a := ask(s, "a.STUB.example.", dns.TypeA)
-	if *asked != before || len(a.Answer) != 1 || a.Answer[0].Header().Ttl > 60 {
+	if asked.Load() != before || len(a.Answer) != 1 || a.Answer[0].Header().Ttl > 60 {
 		t.Errorf("the answer was not kept: %v", a)
 	}
 	if got := texts(ask(s, "fixed.example.", dns.TypeA).Answer); !slices.Equal(got, []string{"192.0.2.1"}) {

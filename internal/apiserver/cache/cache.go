@@ -55,9 +55,10 @@ type Config struct {
 
 // Cache is the watch cache of all kinds. All methods are safe for concurrent use.
 type Cache struct {
-	cfg  Config
-	log  *slog.Logger
-	pool pool
+	cfg    Config
+	log    *slog.Logger
+	pool   pool
+	owners owners
 
 	mu    sync.RWMutex
 	feeds map[string]*feed // by the kind's prefix

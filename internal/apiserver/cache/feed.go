@@ -230,6 +230,9 @@ func (f *feed) entry(kv store.KeyValue) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
 	}
+	if !f.kind.Custom { // whose entries would be copies
+		f.cache.owners.share(object.GetManagedFields())
+	}
 	e := &Entry{Key: kv.Key, Object: object, Revision: kv.ModRevision, pool: &f.cache.pool}
 	if slim := f.cache.cfg.Slim; slim != nil {
 		e.Object, e.packed = slim(f.kind, object)

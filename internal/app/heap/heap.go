@@ -6,8 +6,11 @@
 // Go collects when as much garbage has gathered as there is live data. A small
 // server under load then does little else: with 20 MB alive it reads them again
 // for every 20 MB of requests. While collections follow one another quickly, some
-// more may gather; once they no longer do, Go's own measure holds again and the
-// memory goes back to the system.
+// more may gather; once they no longer do, Go's own measure holds again.
+//
+// At rest Go keeps the garbage it has not come to, as much as there is live data,
+// and gives freed memory back slowly. A server that had much to do gives both
+// back at once when there is nothing more to do.
 package heap
 
 import (
@@ -27,11 +30,15 @@ const (
 	garbage = 128 << 20
 	share   = 32
 
-	busy = time.Second     // between two collections, at most: there is load
-	rest = 5 * time.Second // since the last collection: there is none
+	busy = time.Second      // between two collections, at most: there is load
+	some = 10 * time.Second // the same: something is being done
+	rest = 5 * time.Second  // since the last collection: there is none
 
 	standard = 100 // Go's default of GOGC
 	most     = 400
+
+	// little is what may be allocated between two looks by a process that rests.
+	little = 8 << 20
 )
 
 // Pace lets more garbage gather while the process is busy, until stop is called.
@@ -49,20 +56,18 @@ func Pace() (stop func()) {
 type pacer struct {
 	garbage uint64
 
-	mu      sync.Mutex
-	last    time.Time // of the last collection
-	percent int
-	calm    *time.Timer // ends the load
-	stopped bool
+	mu        sync.Mutex
+	last      time.Time // of the last collection
+	percent   int
+	calm      *time.Timer // looks whether the load has ended
+	allocated uint64      // ever, at the last look
+	owing     bool        // something was done, and memory is to be given back
+	stopped   bool
 }
 
 func newPacer(rest time.Duration) *pacer {
 	p := &pacer{garbage: allowed(), percent: standard}
-	p.calm = time.AfterFunc(rest, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.set(standard)
-	})
+	p.calm = time.AfterFunc(rest, func() { p.look(rest) })
 	p.listen(rest)
 	return p
 }
@@ -86,11 +91,34 @@ func (p *pacer) collected(rest time.Duration) bool {
 	}
 	now := time.Now()
 	if now.Sub(p.last) < busy {
-		p.set(percent(p.garbage, live()))
-		p.calm.Reset(rest)
+		live, _ := heap()
+		p.set(percent(p.garbage, live))
 	}
+	p.owing = p.owing || now.Sub(p.last) < some
 	p.last = now
+	p.calm.Reset(rest)
 	return true
+}
+
+// look is called when there was no collection for some time, and again until the
+// process rests.
+func (p *pacer) look(again time.Duration) {
+	p.mu.Lock()
+	p.set(standard)
+	_, allocated := heap()
+	rests := allocated-p.allocated < little
+	p.allocated = allocated
+	give := p.owing && rests && !p.stopped
+	switch {
+	case give:
+		p.owing = false
+	case p.owing && !p.stopped:
+		p.calm.Reset(again)
+	}
+	p.mu.Unlock()
+	if give {
+		debug.FreeOSMemory()
+	}
 }
 
 // set changes the collector's measure where that is worth the short stop that it
@@ -116,11 +144,12 @@ func percent(garbage, live uint64) int {
 	return int(min(max(garbage*100/max(live, 1), standard), most))
 }
 
-// live is what the last collection left, in bytes.
-func live() uint64 {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+// heap returns what the last collection left alive and what was ever allocated, in
+// bytes.
+func heap() (live, allocated uint64) {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(s)
-	return s[0].Value.Uint64()
+	return s[0].Value.Uint64(), s[1].Value.Uint64()
 }
 
 // allowed is how much garbage this machine's memory has room for.

@@ -184,7 +184,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return c.Type == corev1.NodeReady || !owned(c.Type)
 	})})
 	var lease sync.WaitGroup
-	lease.Go(func() { k.beat(ctx, node.UID) })
+	uid := node.UID
+	lease.Go(func() { k.beat(ctx, uid) })
 	defer lease.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
