@@ -37,6 +37,9 @@ const (
 	standard = 100 // Go's default of GOGC
 	most     = 400
 
+	// worthwhile is how much there has to be to give back, besides a quarter of what
+	// is alive, where it is not known that something was done.
+	worthwhile = 32 << 20
 	// little is what may be allocated between two looks by a process that rests.
 	little = 8 << 20
 )
@@ -91,8 +94,7 @@ func (p *pacer) collected(rest time.Duration) bool {
 	}
 	now := time.Now()
 	if now.Sub(p.last) < busy {
-		live, _ := heap()
-		p.set(percent(p.garbage, live))
+		p.set(percent(p.garbage, heap().live))
 	}
 	p.owing = p.owing || now.Sub(p.last) < some
 	p.last = now
@@ -105,9 +107,10 @@ func (p *pacer) collected(rest time.Duration) bool {
 func (p *pacer) look(again time.Duration) {
 	p.mu.Lock()
 	p.set(standard)
-	_, allocated := heap()
-	rests := allocated-p.allocated < little
-	p.allocated = allocated
+	u := heap()
+	rests := u.allocated-p.allocated < little
+	p.allocated = u.allocated
+	p.owing = p.owing || u.held > u.live+u.live/4+worthwhile
 	give := p.owing && rests && !p.stopped
 	switch {
 	case give:
@@ -144,12 +147,19 @@ func percent(garbage, live uint64) int {
 	return int(min(max(garbage*100/max(live, 1), standard), most))
 }
 
-// heap returns what the last collection left alive and what was ever allocated, in
-// bytes.
-func heap() (live, allocated uint64) {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+// use is what the heap is used for, in bytes.
+type use struct {
+	live      uint64 // what the last collection left
+	held      uint64 // by objects, dead ones among them, and by whole pages that are free
+	allocated uint64 // ever
+}
+
+func heap() use {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+	}
 	metrics.Read(s)
-	return s[0].Value.Uint64(), s[1].Value.Uint64()
+	return use{live: s[0].Value.Uint64(), held: s[1].Value.Uint64() + s[2].Value.Uint64(), allocated: s[3].Value.Uint64()}
 }
 
 // allowed is how much garbage this machine's memory has room for.

@@ -34,23 +34,18 @@ func TestPace(t *testing.T) {
 func TestRest(t *testing.T) {
 	p := newPacer(20 * time.Millisecond)
 	defer p.stop()
-	held := func() uint64 {
-		s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-		metrics.Read(s)
-		return s[0].Value.Uint64() + s[1].Value.Uint64()
-	}
 	kept := make([][]byte, 64)
 	for i := range 400 {
 		sink = make([]byte, 1<<20)
 		kept[i%len(kept)] = sink
 	}
-	if got := held(); got < 64<<20 {
+	if got := heap().held; got < 64<<20 {
 		t.Fatalf("%d bytes are held while 64 MiB are in use", got)
 	}
 	kept, sink = nil, nil
-	for until := time.Now().Add(30 * time.Second); held() > 16<<20; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); heap().held > 16<<20; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatalf("%d MiB are held", held()>>20)
+			t.Fatalf("%d MiB are held", heap().held>>20)
 		}
 	}
 }
