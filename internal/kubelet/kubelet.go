@@ -65,6 +65,7 @@ import (
 	"kaji/internal/kubelet/podresources"
 	"kaji/internal/kubelet/podrun"
 	"kaji/internal/kubelet/podsapi"
+	"kaji/internal/kubelet/podspec"
 	"kaji/internal/kubelet/podworker"
 	"kaji/internal/kubelet/probe"
 	"kaji/internal/kubelet/shutdown"
@@ -451,7 +452,14 @@ func New(cfg Config) (*Kubelet, error) {
 			k.meter.ClaimCalls.WithLabelValues(driver, method, code).Observe(took.Seconds())
 		}})
 	k.plugins.Handlers[registrationv1.DRAPlugin] = k.claims
-	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log})
+	k.pool = podworker.New(podworker.Config{Syncer: (*syncer)(k), Logger: k.log, Back: func(pod *corev1.Pod) {
+		static := ""
+		if podspec.Static(pod) {
+			static = "true"
+		}
+		k.meter.Restarted.WithLabelValues(static).Inc()
+		(*sinkOf)(k).Add(pod)
+	}})
 	k.node = node.New(node.Config{
 		Name: cfg.NodeName, Client: cfg.Client, Node: k.nodeObject, Recorder: k.recorder, Logger: k.log,
 		Addresses: cfg.NodeIPs, Hostname: cfg.Hostname, Labels: cfg.NodeLabels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,

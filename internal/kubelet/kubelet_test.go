@@ -574,3 +574,35 @@ func TestStartup(t *testing.T) {
 		t.Errorf("all is %v, the parts %v", all, sum)
 	}
 }
+
+// A static pod that is taken away and comes back while it still ends is started anew
+// once it has ended.
+func TestStaticPodBack(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}, IgnoreStop: map[string]bool{"main": true}})
+	file := a.static + "/web.yaml"
+	write := func() {
+		if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {terminationGracePeriodSeconds: 3, containers: [{name: main, image: 'app:1'}]}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	a.waitPhase("web-n1", corev1.PodRunning)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	a.eventually("the pod is being ended", func() bool { return slices.Contains(a.runtime.Calls(), "stop main 3") })
+	write()
+	starts := func() (n int) {
+		for _, call := range a.runtime.Calls() {
+			if call == "start main" {
+				n++
+			}
+		}
+		return n
+	}
+	a.eventually("the pod runs again", func() bool {
+		pod := a.get("web-n1")
+		return starts() == 2 && pod != nil && pod.Status.Phase == corev1.PodRunning
+	})
+	a.counted(`kubelet_restarted_pods_total{static="true"} 1`)
+}

@@ -31,7 +31,7 @@ type More struct {
 	// when it was last looked for them, OrphanVolumeErrors that of failures.
 	OrphanVolumes, OrphanVolumeErrors prometheus.Gauge
 	// Resizes counts what pods asked for anew; Accepted what had to wait before.
-	Resizes, Accepted *prometheus.CounterVec
+	Resizes, Accepted, Restarted *prometheus.CounterVec
 	// The steps of a node's start: before the agent, before its registration, during and
 	// after it, and all of them.
 	StartupBefore, StartupAgent, StartupRegistration, StartupAfter, Startup prometheus.Gauge
@@ -103,6 +103,7 @@ func (m *Meter) more() {
 	m.aligned = counters("kubelet_container_aligned_compute_resources_count", "Cumulative number of aligned compute resources allocated to containers by alignment type.", "scope", "boundary")
 	m.misaligned = counters("kubelet_container_aligned_compute_resources_failure_count", "Cumulative number of failures to allocate aligned compute resources to containers by alignment type.", "scope", "boundary")
 	m.Resizes = counters("kubelet_container_requested_resizes_total", "Number of requested resizes, counted at the container level. Different resources on the same container are counted separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', 'increase' or 'decrease'.", "resource", "requirement", "operation")
+	m.Restarted = counters("kubelet_restarted_pods_total", "Number of pods that have been restarted because they were deleted and recreated with the same UID while the kubelet was watching them (common for static pods, extremely uncommon for API pods)", "static")
 	m.Accepted = counters("kubelet_pod_deferred_accepted_resizes_total", "Cumulative number of resizes that were accepted after being deferred.", "retry_trigger")
 	m.DeferredTime = times("kubelet_pod_deferred_resize_duration_seconds", "Duration in seconds that a pod resize remains deferred before completion. Label 'priority_bucket' classifies the pod priority.", []float64{5, 10, 15, 20, 30, 45, 60, 90, 120, 150, 180, 300, 600, 1200, 1800, 3600}, "resolution", "priority_bucket")
 	m.StartupBefore = gauge("node_startup_pre_kubelet_duration_seconds", "Duration in seconds of node startup before kubelet starts.")

@@ -15,7 +15,8 @@
 // A worker takes one step at a time. What happens meanwhile wakes it again
 // afterwards; an end that is asked for cuts short the step in progress, and so
 // does a shorter grace. A worker sleeps until something wakes it: there is no
-// polling. What the steps do is the Syncer's matter.
+// polling. A pod that its source has again while it is on its way out goes all of
+// that way first. What the steps do is the Syncer's matter.
 package podworker
 
 import (
@@ -84,6 +85,9 @@ type Config struct {
 	Logger *slog.Logger
 	// ErrorRetry is the wait after a step that failed; zero means 2 s.
 	ErrorRetry time.Duration
+	// Back is told of a pod that was gone from its source, came back while it was being
+	// ended, and is forgotten now: it is to be begun anew. Nil means Update.
+	Back func(*corev1.Pod)
 }
 
 // Pool is the set of workers. Its methods may be called from anywhere.
@@ -108,6 +112,8 @@ type worker struct {
 	cut context.CancelFunc
 	// gone says that the pod's source has it no more.
 	gone bool
+	// back is what the source has again after that; the worker ends its pod before.
+	back *corev1.Pod
 }
 
 // New returns a pool; workers start once Run was called.
@@ -143,7 +149,7 @@ func (p *Pool) start(w *worker) {
 }
 
 // Update tells the newest specification of a pod. A pod that is being deleted
-// is ended.
+// is ended. One that was gone before is begun anew when its end has come.
 func (p *Pool) Update(pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,6 +158,10 @@ func (p *Pool) Update(pod *corev1.Pod) {
 		w = &worker{pod: pod, wake: make(chan struct{}, 1)}
 		p.mu.all[pod.UID] = w
 		p.start(w)
+	}
+	if w.gone {
+		w.back = pod
+		return
 	}
 	shorter := pod.DeletionTimestamp != nil && (w.pod.DeletionTimestamp == nil || podspec.Grace(pod) < podspec.Grace(w.pod))
 	w.pod = pod
@@ -186,7 +196,7 @@ func (p *Pool) Remove(uid types.UID) {
 	if w == nil {
 		return
 	}
-	w.gone = true
+	w.gone, w.back = true, nil
 	p.terminate(w, End{Gone: true}, false)
 	w.rouse()
 }
@@ -365,10 +375,18 @@ func (p *Pool) leave(ctx context.Context, w *worker) bool {
 	if done {
 		delete(p.mu.all, w.pod.UID)
 	}
-	pod := w.pod
+	pod, back := w.pod, w.back
 	p.mu.Unlock()
-	if done {
-		p.cfg.Syncer.Forget(ctx, pod)
+	if !done {
+		return false
 	}
-	return done
+	p.cfg.Syncer.Forget(ctx, pod)
+	switch {
+	case back == nil:
+	case p.cfg.Back != nil:
+		p.cfg.Back(back)
+	default:
+		p.Update(back)
+	}
+	return true
 }
