@@ -3,6 +3,7 @@
 package heap
 
 import (
+	"runtime"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ func TestRest(t *testing.T) {
 	if got := heap().held; got < 64<<20 {
 		t.Fatalf("%d bytes are held while 64 MiB are in use", got)
 	}
+	runtime.KeepAlive(kept)
 	kept, sink = nil, nil
 	for until := time.Now().Add(30 * time.Second); heap().held > 16<<20; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
