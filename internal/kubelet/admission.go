@@ -130,6 +130,7 @@ func (k *Kubelet) resize(pod *corev1.Pod, granted admit.Allocation, why string) 
 	former, was := k.mu.pending[pod.UID]
 	if refusal == nil {
 		k.mu.grants[pod.UID] = admit.Allocate(pod)
+		k.mu.resized = true
 		delete(k.mu.pending, pod.UID)
 		if k.undefer(pod, "accepted") {
 			k.meter.Accepted.WithLabelValues(why).Inc()
@@ -152,9 +153,18 @@ func (k *Kubelet) resize(pod *corev1.Pod, granted admit.Allocation, why string) 
 	return granted.Apply(pod)
 }
 
+// resized says whether a resize was granted since it was asked last.
+func (k *Kubelet) resized() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.mu.resized
+	k.mu.resized = false
+	return was
+}
+
 // reconsider looks again at resizes that had to wait for room, oldest pods
-// first.
-func (k *Kubelet) reconsider() {
+// first; why says what may have made some.
+func (k *Kubelet) reconsider(why string) {
 	var waiting []*corev1.Pod
 	k.mu.Lock()
 	for uid, why := range k.mu.pending {
@@ -170,7 +180,7 @@ func (k *Kubelet) reconsider() {
 	})
 	for _, pod := range waiting {
 		if api, err := k.pods.Cached(pod.Namespace, pod.Name); err == nil && api.UID == pod.UID {
-			k.pool.Update(k.take(api, "pods_removed"))
+			k.pool.Update(k.take(api, why))
 		}
 	}
 }

@@ -314,6 +314,8 @@ type Kubelet struct {
 		// asked are what pods asked for last, deferred since when resizes wait for room.
 		asked    map[types.UID]admit.Allocation
 		deferred map[types.UID]time.Time
+		// resized says that a resize was granted.
+		resized bool
 		// health is what is wrong with pods' volumes.
 		health map[types.UID][]corev1.PodVolumeHealth
 		cidrs  []string

@@ -551,6 +551,34 @@ func TestDeferredResize(t *testing.T) {
 	a.counted(`kubelet_pod_deferred_resize_duration_seconds_count{priority_bucket="normal",resolution="accepted"} 1`)
 }
 
+// It is granted, too, when another pod is resized and leaves room.
+func TestDeferredResizeAfterAnother(t *testing.T) {
+	a := start(t, memcri.Config{Images: []string{"app:1"}})
+	resize := func(name, cpu string) {
+		t.Helper()
+		patch := map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": "app:1", "resources": map[string]any{"requests": map[string]any{"cpu": cpu}}}}}}
+		if _, err := a.pods.MergePatch(t.Context(), "default", name, patch, "resize"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, cpu := range map[string]string{"p": "100m", "big": "3500m"} {
+		a.create(simple(name, func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
+		}))
+		a.waitPhase(name, corev1.PodRunning)
+	}
+	resize("p", "1")
+	a.eventually("the resize waits", func() bool {
+		c := status.Condition(a.get("p").Status.Conditions, corev1.PodResizePending)
+		return c != nil && c.Reason == corev1.PodReasonDeferred
+	})
+	resize("big", "2")
+	a.counted(`kubelet_pod_deferred_accepted_resizes_total{retry_trigger="pod_resized"} 1`)
+	a.eventually("no resize waits", func() bool {
+		return status.Condition(a.get("p").Status.Conditions, corev1.PodResizePending) == nil
+	})
+}
+
 // How long the parts of a new node's start took is told, and adds up.
 func TestStartup(t *testing.T) {
 	a := start(t, memcri.Config{})

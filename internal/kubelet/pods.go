@@ -24,6 +24,9 @@ var _ source.Sink = (*sinkOf)(nil)
 func (s *sinkOf) Add(pod *corev1.Pod) {
 	k := (*Kubelet)(s)
 	k.pool.Update(k.take(pod, "pod_updated"))
+	for k.resized() { // which may have made room for others
+		k.reconsider("pod_resized")
+	}
 	k.statuses.Seen(pod)
 	k.shared()
 	if state, ok := k.pool.State(pod.UID); ok && state == podworker.Finished && pod.DeletionTimestamp != nil {
@@ -35,7 +38,7 @@ func (s *sinkOf) Add(pod *corev1.Pod) {
 func (s *sinkOf) Gone(pod *corev1.Pod) {
 	k := (*Kubelet)(s)
 	k.pool.Remove(pod.UID)
-	k.reconsider()
+	k.reconsider("pods_removed")
 }
 
 // Mirror implements source.Sink.
