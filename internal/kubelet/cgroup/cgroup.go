@@ -23,11 +23,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 
 	"kaji/internal/kubelet/podspec"
@@ -58,27 +56,6 @@ type Config struct {
 	Exclusive func(pod *corev1.Pod) bool
 	// Memory protects and throttles (KEP-2570). It takes version 2.
 	Memory MemoryQoS
-}
-
-// MemoryQoS says how requests and limits of memory count besides the bounds.
-type MemoryQoS struct {
-	// Reserve keeps what guaranteed pods request from reclaim, and what burstable
-	// ones do as far as can be.
-	Reserve bool
-	// Throttle is the part of the way from a request to its limit from which on
-	// more memory is slow to get; zero never is.
-	Throttle float64
-}
-
-// High is where memory gets slow to get between a request and a limit, in bytes;
-// zero where nothing is throttled.
-func (q MemoryQoS) High(request, limit int64) int64 {
-	page := int64(os.Getpagesize())
-	high := int64(float64(request)+float64(limit-request)*q.Throttle) / page * page
-	if q.Throttle == 0 || limit == 0 || request == limit || high <= request {
-		return 0
-	}
-	return high
 }
 
 // PIDs is how many processes there may be, where resources are reserved.
@@ -293,16 +270,6 @@ func (t *Tree) read(elements []string) Limits {
 	return l
 }
 
-// Limits are what a group gets. Zero values are not written; a negative quota
-// or memory takes the limit away.
-type Limits struct {
-	Shares, Quota, Period, Memory, Pids int64
-	// HugePages are bytes by page size, as the kernel writes it.
-	HugePages map[string]int64
-	// Unified are files that version 2 alone has.
-	Unified map[string]string
-}
-
 // anyPages bounds no huge pages.
 const anyPages = 1 << 62
 
@@ -328,34 +295,6 @@ func (t *Tree) reserve(hard, soft int64) map[string]string {
 		return nil
 	}
 	return map[string]string{"memory.min": strconv.FormatInt(hard, 10), "memory.low": strconv.FormatInt(soft, 10)}
-}
-
-// pages are the huge pages in a list, by size; those that it does not have are none.
-func (t *Tree) pages(list corev1.ResourceList) map[string]int64 {
-	out := map[string]int64{}
-	for _, size := range t.cfg.HugePages {
-		out[size] = 0
-	}
-	for name, amount := range list {
-		text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
-		size, err := apiresource.ParseQuantity(text)
-		if !ok || err != nil {
-			continue
-		}
-		if kernel := PageSize(size.Value()); slices.Contains(t.cfg.HugePages, kernel) {
-			out[kernel] += amount.Value()
-		}
-	}
-	return out
-}
-
-// PageSize writes a size in bytes as the kernel does in names of files: "2MB".
-func PageSize(bytes int64) string {
-	n, unit := bytes/1024, 0
-	for n >= 1024 && n%1024 == 0 && unit < 3 {
-		n, unit = n/1024, unit+1
-	}
-	return strconv.FormatInt(n, 10) + []string{"KB", "MB", "GB", "TB"}[unit]
 }
 
 // Top are the names of the group of all pods, from the top.
@@ -443,18 +382,6 @@ func (t *Tree) Reserve(group string, reserved corev1.ResourceList, compressible 
 	return top.write(elements, l)
 }
 
-// bounds are the limits of a group that is given resources as a whole.
-func bounds(r corev1.ResourceList, compressible bool) (l Limits) {
-	if cpu, ok := r[corev1.ResourceCPU]; ok {
-		l.Shares = shares(cpu.MilliValue())
-	}
-	if !compressible {
-		processes := r[PIDs]
-		l.Memory, l.Pids = r.Memory().Value(), processes.Value()
-	}
-	return l
-}
-
 // Share brings the groups above pods up to date with those that run: all
 // burstable ones together weigh what they request, and keep as much memory.
 func (t *Tree) Share(pods []*corev1.Pod) error {
@@ -477,70 +404,6 @@ func (t *Tree) Share(pods []*corev1.Pod) error {
 		}
 	}
 	return t.write([]string{"kubepods", "burstable"}, l)
-}
-
-func shares(milli int64) int64 { return min(max(milli*1024/1000, 2), 262144) }
-
-// PodLimits are those of a pod's group.
-func (t *Tree) PodLimits(pod *corev1.Pod) Limits {
-	l := Limits{Shares: 2, Pids: t.cfg.PodPids}
-	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
-	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	if podspec.QOS(pod) != corev1.PodQOSBestEffort {
-		l.Shares = shares(requests.Cpu().MilliValue())
-	}
-	if allHave(pod, corev1.ResourceCPU) && t.cfg.Quota && (t.cfg.Exclusive == nil || !t.cfg.Exclusive(pod)) {
-		l.Period = t.cfg.QuotaPeriod.Microseconds()
-		l.Quota = max(limits.Cpu().MilliValue()*l.Period/1000, 1000)
-	}
-	if allHave(pod, corev1.ResourceMemory) {
-		l.Memory = limits.Memory().Value()
-	}
-	l.HugePages = t.pages(requests)
-	l.Unified = t.memoryQoS(pod, requests.Memory().Value(), l.Memory)
-	return l
-}
-
-// memoryQoS is what a pod's group has of requests and limits of memory besides
-// its bound.
-func (t *Tree) memoryQoS(pod *corev1.Pod, request, limit int64) map[string]string {
-	files := map[string]string{}
-	if t.unified && t.cfg.Memory.Reserve && request > 0 {
-		file := "memory.low"
-		if podspec.QOS(pod) == corev1.PodQOSGuaranteed {
-			file = "memory.min"
-		}
-		files[file] = strconv.FormatInt(request, 10)
-	}
-	if high := t.cfg.Memory.High(request, limit); t.unified && pod.Spec.Resources != nil && high > 0 {
-		files["memory.high"] = strconv.FormatInt(high, 10)
-	}
-	return files
-}
-
-// allHave says whether the pod as a whole is limited: by itself, or because
-// every container is.
-func allHave(pod *corev1.Pod, name corev1.ResourceName) bool {
-	if r := pod.Spec.Resources; r != nil {
-		if limit, ok := r.Limits[name]; ok && !limit.IsZero() {
-			return true
-		}
-	}
-	limited := func(c *corev1.Container) bool {
-		limit := c.Resources.Limits[name]
-		return !limit.IsZero()
-	}
-	for i := range pod.Spec.Containers {
-		if !limited(&pod.Spec.Containers[i]) {
-			return false
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; podspec.Sidecar(c) && !limited(c) {
-			return false
-		}
-	}
-	return true
 }
 
 // Ensure makes a pod's group and brings its limits up to date. Limits are
@@ -574,257 +437,4 @@ func (t *Tree) Ensure(pod *corev1.Pod, lower bool) error {
 func (t *Tree) Exists(pod *corev1.Pod) bool {
 	_, err := os.Stat(filepath.Join(t.dir("memory"), t.relative(names(pod))))
 	return err == nil
-}
-
-func (t *Tree) dir(controller string) string {
-	if t.unified {
-		return t.cfg.Mount
-	}
-	return t.controllers[controller]
-}
-
-func (t *Tree) roots() []string {
-	if t.unified {
-		return []string{t.cfg.Mount}
-	}
-	var roots []string
-	for _, dir := range t.controllers {
-		if !slices.Contains(roots, dir) {
-			roots = append(roots, dir)
-		}
-	}
-	return roots
-}
-
-func (t *Tree) make(elements []string, l Limits) error {
-	if t.units {
-		return t.makeSlice(elements, l)
-	}
-	relative := t.relative(elements)
-	for _, root := range t.roots() {
-		dir := filepath.Join(root, relative)
-		if _, err := os.Stat(dir); err == nil {
-			continue
-		}
-		if t.unified {
-			if err := t.delegate(relative); err != nil {
-				return err
-			}
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make control group %s: %w", dir, err)
-		}
-	}
-	if dir := t.controllers["cpuset"]; dir != "" && !t.unified {
-		if err := inheritSet(dir, relative); err != nil {
-			return err
-		}
-	}
-	return t.write(elements, l)
-}
-
-// delegate turns the controllers on for all levels above a group.
-func (t *Tree) delegate(relative string) error {
-	dir := t.cfg.Mount
-	parts := strings.Split(strings.Trim(relative, "/"), "/")
-	for _, part := range parts {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err != nil {
-			return fmt.Errorf("read controllers of %s: %w", dir, err)
-		}
-		for _, c := range strings.Fields(string(b)) {
-			// One that cannot be delegated is missed by whoever needs it.
-			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644)
-		}
-		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make control group %s: %w", dir, err)
-		}
-	}
-	return nil
-}
-
-// inheritSet copies CPUs and memory nodes downwards: an empty set admits nobody.
-func inheritSet(root, relative string) error {
-	dir := root
-	for _, part := range strings.Split(strings.Trim(relative, "/"), "/") {
-		parent := dir
-		dir = filepath.Join(dir, part)
-		for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-			have, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil || strings.TrimSpace(string(have)) != "" {
-				continue
-			}
-			b, err := os.ReadFile(filepath.Join(parent, name))
-			if err != nil {
-				return fmt.Errorf("read %s of %s: %w", name, parent, err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
-				return fmt.Errorf("write %s of %s: %w", name, dir, err)
-			}
-		}
-	}
-	return nil
-}
-
-// Weight converts version 1's shares to version 2's weight, as the field does.
-func Weight(shares int64) int64 {
-	if shares <= 0 {
-		return 0
-	}
-	return 1 + (min(max(shares, 2), 262144)-2)*9999/262142
-}
-
-func (t *Tree) write(elements []string, l Limits) error {
-	if t.units {
-		return t.limitSlice(elements, l)
-	}
-	relative := t.relative(elements)
-	put := func(controller, file, value string) error { return t.put(relative, controller, file, value) }
-	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	limit := func(n int64) string {
-		if n < 0 {
-			return "max"
-		}
-		return number(n)
-	}
-	var errs []error
-	if t.unified {
-		if l.Shares > 0 {
-			errs = append(errs, put("cpu", "cpu.weight", number(Weight(l.Shares))))
-		}
-		if l.Period > 0 {
-			errs = append(errs, put("cpu", "cpu.max", limit(l.Quota)+" "+number(l.Period)))
-		}
-		if l.Memory != 0 {
-			errs = append(errs, put("memory", "memory.max", limit(l.Memory)))
-		}
-	} else {
-		if l.Shares > 0 {
-			errs = append(errs, put("cpu", "cpu.shares", number(l.Shares)))
-		}
-		if l.Period > 0 {
-			errs = append(errs, put("cpu", "cpu.cfs_period_us", number(l.Period)), put("cpu", "cpu.cfs_quota_us", number(l.Quota)))
-		}
-		if l.Memory > 0 || l.Memory < 0 && t.read(elements).Memory < 1<<61 {
-			errs = append(errs, put("memory", "memory.limit_in_bytes", number(l.Memory)))
-		}
-	}
-	if l.Pids > 0 {
-		errs = append(errs, put("pids", "pids.max", number(l.Pids)))
-	}
-	file := map[bool]string{true: "max", false: "limit_in_bytes"}[t.unified]
-	for size, bytes := range l.HugePages {
-		for _, kind := range []string{".", ".rsvd."} {
-			errs = append(errs, t.pagesFile(relative, "hugetlb."+size+kind+file, bytes))
-		}
-	}
-	for file, value := range l.Unified {
-		errs = append(errs, put("memory", file, value))
-	}
-	return errors.Join(errs...)
-}
-
-// pagesFile bounds huge pages where the kernel counts them: it does not count
-// reservations (rsvd) in older versions.
-func (t *Tree) pagesFile(relative, file string, bytes int64) error {
-	dir := t.dir("hugetlb")
-	if dir == "" {
-		return nil
-	}
-	if _, err := os.Stat(filepath.Join(dir, relative, file)); err != nil {
-		return nil
-	}
-	have := t.at(relative, "hugetlb", file, 0)
-	if have == bytes || bytes == anyPages && (have < 0 || have >= anyPages/2) {
-		return nil // the kernel rounds what is no bound
-	}
-	return t.put(relative, "hugetlb", file, strconv.FormatInt(bytes, 10))
-}
-
-// put writes a file of a group, unless it says so already.
-func (t *Tree) put(relative, controller, file, value string) error {
-	dir := t.dir(controller)
-	if dir == "" {
-		return nil
-	}
-	at := filepath.Join(dir, relative, file)
-	if have, err := os.ReadFile(at); err == nil && strings.TrimSpace(string(have)) == value {
-		return nil
-	}
-	err := os.WriteFile(at, []byte(value), 0o644)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) && t.unified {
-		return nil // the controller is not delegated to us
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", at, err)
-	}
-	return nil
-}
-
-// Remove takes a pod's group away, processes that are left included.
-func (t *Tree) Remove(pod *corev1.Pod) error {
-	var errs []error
-	for _, qos := range [][]string{{"kubepods"}, {"kubepods", "burstable"}, {"kubepods", "besteffort"}} {
-		elements, found := append(slices.Clone(qos), "pod"+string(pod.UID)), false
-		for _, root := range t.roots() {
-			dir := filepath.Join(root, t.relative(elements))
-			if _, err := os.Stat(dir); err == nil {
-				errs, found = append(errs, remove(dir)), true
-			}
-		}
-		if found && t.units {
-			errs = append(errs, t.removeSlice(elements))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// remove deletes a group and those in it, deepest first.
-func remove(dir string) error {
-	var groups []string
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		}
-		if d.IsDir() {
-			groups = append(groups, p)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("look into control group %s: %w", dir, err)
-	}
-	for i := len(groups) - 1; i >= 0; i-- {
-		if err := removeOne(groups[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func removeOne(dir string) error {
-	wait := time.Millisecond
-	for range 8 { // the kernel needs a moment after the last process has gone
-		err := syscall.Rmdir(dir)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if !errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("remove control group %s: %w", dir, err)
-		}
-		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil {
-			for _, field := range strings.Fields(string(b)) {
-				if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
-					_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone by now
-				}
-			}
-		}
-		time.Sleep(wait)
-		wait *= 2
-	}
-	return fmt.Errorf("remove control group %s: %w", dir, syscall.EBUSY)
 }

@@ -44,7 +44,7 @@ type Meter struct {
 	Relist, RelistInterval prometheus.Histogram
 	// Groups is the time that changes of control groups take, by operation.
 	Groups *prometheus.HistogramVec
-	More
+	Parts
 }
 
 // Gauges are figures that are asked for when they are scraped.
@@ -101,7 +101,7 @@ func New(g Gauges) *Meter {
 	}
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_mirror_pods", Help: "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)"}, g.MirrorPods),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kubelet_managed_ephemeral_containers", Help: "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet."}, g.Ephemeral))
-	m.more()
+	m.parts()
 	groups := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubelet_cgroup_version", Help: "[ALPHA] cgroup version on the hosts."})
 	groups.Set(g.CgroupVersion)
 	m.registry.MustRegister(m.UserNamespaces, m.UserNamespaceErrors, m.Sandboxes, m.SandboxErrors, m.Operations, m.OperationErrors, m.OperationTime, m.Relist, m.RelistInterval, m.Groups, groups)

@@ -14,9 +14,9 @@ import (
 // startBuckets are those of the time that pods take to start, in seconds.
 var startBuckets = []float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600}
 
-// More are the metrics of single parts of the agent. The names of upstream's
+// Parts are the metrics of single parts of the agent. The names of upstream's
 // metrics say what they are.
-type More struct {
+type Parts struct {
 	ContainersPerPod, WorkerStart, StatusSync, TopologyTime prometheus.Histogram
 	// Start is the time from a pod's creation, StartSLI that without pulls and init
 	// containers.
@@ -50,7 +50,7 @@ type More struct {
 	Inflight                                                  *prometheus.GaugeVec
 }
 
-func (m *Meter) more() {
+func (m *Meter) parts() {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "kubelet_" + name, Help: "[ALPHA] " + help})
 		m.registry.MustRegister(c)
