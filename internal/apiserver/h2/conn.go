@@ -45,7 +45,7 @@ const (
 )
 
 // conn is one connection. One goroutine reads its frames (serve), each request
-// has one, and one writes while there is output.
+// has one unless its answer is detached, and one writes while there is output.
 type conn struct {
 	cfg     Config
 	tc      *tls.Conn

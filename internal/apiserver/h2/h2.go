@@ -8,7 +8,8 @@
 // a goroutine that writes it, and back: that costs several times what the piece
 // costs. Here a handler appends its frame to the connection's output itself, under
 // the connection's lock; one goroutine writes what has gathered, as long as
-// there is something. Frames are parsed by golang.org/x/net/http2.
+// there is something. Frames are parsed by golang.org/x/net/http2. A handler may
+// leave its answer to others, who send on it without a goroutine each (Answer).
 //
 // The API server puts ServeConn into http.Server.TLSNextProto and registers
 // Shutdown with it. There is no server push, no upgrade from HTTP/1 and no

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// response is the http.ResponseWriter of a stream. Like any, it belongs to the
-// handler's goroutine.
+// response is the http.ResponseWriter of a stream, and its Answer. Like any, it
+// belongs to the handler's goroutine, and once it is detached to who has it then.
 type response struct {
 	st      *stream
 	method  string

@@ -20,7 +20,8 @@ import (
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// Info is one request. It is read-only once the filters have passed it on.
+// Info is one request. It is read-only once the filters have passed it on, but
+// for what is to be done at its end.
 type Info struct {
 	apirequest.RequestInfo
 	// Served is the resource addressed, nil when it is not one of the kinds.

@@ -4,8 +4,10 @@
 // of the selected objects only, framed as the client asked.
 //
 // The API server's verb watch calls Serve; the in-process client reads a
-// Stream. Every watch walks the cache's one list of events with a cursor of its
-// own and shares the encodings of all others.
+// Stream. Every watch walks the cache's one list of events with a cursor and shares
+// the encodings of all others. One over HTTP/2 that has nothing to do but wait
+// goes on without its handler: the Dispatcher walks for it, and for all others of
+// its connection (decision 0008).
 package watch
 
 import (
@@ -31,7 +33,7 @@ type Event struct {
 	InitialEventsEnd bool
 }
 
-// Stream is an open watch. It belongs to one goroutine.
+// Stream is an open watch. It belongs to one goroutine at a time.
 type Stream struct {
 	cache   *cache.Cache
 	options *list.Options
