@@ -65,6 +65,7 @@ type pacer struct {
 	calm      *time.Timer // looks whether the load has ended
 	allocated uint64      // ever, at the last look
 	owing     bool        // something was done, and memory is to be given back
+	own       bool        // the next collection is the pacer's own, and says nothing
 	stopped   bool
 }
 
@@ -92,6 +93,10 @@ func (p *pacer) collected(rest time.Duration) bool {
 	if p.stopped {
 		return false
 	}
+	if p.own {
+		p.own = false
+		return true
+	}
 	now := time.Now()
 	if now.Sub(p.last) < busy {
 		p.set(percent(p.garbage, heap().live))
@@ -114,7 +119,7 @@ func (p *pacer) look(again time.Duration) {
 	give := p.owing && rests && !p.stopped
 	switch {
 	case give:
-		p.owing = false
+		p.owing, p.own = false, true
 	case p.owing && !p.stopped:
 		p.calm.Reset(again)
 	}

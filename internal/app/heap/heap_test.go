@@ -53,6 +53,37 @@ func TestRest(t *testing.T) {
 	}
 }
 
+// TestOwnCollection gives memory back: that is a collection, too, and must not be
+// taken for something that was done, or a process at rest would go on for ever.
+func TestOwnCollection(t *testing.T) {
+	p := newPacer(time.Hour)
+	defer p.stop()
+	p.mu.Lock()
+	p.last, p.owing = time.Now(), true
+	p.mu.Unlock()
+	is := func(what *bool) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return *what
+	}
+	until := time.Now().Add(30 * time.Second)
+	for is(&p.owing) { // at the first look much was allocated since the last one
+		p.look(time.Hour)
+		if time.Now().After(until) {
+			t.Fatal("the process does not rest")
+		}
+	}
+	for is(&p.own) {
+		if time.Now().After(until) {
+			t.Fatal("its own collection is not noticed")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if is(&p.owing) {
+		t.Error("its own collection counts as work")
+	}
+}
+
 // TestStop leaves the collector as it was, whatever is collected from then on.
 func TestStop(t *testing.T) {
 	p := newPacer(time.Hour)
